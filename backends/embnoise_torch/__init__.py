@@ -1,0 +1,7 @@
+"""embnoise for PyTorch: ``add_noise``, ``EmbeddingNoise`` and ``attach``."""
+
+from embnoise_torch.attach import Handle, attach
+from embnoise_torch.functional import add_noise
+from embnoise_torch.layer import EmbeddingNoise
+
+__all__ = ["EmbeddingNoise", "Handle", "add_noise", "attach"]

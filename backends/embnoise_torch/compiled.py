@@ -1,0 +1,159 @@
+"""The CPU kernel: Philox and the addition in place, compiled by Numba.
+
+It computes what ``embnoise.perturb`` defines, with the same bits. Elements come as Numba sees the
+tensor's memory: float32, float64, and two 16-bit formats that NumPy or Numba lack, told apart by
+the integers they are viewed as: uint16 holds a float16, int16 a bfloat16. The compiled code is
+cached on disk; the first call for a dtype takes a few seconds, once.
+"""
+
+# mypy: disable-error-code="untyped-decorator,no-untyped-call,no-untyped-def"
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, types
+from numba.extending import overload, register_jitable
+
+from embnoise.philox import MULTIPLIERS, ROUNDS, WEYL
+
+_MULTIPLIER0, _MULTIPLIER1 = np.uint64(MULTIPLIERS[0]), np.uint64(MULTIPLIERS[1])
+_WEYL0, _WEYL1 = np.uint32(WEYL[0]), np.uint32(WEYL[1])
+
+UNIFORM, RADEMACHER, TABLE = 0, 1, 2
+
+
+@register_jitable
+def _philox(block, position, sample, step, key0, key1):
+    word0, word1, word2, word3 = block, position, sample, step
+    for _ in range(ROUNDS):
+        product0 = _MULTIPLIER0 * np.uint64(word0)
+        product1 = _MULTIPLIER1 * np.uint64(word2)
+        word0 = np.uint32(np.uint32(product1 >> np.uint64(32)) ^ word1 ^ key0)
+        word2 = np.uint32(np.uint32(product0 >> np.uint64(32)) ^ word3 ^ key1)
+        word1, word3 = np.uint32(product1), np.uint32(product0)
+        key0, key1 = np.uint32(key0 + _WEYL0), np.uint32(key1 + _WEYL1)
+    return word0, word1, word2, word3
+
+
+@register_jitable
+def _float(bits):
+    return np.uint32(bits).view(np.float32)
+
+
+@register_jitable
+def _bits(value):
+    return np.float32(value).view(np.uint32)
+
+
+@register_jitable
+def _from_half(half):
+    # The exponent and mantissa land 112 binades too low, subnormals included.
+    magnitude = np.uint32(half & np.uint16(0x7FFF))
+    bits = _bits(_float(magnitude << np.uint32(13)) * np.float32(2.0**112))
+    if magnitude >= np.uint32(0x7C00):  # infinities and NaN
+        bits = np.uint32(bits | np.uint32(0x7F800000))
+    return _float(bits | (np.uint32(half & np.uint16(0x8000)) << np.uint32(16)))
+
+
+@register_jitable
+def _to_half(value):
+    bits = _bits(value)
+    sign = np.uint32((bits >> np.uint32(16)) & np.uint32(0x8000))
+    magnitude = np.uint32(bits & np.uint32(0x7FFFFFFF))
+    if magnitude > np.uint32(0x7F800000):
+        half = np.uint32(0x7E00)
+    elif magnitude >= np.uint32(0x477FF000):  # 65520 and above round to infinity
+        half = np.uint32(0x7C00)
+    elif magnitude < np.uint32(0x38800000):  # below 2**-14: let an addition round to subnormals
+        half = np.uint32(_bits(_float(magnitude) + np.float32(0.5)) - np.uint32(0x3F000000))
+    else:
+        odd = (magnitude >> np.uint32(13)) & np.uint32(1)
+        rounded = np.uint32(magnitude + np.uint32(0xFFF) + odd)
+        half = np.uint32((rounded - np.uint32(0x38000000)) >> np.uint32(13))
+    return np.uint16(half | sign)
+
+
+@register_jitable
+def _to_bfloat(value):
+    bits = _bits(value)
+    odd = (bits >> np.uint32(16)) & np.uint32(1)
+    rounded = np.uint32((bits + np.uint32(0x7FFF) + odd) >> np.uint32(16))
+    return np.int16(rounded) if value == value else np.int16(0x7FC0)  # noqa: PLR0124
+
+
+def _noisy(element, magnitude, unit):
+    """``element + magnitude * unit``, in the format of ``element``."""
+    raise NotImplementedError
+
+
+@overload(_noisy)
+def _noisy_of(element, magnitude, unit):
+    def double(element, magnitude, unit):
+        return element + np.float64(magnitude) * np.float64(unit)
+
+    def single(element, magnitude, unit):
+        return np.float32(element + magnitude * unit)
+
+    def half(element, magnitude, unit):
+        return _to_half(_from_half(element) + magnitude * unit)
+
+    def bfloat(element, magnitude, unit):
+        wide = _float(np.uint32(np.uint16(element)) << np.uint32(16))
+        return _to_bfloat(wide + magnitude * unit)
+
+    formats = {
+        types.float64: double,
+        types.float32: single,
+        types.uint16: half,
+        types.int16: bfloat,
+    }
+    return formats[element]
+
+
+@njit(nogil=True, cache=True)
+def perturb(x, magnitude, sample, position, step, key0, key1, law, table, start, stop):
+    """Noise in place on the tokens ``start`` to ``stop`` of ``x``.
+
+    Args:
+        x: [n, d], C-contiguous, float32, float64, uint16 (float16) or int16 (bfloat16).
+        magnitude: float32 [n]; a token of magnitude 0 keeps its bits.
+        sample: uint32 [n].
+        position: uint32 [n].
+        step: an int in [0, 2**32).
+        key0: an int in [0, 2**32).
+        key1: an int in [0, 2**32).
+        law: UNIFORM, RADEMACHER or TABLE.
+        table: the unit values, float32 [65536], read-only; not looked at unless law is TABLE.
+        start: the first token.
+        stop: one past the last.
+    """
+    dim = x.shape[1]
+    blocks = (dim + 7) // 8
+    words = np.empty((4, blocks), np.uint32)
+    for token in range(start, stop):
+        scale = magnitude[token]
+        if scale == 0:
+            continue
+        for block in range(blocks):
+            word0, word1, word2, word3 = _philox(
+                np.uint32(block),
+                position[token],
+                sample[token],
+                np.uint32(step),
+                np.uint32(key0),
+                np.uint32(key1),
+            )
+            words[0, block], words[1, block] = word0, word1
+            words[2, block], words[3, block] = word2, word3
+        for plane in range(8):
+            first = plane * blocks
+            shift = np.uint32(16 * (plane & 1))
+            for block in range(min(blocks, dim - first)):
+                k = np.uint32((words[plane >> 1, block] >> shift) & np.uint32(0xFFFF))
+                if law == UNIFORM:
+                    unit = np.float32(np.int32(2 * k) - np.int32(65535)) * np.float32(2.0**-16)
+                elif law == RADEMACHER:
+                    unit = np.float32(1.0) if k >= np.uint32(32768) else np.float32(-1.0)
+                else:
+                    unit = table[k]
+                x[token, first + block] = _noisy(x[token, first + block], scale, unit)

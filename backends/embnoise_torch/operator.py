@@ -1,0 +1,46 @@
+"""The one operator that ``torch.compile`` sees: opaque, in place, fed with tensors alone.
+
+Step, alpha and the count of samples live behind it, in a *source* that it finds by number, so
+that a compiled graph neither breaks at the noise nor is compiled again because they changed.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Protocol
+from weakref import WeakValueDictionary
+
+import torch
+from torch import Tensor
+
+__all__ = ["Source", "apply_", "register"]
+
+
+class Source(Protocol):
+    """Something that adds its noise to a tensor."""
+
+    def apply_(self, x: Tensor, *arrays: Tensor | None) -> None:
+        """Add noise to ``x`` in place, unseen by autograd."""
+
+
+_SOURCES: WeakValueDictionary[int, Source] = WeakValueDictionary()
+_numbers = itertools.count()
+
+
+def register(source: Source) -> int:
+    """The number by which the operator finds a source, for as long as that is alive."""
+    number = next(_numbers)
+    _SOURCES[number] = source
+    return number
+
+
+@torch.library.custom_op("embnoise::apply_", mutates_args={"x"}, tags=(torch.Tag.cudagraph_unsafe,))
+def apply_(x: Tensor, arrays: Sequence[Tensor | None], source: int) -> None:
+    """``Source.apply_`` of the source with this number."""
+    _SOURCES[source].apply_(x, *arrays)
+
+
+@apply_.register_fake
+def _(x: Tensor, arrays: Sequence[Tensor | None], source: int) -> None:
+    """Tracing sees no output, and nothing but ``x`` changed."""

@@ -1,0 +1,70 @@
+"""Philox4x32-10, the counter-based generator behind the noise, on any array namespace.
+
+Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011. A counter of
+four 32-bit words and a key of two give four random words, with no state between calls.
+
+Words live in one of two containers, told apart by their width. In 64-bit integers (NumPy's
+uint64, PyTorch's int64) the product of two words is taken at once and its halves are masked out;
+a signed container wraps around to the same low 64 bits. In 32-bit unsigned integers (JAX without
+its 64-bit mode) the high half comes from 16-bit limbs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["MULTIPLIERS", "ROUNDS", "WEYL", "philox4x32"]
+
+MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+WEYL = (0x9E3779B9, 0xBB67AE85)
+ROUNDS = 10
+
+_WORD = 0xFFFFFFFF
+_LIMB = 0xFFFF
+
+
+def _high_low(multiplier: int, word: Any, xp: Any) -> tuple[Any, Any]:
+    """The high and low 32 bits of ``multiplier * word``."""
+    if word.dtype.itemsize == 8:
+        product = word * multiplier
+        return xp.bitwise_right_shift(product, 32) & _WORD, product & _WORD
+    multiplier_high, multiplier_low = multiplier >> 16, multiplier & _LIMB
+    word_high, word_low = xp.bitwise_right_shift(word, 16), word & _LIMB
+    # No sum below exceeds 32 bits: a product of limbs leaves room for two more of them.
+    low = word_low * multiplier_low
+    middle = word_low * multiplier_high + xp.bitwise_right_shift(low, 16)
+    cross = word_high * multiplier_low + (middle & _LIMB)
+    high = word_high * multiplier_high
+    high = high + xp.bitwise_right_shift(middle, 16) + xp.bitwise_right_shift(cross, 16)
+    return high, word * multiplier
+
+
+def philox4x32(
+    counter: tuple[Any, Any, Any, Any], key: tuple[int, int], *, xp: Any
+) -> tuple[Any, Any, Any, Any]:
+    """Four random words for every counter.
+
+    Args:
+        counter: four integer arrays that broadcast against each other, each element in
+            [0, 2**32), all of one dtype: 32-bit unsigned, or any 64-bit integer.
+        key: two Python ints in [0, 2**32).
+        xp: the array namespace of the counters, such as ``numpy`` or ``jax.numpy``.
+
+    Returns:
+        Four arrays of the counters' dtype and broadcast shape, each element in [0, 2**32).
+
+    Example:
+        >>> import numpy as np
+        >>> zero = np.zeros(1, np.uint64)
+        >>> [hex(int(word[0])) for word in philox4x32((zero, zero, zero, zero), (0, 0), xp=np)]
+        ['0x6627e8d5', '0xe169c58d', '0xbc57ac4c', '0x9b00dbd8']
+    """
+    word0, word1, word2, word3 = counter
+    key0, key1 = key
+    for _ in range(ROUNDS):
+        high0, low0 = _high_low(MULTIPLIERS[0], word0, xp)
+        high1, low1 = _high_low(MULTIPLIERS[1], word2, xp)
+        word0, word1 = high1 ^ word1 ^ key0, low1
+        word2, word3 = high0 ^ word3 ^ key1, low0
+        key0, key1 = (key0 + WEYL[0]) & _WORD, (key1 + WEYL[1]) & _WORD
+    return word0, word1, word2, word3
