@@ -6,6 +6,7 @@ kernel of its own, and define what a kernel must compute.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -58,10 +59,12 @@ def perturbed(
     xp: Any,
     word: Any,
 ) -> Any:
-    """``x + magnitude * unit`` as a new array, rounded once to x's dtype.
+    """``x + magnitude * unit`` as a new array, fused: rounded once to float32, then to x's dtype.
+
+    With a product rounded by itself a sum that cancels would be off by many ulp.
 
     Args:
-        x: embeddings [n, d]; float64 is added in float64, anything else in float32.
+        x: embeddings [n, d]; float64 is rounded to float64 alone.
         magnitude: float32 [n]; a token of magnitude 0 keeps its bits.
         sample: as in ``lattice``.
         position: as in ``lattice``.
@@ -72,10 +75,27 @@ def perturbed(
         word: as in ``lattice``.
     """
     integers = lattice(sample, position, step, key, x.shape[1], xp=xp, word=word)
-    wide = xp.float64 if _check.dtype_name(x) == "float64" else xp.float32
     scale = xp.reshape(magnitude, (-1, 1))
-    noise = xp.astype(scale, wide) * xp.astype(distribution.unit(integers, xp), wide)
-    return xp.where(scale != 0, xp.astype(xp.astype(x, wide) + noise, x.dtype), x)
+    # Exact: two float32 have 48 significant bits between them.
+    noise = xp.astype(scale, xp.float64) * xp.astype(distribution.unit(integers, xp), xp.float64)
+    noisy = xp.astype(x, xp.float64) + noise
+    if _check.dtype_name(x) != "float64":
+        noisy = xp.astype(_odd(noisy, xp.astype(x, xp.float64), noise, xp), xp.float32)
+    return xp.where(scale != 0, xp.astype(noisy, x.dtype), x)
+
+
+def _odd(total: Any, x: Any, noise: Any, xp: Any) -> Any:
+    """The float64 ``total = x + noise``, rounded to odd instead of to nearest.
+
+    Rounded on to float32 it gives what one rounding of the exact sum gives (Boldo and Melquiond,
+    "Emulation of FMA and correctly rounded sums: proved algorithms using rounding to odd", 2008).
+    """
+    back = total - noise
+    lost = (noise - (total - back)) + (x - back)
+    inexact_and_even = (lost != 0) & ((total.view(xp.int64) & 1) == 0)
+    infinity = xp.full_like(total, math.inf)
+    towards = xp.where(lost > 0, infinity, -infinity)
+    return xp.where(inexact_and_even, xp.nextafter(total, towards), total)
 
 
 def perturb(
@@ -94,14 +114,15 @@ def perturb(
     rows = max(1, _BLOCK // x.shape[1])
     for start in range(0, x.shape[0], rows):
         part = slice(start, start + rows)
-        x[part] = perturbed(
-            x[part],
-            magnitude[part],
-            sample[part],
-            position[part],
-            step,
-            key,
-            distribution,
-            xp=np,
-            word=np.uint64,
-        )
+        with np.errstate(all="ignore"):  # x may hold infinities, and they stay what they are
+            x[part] = perturbed(
+                x[part],
+                magnitude[part],
+                sample[part],
+                position[part],
+                step,
+                key,
+                distribution,
+                xp=np,
+                word=np.uint64,
+            )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 from numba import njit, types
-from numba.extending import overload, register_jitable
+from numba.extending import intrinsic, overload
 
 from embnoise.philox import MULTIPLIERS, ROUNDS, WEYL
 
@@ -22,7 +22,9 @@ _WEYL0, _WEYL1 = np.uint32(WEYL[0]), np.uint32(WEYL[1])
 UNIFORM, RADEMACHER, TABLE = 0, 1, 2
 
 
-@register_jitable
+# Inlined by Numba, not left to LLVM: that would come too late for the loops to be vectorized,
+# and make the kernel six times slower.
+@njit(inline="always")
 def _philox(block, position, sample, step, key0, key1):
     word0, word1, word2, word3 = block, position, sample, step
     for _ in range(ROUNDS):
@@ -35,17 +37,17 @@ def _philox(block, position, sample, step, key0, key1):
     return word0, word1, word2, word3
 
 
-@register_jitable
+@njit(inline="always")
 def _float(bits):
     return np.uint32(bits).view(np.float32)
 
 
-@register_jitable
+@njit(inline="always")
 def _bits(value):
     return np.float32(value).view(np.uint32)
 
 
-@register_jitable
+@njit(inline="always")
 def _from_half(half):
     # The exponent and mantissa land 112 binades too low, subnormals included.
     magnitude = np.uint32(half & np.uint16(0x7FFF))
@@ -55,7 +57,7 @@ def _from_half(half):
     return _float(bits | (np.uint32(half & np.uint16(0x8000)) << np.uint32(16)))
 
 
-@register_jitable
+@njit(inline="always")
 def _to_half(value):
     bits = _bits(value)
     sign = np.uint32((bits >> np.uint32(16)) & np.uint32(0x8000))
@@ -73,12 +75,22 @@ def _to_half(value):
     return np.uint16(half | sign)
 
 
-@register_jitable
+@njit(inline="always")
 def _to_bfloat(value):
     bits = _bits(value)
     odd = (bits >> np.uint32(16)) & np.uint32(1)
     rounded = np.uint32((bits + np.uint32(0x7FFF) + odd) >> np.uint32(16))
     return np.int16(rounded) if value == value else np.int16(0x7FC0)  # noqa: PLR0124
+
+
+@intrinsic
+def _fused(typing_context, magnitude, unit, element):
+    """``magnitude * unit + element`` in float32 with one rounding."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.fma(*arguments)
+
+    return types.float32(types.float32, types.float32, types.float32), generate
 
 
 def _noisy(element, magnitude, unit):
@@ -92,14 +104,14 @@ def _noisy_of(element, magnitude, unit):
         return element + np.float64(magnitude) * np.float64(unit)
 
     def single(element, magnitude, unit):
-        return np.float32(element + magnitude * unit)
+        return _fused(magnitude, unit, element)
 
     def half(element, magnitude, unit):
-        return _to_half(_from_half(element) + magnitude * unit)
+        return _to_half(_fused(magnitude, unit, _from_half(element)))
 
     def bfloat(element, magnitude, unit):
         wide = _float(np.uint32(np.uint16(element)) << np.uint32(16))
-        return _to_bfloat(wide + magnitude * unit)
+        return _to_bfloat(_fused(magnitude, unit, wide))
 
     formats = {
         types.float64: double,
@@ -129,20 +141,15 @@ def perturb(x, magnitude, sample, position, step, key0, key1, law, table, start,
     """
     dim = x.shape[1]
     blocks = (dim + 7) // 8
+    now, low, high = np.uint32(step), np.uint32(key0), np.uint32(key1)
     words = np.empty((4, blocks), np.uint32)
     for token in range(start, stop):
         scale = magnitude[token]
         if scale == 0:
             continue
+        place, row = position[token], sample[token]
         for block in range(blocks):
-            word0, word1, word2, word3 = _philox(
-                np.uint32(block),
-                position[token],
-                sample[token],
-                np.uint32(step),
-                np.uint32(key0),
-                np.uint32(key1),
-            )
+            word0, word1, word2, word3 = _philox(np.uint32(block), place, row, now, low, high)
             words[0, block], words[1, block] = word0, word1
             words[2, block], words[3, block] = word2, word3
         for plane in range(8):

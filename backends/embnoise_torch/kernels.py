@@ -28,6 +28,7 @@ __all__ = ["add_", "numba_kernel"]
 # Below this many elements a second thread costs more than it saves.
 _SERIAL = 2**17
 _BLOCK = 2**22
+_COMPILED_DEVICES = ("cpu",)
 _NO_TABLE = np.zeros(1, np.float32)
 _NO_TABLE.flags.writeable = False
 
@@ -58,7 +59,7 @@ def add_(
         return
     flat = x.view(-1, shape[2])
     step %= 2**32
-    if x.device.type == "cpu":
+    if x.device.type in _COMPILED_DEVICES:
         _on_cpu(flat, *_planned(flat, noise, alpha, shape, tokens), step, noise.key, noise.law)
         return
     xp = Namespace(x.device)

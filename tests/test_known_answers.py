@@ -1,0 +1,90 @@
+"""The known answers of the noise specification, on every backend, through the public verb."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from embnoise import Noise
+from embnoise.distributions import distribution_of
+from embnoise.philox import philox4x32
+
+from tests.backends import DTYPES, over_backends
+
+SPEC = json.loads((Path(__file__).parent / "noise_v1.json").read_text())
+
+
+def test_the_copy_is_version_1():
+    assert SPEC["spec"] == 1
+    assert len(SPEC["philox4x32_10"]) == 3
+    assert len(SPEC["lattice"]) == 11
+
+
+@pytest.mark.parametrize("word", [np.uint32, np.uint64, np.int64])
+@pytest.mark.parametrize("answer", SPEC["philox4x32_10"], ids=lambda answer: answer["out"][0])
+def test_philox(answer, word):
+    counter = tuple(np.array([int(text, 16)], word) for text in answer["counter"])
+    key = tuple(int(text, 16) for text in answer["key"])
+    words = philox4x32(counter, key, xp=np)
+    assert [f"{int(out[0]):08x}" for out in words] == answer["out"]
+    assert all(out.dtype == word for out in words)
+
+
+def lattice(backend, answer):
+    """The lattice integers that a uniform noise of magnitude 1 shows."""
+    noise = Noise(1.0, scale="absolute", seed=answer["seed"], stream=answer["stream"])
+    units = backend.add_noise(
+        np.zeros((1, 1, answer["d"]), np.float32),
+        noise,
+        step=answer["step"],
+        sample_ids=np.array([answer["sample"]]),
+        positions=np.array([[answer["position"]]]),
+    )
+    return ((units[0, 0].astype(np.float64) * 65536 + 65535) / 2).tolist()
+
+
+@over_backends
+@pytest.mark.parametrize("case", range(11))
+def test_lattice(backend, case):
+    answer = SPEC["lattice"][case]
+    assert lattice(backend, answer) == answer["lattice"]
+
+
+@pytest.mark.parametrize("name", SPEC["unit"])
+def test_unit_values(name):
+    distribution = distribution_of(name)
+    for k, value in SPEC["unit"][name].items():
+        assert distribution.unit(np.array([int(k)]), np).tolist() == [value]
+        assert distribution.table[int(k)] == value
+
+
+@over_backends
+@pytest.mark.parametrize("name", SPEC["unit"])
+def test_unit_values_in_every_backend(backend, name):
+    """The unit values of a backend are the table's at the backend's own lattice integers."""
+    x = np.zeros((1, 64, 40), np.float32)
+    uniform = backend.add_noise(x, Noise(1.0, scale="absolute", seed=3))
+    integers = ((uniform.astype(np.float64) * 65536 + 65535) / 2).astype(np.int64)
+    drawn = backend.add_noise(x, Noise(1.0, scale="absolute", seed=3, distribution=name))
+    assert (drawn == distribution_of(name).table[integers]).all()
+
+
+@over_backends
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", SPEC["unit"])
+def test_outputs_are_within_one_ulp_of_exact(backend, dtype, name):
+    """Against a float64 evaluation from the same float32 magnitude."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((3, 11, 37)).astype(DTYPES[dtype])
+    noise = Noise(20.0, distribution=name, seed=5)
+    units = backend.add_noise(
+        np.zeros(x.shape, np.float32), Noise(1.0, distribution=name, scale="absolute", seed=5)
+    )
+    magnitude = np.float32(20) / np.sqrt(np.float32(11 * 37))
+    exact = x.astype(np.float64) + np.float64(magnitude) * units.astype(np.float64)
+    noisy = backend.add_noise(x, noise)
+    assert noisy.dtype == x.dtype
+    ulp = np.spacing(abs(noisy)).astype(np.float64)
+    assert (abs(noisy.astype(np.float64) - exact) <= ulp).all()
+    # Most sums of this size round to half an ulp, whatever cancels in them.
+    assert (abs(noisy.astype(np.float64) - exact) <= 0.501 * ulp).mean() > 0.99
