@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-import re
 from collections.abc import Mapping, Sequence
-from functools import cache
 from numbers import Integral, Real
 from typing import Any
 
@@ -57,12 +55,7 @@ def flag(name: str, value: object) -> bool:
 
 def dtype_name(array: Any) -> str:
     """The bare name of an array's dtype in any framework, such as ``float32``."""
-    return _bare(array.dtype)
-
-
-@cache
-def _bare(dtype: Any) -> str:
-    return str(re.findall(r"[A-Za-z_]\w*", str(dtype))[-1])
+    return str(getattr(array.dtype, "name", array.dtype)).rpartition(".")[2]
 
 
 def _kind(array: Any) -> str:

@@ -42,6 +42,12 @@ class Distribution:
     name: str
     quantile: Callable[[float], float]
 
+    def __reduce__(self) -> Any:
+        # A named distribution stays the one that it is, copied or pickled.
+        if _NAMED.get(self.name) is self:
+            return distribution_of, (self.name,)
+        return Distribution, (self.name, self.quantile)
+
     @cached_property
     def table(self) -> NDArray[np.float32]:
         """The unit values of all lattice integers, float32 of shape [65536], read-only.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import embnoise
 import numpy as np
 from hypothesis import strategies as st
 
+import embnoise
 from tests.backends import DTYPES
 
 seeds = st.integers(0, 2**64 - 1)

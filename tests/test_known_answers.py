@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from embnoise import Noise
 from embnoise.distributions import distribution_of
 from embnoise.philox import philox4x32
-
 from tests.backends import DTYPES, over_backends
 
 SPEC = json.loads((Path(__file__).parent / "noise_v1.json").read_text())

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from embnoise import Noise, add_noise, neftune, symnoise
-from embnoise.distributions import distribution_of
 from hypothesis import given
 from hypothesis import strategies as st
 
+from embnoise import Noise, add_noise, neftune, symnoise
+from embnoise.distributions import distribution_of
 from tests.backends import DTYPES, over_backends
 from tests.strategies import (
     alphas,

@@ -1,0 +1,53 @@
+"""The core imports NumPy and the standard library alone, with every framework installed."""
+
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pytest
+
+FRAMEWORKS = ["torch", "jax", "tensorflow", "keras", "numba", "transformers", "scipy"]
+
+PROBE = """
+import sys
+{imports}
+import embnoise, embnoise.philox
+import numpy
+x = embnoise.add_noise(numpy.zeros((2, 3, 8), "float32"), embnoise.neftune())
+foreign = sorted(
+    name for name, module in sys.modules.items()
+    if "." not in name and "site-packages" in (getattr(module, "__file__", None) or "")
+)
+print(*foreign)
+"""
+
+
+def foreign_modules(imports=""):
+    """The installed top-level modules that a new process has imported at the end."""
+    # -S would hide the frameworks; -I keeps what the environment adds out.
+    ran = subprocess.run(
+        [sys.executable, "-I", "-c", PROBE.format(imports=imports)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return {name for name in ran.stdout.split() if not name.startswith("_")}
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_the_frameworks_are_there_to_be_imported(framework):
+    assert find_spec(framework) is not None
+
+
+def test_the_core_imports_numpy_alone():
+    assert foreign_modules() <= {"numpy", "embnoise"}
+
+
+def test_the_test_would_notice():
+    assert "hypothesis" in foreign_modules("import hypothesis")
+
+
+def test_the_linter_refuses_a_framework_in_the_core(tmp_path):
+    ran = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "--stdin-filename", "embnoise/noise.py", "-"],
+        input="import torch\n", capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "TID251" in ran.stdout

@@ -1,0 +1,67 @@
+"""Distributions: their tables against independent evaluations."""
+
+import mpmath
+import numpy as np
+import pytest
+from scipy import stats
+
+from embnoise import Distribution, add_noise, neftune
+from embnoise.distributions import GAUSSIAN, LATTICE, RADEMACHER, UNIFORM, distribution_of
+
+
+def test_uniform_is_exact_and_open():
+    k = np.arange(LATTICE)
+    assert (UNIFORM.unit(k, np) == UNIFORM.table).all()
+    assert (UNIFORM.table.astype(np.float64) == (2 * k - 65535) / 65536).all()
+    assert abs(UNIFORM.table).max() < 1
+
+
+def test_gaussian_is_rounded_once_from_the_true_quantile():
+    k = np.arange(LATTICE // 2, LATTICE)
+    quantile = stats.norm.isf((LATTICE - k - 0.5) / LATTICE)
+    rms = np.sqrt((quantile**2).mean())
+    assert (GAUSSIAN.table[LATTICE // 2 :] == (quantile / rms).astype(np.float32)).mean() > 0.9999
+    with mpmath.workdps(40):
+        for index in (32768, 32769, 50000, 65000, 65534, 65535):
+            p = (mpmath.mpf(index) + 0.5) / LATTICE
+            exact = mpmath.sqrt(2) * mpmath.erfinv(2 * p - 1) / mpmath.mpf(float(rms))
+            assert GAUSSIAN.table[index] == np.float32(float(exact))
+
+
+@pytest.mark.parametrize("law", [UNIFORM, RADEMACHER, GAUSSIAN], ids=lambda law: law.name)
+def test_tables_are_symmetric_and_sorted(law):
+    assert law.table.dtype == np.float32
+    assert law.table.shape == (LATTICE,)
+    assert (law.table == -law.table[::-1]).all()
+    assert (np.diff(law.table) >= 0).all()
+    assert not law.table.flags.writeable
+
+
+@pytest.mark.parametrize(("law", "rms"), [(UNIFORM, 3**-0.5), (RADEMACHER, 1.0), (GAUSSIAN, 1.0)])
+def test_rms(law, rms):
+    assert law.rms == pytest.approx(rms, rel=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("name", "cdf"), [("uniform", stats.uniform(-1, 2).cdf), ("gaussian", stats.norm.cdf)]
+)
+def test_the_noise_follows_its_distribution(name, cdf):
+    """Within the Dvoretzky-Kiefer-Wolfowitz band of false-alarm rate 1e-10 and a lattice step."""
+    drawn = add_noise(
+        np.zeros((16, 64, 64), np.float32), neftune(1.0, scale="absolute", distribution=name)
+    )
+    values = np.sort(drawn.ravel().astype(np.float64))
+    band = np.sqrt(np.log(2 / 1e-10) / (2 * values.size)) + 1 / LATTICE
+    expected = cdf(values)
+    ranks = np.arange(values.size)
+    assert (abs(expected - (ranks + 0.5) / values.size) <= band).all()
+
+
+@pytest.mark.parametrize("quantile", [lambda p: -p, lambda p: float("inf"), lambda p: 0.0])
+def test_a_quantile_function_that_is_none_is_refused(quantile):
+    with pytest.raises(ValueError, match="quantile of distribution 'odd' must be finite"):
+        _ = Distribution("odd", quantile).table
+
+
+def test_a_name_or_the_thing_itself():
+    assert distribution_of("gaussian") is distribution_of(GAUSSIAN) is GAUSSIAN

@@ -1,0 +1,105 @@
+"""``Noise``: the configuration object, its recipes and its JSON form."""
+
+import json
+
+import numpy as np
+import optax
+import pytest
+from hypothesis import given
+
+from embnoise import Distribution, Noise, add_noise, linear, neftune, symnoise
+from tests.strategies import noises, schedules
+
+
+def test_recipes():
+    assert neftune() == Noise(5.0)
+    assert neftune(10, seed=3) == Noise(10.0, seed=3)
+    assert symnoise(2) == Noise(2.0, distribution="rademacher", antithetic=True)
+
+
+@given(noises() | schedules().map(lambda schedule: neftune(alpha=schedule, seed=9)))
+def test_json_round_trip(noise):
+    again = Noise.from_dict(json.loads(json.dumps(noise.to_dict())))
+    assert again == noise
+    assert hash(again) == hash(noise)
+    assert again.key == noise.key
+
+
+def test_it_is_frozen():
+    with pytest.raises(AttributeError):
+        neftune().alpha = 3  # type: ignore[misc]
+
+
+def test_numpy_numbers_become_python_ones():
+    noise = Noise(np.float32(0.5), seed=np.int64(3), length=np.uint8(4))
+    assert (type(noise.alpha), type(noise.seed), type(noise.length)) == (float, int, int)
+    assert json.dumps(noise.to_dict())
+
+
+def test_the_seed_counts_modulo_64_bits():
+    assert neftune(seed=-1).key == neftune(seed=2**64 - 1).key == (2**32 - 1, 2**32 - 1)
+    assert neftune(seed=2**64).key == (0, 0)
+
+
+def test_any_callable_is_a_schedule():
+    schedule = optax.linear_schedule(4.0, 2.0, 10)
+    assert neftune(alpha=schedule).alpha_at(5) == 3.0
+    assert neftune(alpha=lambda step: step).alpha_at(5) == 5.0
+    x = np.zeros((1, 2, 8), np.float32)
+    here, constant = neftune(alpha=schedule), neftune(alpha=3.0)
+    assert (add_noise(x, here, step=5) == add_noise(x, constant, step=5)).all()
+
+
+@pytest.mark.parametrize("alpha", [-1.0, float("nan"), float("inf")])
+def test_a_callable_that_returns_no_amplitude_is_refused_where_it_does(alpha):
+    noise = neftune(alpha=lambda step: alpha)
+    with pytest.raises(ValueError, match=r"alpha at step 4 must be finite .* got"):
+        add_noise(np.zeros((1, 2, 8), np.float32), noise, step=4)
+
+
+def test_a_distribution_of_your_own():
+    laplace = Distribution("laplace", lambda p: -np.log(2 * (1 - p)))
+    x = np.zeros((4, 64, 64), np.float32)
+    drawn = add_noise(x, Noise(1.0, scale="absolute", distribution=laplace))
+    assert set(np.unique(drawn)) <= set(laplace.table)
+    assert abs(drawn).mean() == pytest.approx(1, abs=0.05)
+    matched = add_noise(x, Noise(1.0, scale="absolute", distribution=laplace, match="rms"))
+    assert matched == pytest.approx(drawn * np.float32(3**-0.5 / laplace.rms), rel=1e-6)
+
+
+def test_what_json_cannot_hold_is_not_saved():
+    with pytest.raises(TypeError, match="alpha must be a number or a schedule"):
+        neftune(alpha=lambda step: 1.0).to_dict()
+    with pytest.raises(TypeError, match="distribution must be a name"):
+        neftune(distribution=Distribution("odd", lambda p: p)).to_dict()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"alpha": 5.0}, "embnoise, the format's number, must be 1, got None"),
+        ({"embnoise": 2, "alpha": 5.0}, "must be 1, got 2"),
+        ({"embnoise": 1}, "lacks the key 'alpha'"),
+        ({"embnoise": 1, "alpha": 5.0, "sede": 1}, r"unknown key 'sede' \(did you mean 'seed'\?\)"),
+        (
+            {"embnoise": 1, "alpha": {"schedule": "linaer"}},
+            r"schedule must be one of .* got 'linaer'",
+        ),
+        (
+            {"embnoise": 1, "alpha": {"schedule": "linear", "start": 1}},
+            "linear lacks the key 'end'",
+        ),
+        (
+            {"embnoise": 1, "alpha": {"schedule": "linear", "start": 1, "end": 0, "step": 3}},
+            "linear has an unknown key 'step'",
+        ),
+        ({"embnoise": 1, "alpha": {"schedule": "chain"}}, "chain lacks the key 'parts'"),
+    ],
+)
+def test_json_that_is_not_ours_is_refused(data, message):
+    with pytest.raises(ValueError, match=message):
+        Noise.from_dict(data)
+
+
+def test_a_schedule_and_its_noise_are_hashable():
+    assert len({neftune(alpha=linear(5, 0, 10)), neftune(alpha=linear(5, 0, 10)), neftune()}) == 2

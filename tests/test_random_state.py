@@ -1,0 +1,48 @@
+"""No call of ours moves a global random state."""
+
+import random
+
+import embnoise_torch
+import numpy as np
+import torch
+from hypothesis import given
+
+from embnoise import neftune
+from tests.backends import over_backends
+from tests.strategies import embeddings, noises
+
+
+def states():
+    legacy = np.random.get_state()  # noqa: NPY002, the state that must not move
+    return random.getstate(), (legacy[0], legacy[1].tobytes(), *legacy[2:]), torch.get_rng_state()
+
+
+def same(left, right):
+    return left[:2] == right[:2] and torch.equal(left[2], right[2])
+
+
+@over_backends
+@given(noises())
+def test_add_noise(backend, noise):
+    before = states()
+    backend.add_noise(embeddings((2, 3, 5)), noise)
+    assert same(states(), before)
+
+
+def test_layer_and_attachment():
+    model = torch.nn.Sequential(torch.nn.Embedding(10, 8), torch.nn.Linear(8, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    before = states()
+    layer = embnoise_torch.EmbeddingNoise(neftune())
+    with embnoise_torch.attach(model, neftune(), optimizer=optimizer) as handle:
+        for _ in range(3):
+            layer(model(torch.tensor([[1, 2, 3]]))).sum().backward()
+            optimizer.step()
+        handle.load_state_dict(handle.state_dict())
+    assert same(states(), before)
+
+
+def test_the_test_would_notice():
+    before = states()
+    torch.rand(1)
+    assert not same(states(), before)

@@ -1,0 +1,109 @@
+"""Schedules: end points, shapes, chains, binding, and JSON."""
+
+import json
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from embnoise_torch.namespace import Namespace
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embnoise import constant, cosine, exponential, linear, neftune, polynomial, sigmoid
+from embnoise.schedules import schedule_from_dict
+from tests.strategies import schedules
+
+CURVES = [linear, cosine, exponential, polynomial, sigmoid]
+over_curves = pytest.mark.parametrize("curve", CURVES, ids=lambda curve: curve.__name__)
+
+
+@over_curves
+@given(st.floats(0.1, 100), st.floats(0.1, 100), st.integers(1, 10**6), st.integers(0, 10**6))
+def test_end_points_are_exact_and_the_way_is_monotone(curve, start, end, steps, beyond):
+    schedule = curve(start, end, steps)
+    assert schedule(0) == pytest.approx(start, rel=1e-12)
+    assert schedule(steps) == schedule(steps + beyond) == end
+    values = [schedule(step) for step in range(0, steps + 1, max(1, steps // 20))]
+    ordered = sorted(values, reverse=end < start)
+    assert values == pytest.approx(ordered, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "step", "alpha"),
+    [
+        (linear(2, 4, 10), 5, 3.0),
+        (linear(2, 4, 10), 1, 2.2),
+        (cosine(4, 2, 10), 5, 3.0),
+        (cosine(4, 0, 4), 1, 2 + math.sqrt(2)),
+        (exponential(1, 16, 4), 1, 2.0),
+        (exponential(16, 1, 4), 3, 2.0),
+        (polynomial(0, 8, 4), 2, 2.0),
+        (polynomial(0, 8, 4, power=3), 2, 1.0),
+        (sigmoid(0, 6, 10), 5, 3.0),
+        (constant(5), 7, 5.0),
+    ],
+    ids=str,
+)
+def test_values_in_between(schedule, step, alpha):
+    assert schedule(step) == pytest.approx(alpha, rel=1e-12)
+
+
+def test_sigmoid_is_steepest_half_way():
+    curve = sigmoid(0, 1, 10, steepness=8)
+    rises = [curve(step + 1) - curve(step) for step in range(10)]
+    assert max(rises) == pytest.approx(rises[4]) == pytest.approx(rises[5])
+    assert rises[0] < rises[2] < rises[4]
+
+
+def test_a_chain_counts_each_schedule_from_its_own_start():
+    chain = linear(0, 5, 10).then(constant(5, 20)).then(linear(5, 1, 10))
+    assert [chain(step) for step in (0, 5, 9, 10, 29, 30, 35, 40, 100)] == [
+        0, 2.5, 4.5, 5, 5, 5, 3, 1, 1,
+    ]  # fmt: skip
+    assert chain.length == 40
+
+
+@given(schedules(), st.integers(0, 2000))
+def test_json_round_trip(schedule, step):
+    again = schedule_from_dict(json.loads(json.dumps(schedule.to_dict())))
+    assert again == schedule
+    assert hash(again) == hash(schedule)
+    assert again(step) == schedule(step)
+
+
+@given(schedules(), st.lists(st.integers(0, 2000), min_size=1, max_size=8))
+def test_arrays_of_steps_give_the_values_of_the_ints(schedule, steps):
+    expected = [schedule(step) for step in steps]
+    close = {"rel": 1e-4, "abs": 1e-4 * max(expected)}
+    namespace = Namespace(torch.device("cpu"))
+    assert schedule(np.array(steps)).tolist() == pytest.approx(expected, rel=1e-12)
+    assert schedule(jnp.array(steps), jnp).tolist() == pytest.approx(expected, **close)
+    assert schedule(torch.tensor(steps), namespace).tolist() == pytest.approx(expected, **close)
+
+
+def test_bind_fills_in_the_rest_of_the_run():
+    assert linear(5, 0).bind(10) == linear(5, 0, 10)
+    assert linear(5, 0, 7).bind(10) == linear(5, 0, 7)
+    warm = linear(0, 5, 10)
+    assert warm.then(cosine(5, 0)).bind(100) == warm.then(cosine(5, 0, 90))
+    assert constant(5).then(linear(5, 0, 30)).bind(100)(70) == 5
+    assert constant(5).then(linear(5, 0, 30)).bind(100)(85) == 2.5
+    assert neftune(alpha=linear(5, 0)).bind(10) == neftune(alpha=linear(5, 0, 10))
+    assert neftune(alpha=5.0).bind(10) == neftune(alpha=5.0)
+
+
+def test_what_does_not_depend_on_its_length_needs_none():
+    assert constant(5)(10**9) == 5
+    assert linear(0, 5, 10).then(constant(5))(10**9) == 5
+
+
+@pytest.mark.parametrize(
+    "unbound", [linear(5, 0), linear(0, 5, 3).then(cosine(5, 0)), constant(5).then(linear(5, 0, 3))]
+)
+def test_an_unbound_schedule_says_so(unbound):
+    with pytest.raises(ValueError, match=r"unbound schedule .* \.bind\(total_steps\)"):
+        unbound(0)
+    with pytest.raises(ValueError, match="unbound"):
+        neftune(alpha=unbound).alpha_at(3)

@@ -1,0 +1,110 @@
+"""Tiny models, one of each kind that ``attach`` is to work on."""
+
+from __future__ import annotations
+
+import torch
+import transformers
+from torch import nn
+
+VOCABULARY = 50
+
+_SIZES = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+_BERT = {name: size for name, size in _SIZES.items() if name != "num_key_value_heads"}
+
+
+def llama(**options):
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(**{**_SIZES, **options})
+    return transformers.LlamaForCausalLM(config).train()
+
+
+def mistral():
+    return transformers.MistralForCausalLM(transformers.MistralConfig(**_SIZES)).train()
+
+
+def gpt2():
+    config = transformers.GPT2Config(
+        vocab_size=VOCABULARY, n_embd=16, n_layer=1, n_head=2, n_positions=64,
+        bos_token_id=1, eos_token_id=2, pad_token_id=0,
+        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+    )  # fmt: skip
+    return transformers.GPT2LMHeadModel(config).train()
+
+
+def gemma():
+    return transformers.GemmaForCausalLM(transformers.GemmaConfig(**_SIZES, head_dim=8)).train()
+
+
+def gemma3():
+    """Its embedding multiplies what it looks up."""
+    config = transformers.Gemma3TextConfig(**_SIZES, head_dim=8, sliding_window=32)
+    return transformers.Gemma3ForCausalLM(config).train()
+
+
+def t5():
+    config = transformers.T5Config(
+        vocab_size=VOCABULARY, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2,
+        decoder_start_token_id=0, pad_token_id=0, eos_token_id=2, dropout_rate=0.0,
+    )  # fmt: skip
+    return transformers.T5ForConditionalGeneration(config).train()
+
+
+def bart():
+    config = transformers.BartConfig(
+        vocab_size=VOCABULARY, d_model=16, encoder_layers=1, decoder_layers=1,
+        encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=32,
+        decoder_ffn_dim=32, max_position_embeddings=64, pad_token_id=0, bos_token_id=1,
+        eos_token_id=2, decoder_start_token_id=2, forced_eos_token_id=2, dropout=0.0,
+    )  # fmt: skip
+    return transformers.BartForConditionalGeneration(config).train()
+
+
+def bert():
+    config = transformers.BertConfig(
+        **_BERT, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
+    )
+    return transformers.BertForMaskedLM(config).train()
+
+
+DECODERS = {"llama": llama, "mistral": mistral, "gpt2": gpt2, "gemma": gemma, "gemma3": gemma3}
+ENCODER_DECODERS = {"t5": t5, "bart": bart}
+MODELS = {**DECODERS, **ENCODER_DECODERS, "bert": bert}
+
+
+def batch(rows=2, length=8, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(3, VOCABULARY, (rows, length), generator=generator)
+
+
+class Embedder(nn.Module):
+    """An embedding alone, called with the names that the models of transformers use."""
+
+    def __init__(self, dim=8):
+        super().__init__()
+        self.embed = nn.Embedding(VOCABULARY, dim)
+
+    def forward(self, input_ids, attention_mask=None, position_ids=None, labels=None, **kwargs):
+        return self.embed(input_ids)
+
+
+def noise_of(model, ids, **call):
+    """What the attached noise adds in one training call of an Embedder."""
+    return model(ids, **call).detach() - nn.functional.embedding(ids, model.embed.weight).detach()
+
+
+def zeroed(model=None):
+    """An Embedder whose table is zero, so that it returns the noise, exactly."""
+    model = model or Embedder()
+    nn.init.zeros_(model.embed.weight)
+    return model

@@ -1,0 +1,351 @@
+"""``attach``: what it finds, when it fires, which noise, and how it ends."""
+
+import warnings
+
+import peft
+import pytest
+import torch
+from embnoise_torch import add_noise, attach
+from torch import nn
+
+from embnoise import Noise, constant, linear, neftune
+from tests.torch.models import Embedder, batch, llama, noise_of, zeroed
+
+
+def expected(ids, noise, *, first=0, dim=8, **arguments):
+    rows = torch.arange(first, first + len(ids))
+    return add_noise(torch.zeros(*ids.shape, dim), noise, sample_ids=rows, **arguments)
+
+
+class TestWhichNoise:
+    def test_every_call_gets_fresh_noise(self):
+        model, ids = zeroed(), batch()
+        with attach(model, neftune()):
+            first, second = model(ids), model(ids)
+        assert torch.equal(first, expected(ids, neftune()))
+        assert torch.equal(second, expected(ids, neftune(), first=2))
+
+    def test_micro_batches_take_consecutive_samples_and_a_step_starts_anew(self):
+        model, ids = zeroed(), batch(rows=3)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        with attach(model, neftune(), optimizer=optimizer) as handle:
+            for step in range(3):
+                assert handle.step == step
+                for first in (0, 3):
+                    noisy = model(ids)
+                    assert torch.equal(noisy, expected(ids, neftune(), first=first, step=step))
+                noisy.sum().backward()
+                optimizer.step()
+
+    def test_the_schedule_follows_the_optimizer(self):
+        model, ids = zeroed(), batch()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        noise = neftune(alpha=linear(8.0, 0.0).then(constant(2.0, 3))).bind(7)
+        seen = []
+        with attach(model, noise, optimizer=optimizer) as handle:
+            for step in range(7):
+                assert torch.equal(model(ids), expected(ids, noise, step=step))
+                seen.append(handle.alpha)
+                optimizer.step()
+        assert seen == [8, 6, 4, 2, 2, 2, 2]
+
+    def test_steps_by_hand(self):
+        model, ids = zeroed(), batch()
+        noise = neftune(alpha=linear(8.0, 0.0, 10))
+        with attach(model, noise, optimizer="manual") as handle:
+            for step in (0, 5, 2):
+                handle.step = step
+                assert torch.equal(model(ids), expected(ids, noise, step=step))
+
+    def test_two_models_two_noises(self):
+        models, ids = [zeroed(), zeroed()], batch()
+        noises = [neftune(seed=1), neftune(3.0, seed=2)]
+        handles = [attach(*pair) for pair in zip(models, noises, strict=True)]
+        for first in (0, 2):
+            for model, noise in zip(models, noises, strict=True):
+                assert torch.equal(model(ids), expected(ids, noise, first=first))
+        handles[0].remove()
+        assert not models[0](ids).any()
+        assert models[1](ids).any()
+
+    def test_a_vector_of_ids_is_a_batch_of_one(self):
+        model, ids = zeroed(), batch(1)
+        with attach(model, neftune()):
+            assert torch.equal(model(ids[0]), expected(ids, neftune())[0])
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+    def test_in_the_dtype_of_the_table(self, dtype):
+        model, ids = Embedder().to(dtype), batch()
+        clean = model(ids).detach()
+        with attach(model, neftune()):
+            assert torch.equal(model(ids), add_noise(clean, neftune()))
+
+
+class TestGradient:
+    def test_is_exactly_one_and_flows_to_the_table(self):
+        model, ids = Embedder(), batch()
+        weights = torch.randn(2, 8, 8)
+        (model(ids) * weights).sum().backward()
+        clean, model.embed.weight.grad = model.embed.weight.grad, None
+        for scale in ("neftune", "relative"):
+            with attach(model, neftune(scale=scale)):
+                (model(ids) * weights).sum().backward()
+            assert torch.equal(model.embed.weight.grad, clean)
+            model.embed.weight.grad = None
+
+    def test_a_frozen_table_is_not_changed(self):
+        model, ids = Embedder().requires_grad_(requires_grad=False), batch()
+        before = model.embed.weight.clone()
+        with attach(model, neftune()):
+            assert noise_of(model, ids).any()
+        assert torch.equal(model.embed.weight, before)
+
+    def test_an_embedding_that_returns_its_table_keeps_it(self):
+        class Whole(nn.Embedding):
+            def forward(self, ids):
+                return self.weight[: ids.shape[-1]][None]
+
+        model = nn.Sequential(Whole(8, 4).requires_grad_(requires_grad=False))
+        before = model[0].weight.clone()
+        with attach(model, neftune()):
+            assert not torch.equal(model(batch(1))[0], before)
+        assert torch.equal(model[0].weight, before)
+
+    def test_in_place_without_a_buffer(self):
+        model, ids = Embedder(), batch()
+        with attach(model, neftune()):
+            noisy = model(ids)
+        assert noisy.grad_fn.name() == "EmbeddingBackward0"
+
+
+class TestWhich:
+    def test_layer_by_name_or_itself(self):
+        for layer in ("wpe", None):
+            model = nn.ModuleDict({"wte": nn.Embedding(50, 8), "wpe": nn.Embedding(9, 8)})
+            with attach(model, neftune(), layer=layer or model["wpe"]):
+                assert torch.equal(model["wte"](batch()), model["wte"](batch()))
+                ids = torch.tensor([[1, 2]])
+                assert not torch.equal(model["wpe"](ids), model["wpe"](ids))
+
+    def test_ambiguity_lists_the_candidates(self):
+        model = nn.ModuleDict({"wte": nn.Embedding(50, 8), "wpe": nn.Embedding(9, 8)})
+        with pytest.raises(ValueError, match=r"layer .* 2 .* 'wte' \(50, 8\), 'wpe' \(9, 8\)"):
+            attach(model, neftune())
+        with pytest.raises(ValueError, match=r"got 'wet'; embeddings there: 'wte'"):
+            attach(model, neftune(), layer="wet")
+        with pytest.raises(ValueError, match="no embeddings to choose from: none"):
+            attach(nn.Linear(2, 2), neftune())
+        with pytest.raises(ValueError, match="layer must be a module of the model"):
+            attach(model, neftune(), layer=nn.Embedding(3, 3))
+        assert type(model["wte"]) is nn.Embedding
+
+    def test_every_module_that_shares_the_table(self):
+        class Pair(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.left, self.right = nn.Embedding(50, 8), nn.Embedding(50, 8)
+                self.head = nn.Linear(8, 50, bias=False)
+                self.right.weight = self.head.weight = self.left.weight
+
+        model, ids = Pair(), batch()
+        with attach(model, neftune(), layer="left") as handle:
+            left, right = model.left(ids), model.right(ids)
+            assert handle.fired == 2
+        clean = model.left(ids)
+        assert ((left - clean) - (right - clean)).abs().max() > 0.01
+        assert type(model.head) is nn.Linear
+
+    def test_where(self):
+        ids, labels = batch(), batch()
+        labels[:, :3] = -100
+        for where, chosen in [
+            ("prompt", labels == -100),
+            ("completion", labels != -100),
+            (lambda call: call["input_ids"] > 20, ids > 20),
+        ]:
+            model = zeroed()
+            with attach(model, neftune(), where=where):
+                noisy = model(ids, labels=labels)
+            assert torch.equal(noisy, expected(ids, neftune(), where=chosen))
+        with (
+            attach(model, neftune(), where="prompt"),
+            pytest.raises(ValueError, match=r"where needs labels .* got None"),
+        ):
+            model(ids)
+        assert not model.eval()(ids).any()
+
+
+class TestWrapped:
+    def test_peft(self):
+        model, ids = llama(), batch()
+        config = peft.LoraConfig(r=2, target_modules=["q_proj", "embed_tokens"])
+        wrapped = peft.get_peft_model(model, config)
+        with attach(wrapped, neftune(20.0)) as handle:
+            loss = wrapped(input_ids=ids, labels=ids).loss
+            assert handle.fired == 1
+            loss.backward()
+            with wrapped.disable_adapter(), torch.no_grad():
+                wrapped(input_ids=ids)
+            assert handle.fired == 1
+        clean = wrapped(input_ids=ids, labels=ids).loss
+        assert not torch.equal(loss, clean)
+
+    def test_wrapped_after_attaching(self):
+        model, ids = llama(), batch()
+        with attach(model, neftune(20.0)) as handle:
+            wrapped = peft.get_peft_model(
+                model, peft.LoraConfig(r=2, target_modules=["q_proj", "embed_tokens"])
+            )
+            wrapped(input_ids=ids, labels=ids).loss.backward()
+            assert handle.fired == 1
+
+    def test_a_forward_on_the_instance_is_kept(self):
+        """accelerate puts its device hooks there."""
+        model, ids = zeroed(), batch()
+        calls = []
+        plain = model.embed.forward
+
+        def instance(ids):
+            calls.append(1)
+            return plain(ids)
+
+        model.embed.forward = instance
+        with attach(model, neftune()):
+            assert torch.equal(model(ids), expected(ids, neftune()))
+        assert calls == [1]
+        assert model.embed.forward is instance
+        assert not model(ids).any()
+
+    def test_data_parallel_is_refused(self):
+        with pytest.raises(ValueError, match="model must not be a DataParallel"):
+            attach(nn.DataParallel(Embedder()), neftune())
+
+
+class TestEnd:
+    def test_remove_leaves_the_model_as_it_was(self):
+        model = llama()
+        classes = [type(module) for module in model.modules()]
+        before = [set(vars(module)) for module in model.modules()]
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        handle = attach(model, neftune(), optimizer=optimizer, where="prompt")
+        handle.remove()
+        handle.remove()
+        optimizer.step()
+        assert handle.step == 0
+        assert [type(module) for module in model.modules()] == classes
+        assert [set(vars(module)) for module in model.modules()] == before
+        attach(model, neftune()).remove()
+
+    def test_an_exception_leaves_nothing_behind(self):
+        model, ids = zeroed(), batch()
+        with pytest.raises(RuntimeError, match="ours"), attach(model, neftune()):
+            raise RuntimeError("ours")
+        assert type(model.embed) is nn.Embedding
+        with attach(model, neftune()), pytest.raises(IndexError):
+            model(ids + 1000)
+        assert not model(ids).any()
+
+    def test_a_forward_that_fails_leaves_no_mask_behind(self):
+        class Fragile(Embedder):
+            def forward(self, input_ids, attention_mask=None, fail=False):
+                if fail:
+                    raise RuntimeError("ours")
+                return self.embed(input_ids)
+
+        model, ids = zeroed(Fragile()), batch()
+        with attach(model, neftune()):
+            with pytest.raises(RuntimeError, match="ours"):
+                model(ids, torch.zeros_like(ids), fail=True)
+            assert torch.equal(model(ids), expected(ids, neftune()))
+
+    def test_twice_is_an_error_and_the_first_stays(self):
+        model, ids = zeroed(), batch()
+        with attach(model, neftune()):
+            with pytest.raises(ValueError, match="attached to 'embed' already"):
+                attach(model, neftune())
+            assert torch.equal(model(ids), expected(ids, neftune()))
+
+    def test_beside_the_hook_of_transformers_is_an_error(self):
+        from transformers.integrations.neftune import neftune_post_forward_hook  # noqa: PLC0415
+
+        model = Embedder()
+        model.embed.neftune_noise_alpha = 5.0
+        model.embed.register_forward_hook(neftune_post_forward_hook)
+        with pytest.raises(ValueError, match="NEFTune hook of transformers on 'embed'"):
+            attach(model, neftune())
+
+
+class TestState:
+    def test_a_resumed_run_goes_on_with_the_same_noise(self):
+        ids, noise = batch(), neftune(alpha=linear(5.0, 1.0, 10))
+
+        def run(calls, state=None):
+            model = zeroed()
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+            with attach(model, noise, optimizer=optimizer) as handle:
+                if state:
+                    handle.load_state_dict(state)
+                seen = []
+                for call in calls:
+                    seen.append(model(ids).detach().clone())
+                    if call % 3 == 2:
+                        optimizer.step()
+                return seen, handle.state_dict()
+
+        whole, _ = run(range(10))
+        first, state = run(range(4))
+        second, _ = run(range(4, 10), state)
+        assert all(map(torch.equal, first + second, whole))
+        assert state == {"step": 1, "samples": {"embed": 2}}
+
+    @pytest.mark.parametrize(
+        ("state", "message"),
+        [
+            ({"step": 1}, "lacks the key 'samples'"),
+            ({"step": -1, "samples": {"embed": 0}}, "step must be at least 0, got -1"),
+            ({"step": 1, "samples": {}}, "lacks the key 'embed'"),
+            ({"step": 1, "samples": {"embed": 0, "wte": 0}}, "unknown key 'wte'"),
+        ],
+    )
+    def test_a_state_that_does_not_fit_changes_nothing(self, state, message):
+        with attach(Embedder(), neftune()) as handle:
+            with pytest.raises(ValueError, match=message):
+                handle.load_state_dict(state)
+            assert handle.state_dict() == {"step": 0, "samples": {"embed": 0}}
+
+
+class TestSilence:
+    """It says so when a training step ran and the noise never fired."""
+
+    def test_inputs_embeds(self):
+        model, ids = llama(), batch()
+        inputs = model.model.embed_tokens(ids).detach()
+        with attach(model, neftune()), pytest.warns(RuntimeWarning, match="got no noise"):
+            model(inputs_embeds=inputs)
+
+    def test_a_step_without_noise(self):
+        model = nn.Sequential(nn.Embedding(50, 8))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        with attach(model, neftune(), optimizer=optimizer):
+            model.eval()(batch()).sum().backward()
+            with pytest.warns(RuntimeWarning, match=r"\['0'\] got no noise"):
+                optimizer.step()
+            optimizer.step()  # once is enough
+
+    def test_no_false_alarm(self):
+        model, ids = llama(), batch()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        with warnings.catch_warnings(), attach(model, neftune(), optimizer=optimizer) as handle:
+            warnings.simplefilter("error")
+            for _ in range(2):
+                model(input_ids=ids, labels=ids).loss.backward()
+                optimizer.step()
+            with torch.no_grad():
+                model(input_ids=ids)
+            with handle.paused():
+                model(input_ids=ids, labels=ids).loss.backward()
+                optimizer.step()
+        with warnings.catch_warnings(), attach(model, Noise(0.0), optimizer=optimizer):
+            warnings.simplefilter("error")
+            model(input_ids=ids, labels=ids).loss.backward()
+            optimizer.step()

@@ -1,0 +1,102 @@
+"""Lengths from the model's own call: padding and packed rows."""
+
+import pytest
+import torch
+from embnoise_torch import add_noise, attach
+
+from embnoise import Noise, neftune
+from tests.torch.models import Embedder, batch, zeroed
+
+NOISE = neftune(distribution="rademacher")
+
+
+def lengths(ids, **call):
+    """L of every token as the noise's magnitude shows it; 0 where there is none."""
+    model = zeroed()
+    with attach(model, NOISE):
+        magnitude = abs(model(ids, **call)[..., 0]).double()
+    return torch.where(magnitude > 0, (5 / magnitude).square() / 8, 0).round().int().tolist()
+
+
+def test_no_mask():
+    assert lengths(batch(2, 3)) == [[3, 3, 3], [3, 3, 3]]
+
+
+def test_attention_mask():
+    mask = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 0]])
+    for kind in (torch.long, torch.bool, torch.float32, torch.bfloat16):
+        assert lengths(batch(2, 4), attention_mask=mask.to(kind)) == [[0, 0, 2, 2], [3, 3, 3, 0]]
+
+
+def test_a_row_that_is_all_padding():
+    mask = torch.tensor([[0, 0], [1, 1]])
+    assert lengths(batch(2, 2), attention_mask=mask) == [[0, 0], [2, 2]]
+
+
+def test_a_mask_that_covers_cached_keys_too():
+    mask = torch.tensor([[1, 1, 1, 0, 1]])
+    assert lengths(batch(1, 2), attention_mask=mask) == [[0, 1]]
+
+
+def test_position_ids_that_start_again():
+    positions = torch.tensor([[0, 1, 2, 0, 1, 0]])
+    assert lengths(batch(1, 6), position_ids=positions) == [[3, 3, 3, 2, 2, 1]]
+    assert lengths(batch(2, 6), position_ids=positions) == [[3, 3, 3, 2, 2, 1]] * 2
+
+
+def test_position_ids_of_left_padding():
+    mask = torch.tensor([[0, 0, 1, 1, 1]])
+    positions = torch.tensor([[1, 1, 0, 1, 2]])
+    assert lengths(batch(1, 5), attention_mask=mask, position_ids=positions) == [[0, 0, 3, 3, 3]]
+
+
+def test_position_ids_of_several_kinds_tell_no_documents():
+    positions = torch.zeros(3, 1, 4, dtype=torch.long)
+    assert lengths(batch(1, 4), position_ids=positions) == [[4, 4, 4, 4]]
+
+
+def test_cumulative_lengths():
+    cumulative = torch.tensor([0, 3, 5], dtype=torch.int32)
+    positions = torch.arange(6)[None]
+    call = {"cu_seq_lens_q": cumulative, "position_ids": positions}
+    assert lengths(batch(1, 6), **call) == [[3, 3, 3, 2, 2, 0]]
+
+
+def test_packed_rows_have_the_magnitude_of_their_documents():
+    """16 documents of 128 tokens in a row of 2048: the row's width would give a quarter of it."""
+    positions = torch.arange(128).repeat(16)[None]
+    model = zeroed(Embedder(dim=4))
+    with attach(model, NOISE):
+        noise = model(torch.ones(1, 2048, dtype=torch.long), position_ids=positions)
+    assert abs(noise).unique().tolist() == pytest.approx([5 / (128 * 4) ** 0.5])
+
+
+@pytest.mark.parametrize("mask", [torch.ones(2, 1, 4, 4), {"full_attention": None}])
+def test_a_mask_without_lengths_is_refused_unless_documents_are_known(mask):
+    with pytest.raises(ValueError, match=r"attention_mask must be of shape \[B, L\] .* got"):
+        lengths(batch(2, 4), attention_mask=mask)
+    positions = torch.arange(4)[None]
+    assert lengths(batch(2, 4), attention_mask=mask, position_ids=positions) == [[4] * 4] * 2
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match=r"mask must be of shape \(2, 4\), got shape \(3, 4\)"):
+        lengths(batch(2, 4), attention_mask=torch.ones(3, 4))
+    with pytest.raises(ValueError, match="cu_seq_lens_q must come with one flattened row, got 2"):
+        lengths(batch(2, 4), cu_seq_lens_q=torch.tensor([0, 4]))
+
+
+def test_positional_arguments_count_as_well():
+    ids, mask = batch(2, 4), torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1]])
+    model = zeroed()
+    with attach(model, NOISE):
+        assert torch.equal(model(ids, mask), add_noise(torch.zeros(2, 4, 8), NOISE, mask=mask))
+
+
+def test_the_width_on_request():
+    model, mask = zeroed(), torch.tensor([[1, 1, 0, 0]])
+    noise = Noise(5.0, length="padded", distribution="rademacher")
+    with attach(model, noise):
+        seen = abs(model(batch(1, 4), attention_mask=mask))
+    assert seen[0, :2].unique().tolist() == pytest.approx([5 / (4 * 8) ** 0.5])
+    assert not seen[0, 2:].any()

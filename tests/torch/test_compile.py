@@ -1,0 +1,124 @@
+"""``torch.compile``: no graph break, no new compilation, and never silently without noise."""
+
+import pytest
+import torch
+from embnoise_torch import EmbeddingNoise, add_noise, attach
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from embnoise import linear, neftune
+from tests.torch.models import batch, llama, t5, zeroed
+
+
+@pytest.fixture(autouse=True)
+def _fresh_compiler():
+    torch._dynamo.reset()
+
+
+def compiled(model, backend="aot_eager"):
+    counter = CompileCounterWithBackend(backend)
+    return torch.compile(model, backend=counter, fullgraph=True), counter
+
+
+def test_step_alpha_and_micro_batches_do_not_recompile():
+    model, ids = zeroed(), batch()
+    fast, counter = compiled(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    noise = neftune(alpha=linear(8.0, 1.0, 6))
+    rows = torch.arange(2)
+    with attach(model, noise, optimizer=optimizer) as handle:
+        for step in range(6):
+            for micro in range(1 + step % 3):
+                noisy = fast(ids)
+                samples = rows + 2 * micro
+                expected = add_noise(torch.zeros(2, 8, 8), noise, step=step, sample_ids=samples)
+                assert torch.equal(noisy, expected)
+                noisy.sum().backward()
+            optimizer.step()
+        with handle.paused():
+            assert not fast(ids).any()
+    assert counter.frame_count == 1
+
+
+@pytest.mark.parametrize("model", [llama, t5])
+def test_whole_models_with_inductor(model):
+    model, ids = model(), batch()
+    mask = torch.ones_like(ids)
+    mask[0, 5:] = 0
+    call = {"input_ids": ids, "attention_mask": mask, "labels": ids}
+    fast, counter = compiled(model, "inductor")
+    with attach(fast, neftune(20.0), optimizer="manual") as handle:
+        for step in range(3):
+            handle.step = step
+            loss = fast(**call).loss
+            loss.backward()
+            gradient = model.get_input_embeddings().weight.grad.clone()
+            model.zero_grad()
+            handle.load_state_dict({"step": step, "samples": dict.fromkeys(handle._lookups, 0)})
+            slow = model(**call).loss
+            slow.backward()
+            assert torch.allclose(loss, slow, rtol=1e-4)
+            own = model.get_input_embeddings().weight.grad
+            assert torch.allclose(gradient, own, rtol=1e-3, atol=1e-5)
+            model.zero_grad()
+    assert counter.frame_count == 1
+
+
+def test_lengths_that_vary_compile_as_often_as_without_noise():
+    def frames(noisy):
+        torch._dynamo.reset()
+        model = llama()
+        fast, counter = compiled(model)
+        handle = attach(model, neftune()) if noisy else None
+        for length in (5, 6, 7, 9, 12):
+            ids = batch(length=length)
+            fast(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids).loss.backward()
+        assert handle is None or handle.fired == 5
+        return counter.frame_count
+
+    assert frames(noisy=True) == frames(noisy=False)
+
+
+def test_attached_and_removed_after_a_compiled_call():
+    model, ids = zeroed(), batch()
+    fast, _ = compiled(model)
+    assert not fast(ids).any()
+    with attach(model, neftune()):
+        assert torch.equal(fast(ids), add_noise(torch.zeros(2, 8, 8), neftune()))
+        assert not fast.eval()(ids).any()
+        fast.train()
+        with torch.no_grad():
+            assert not fast(ids).any()
+    assert not fast(ids).any()
+    with attach(fast, neftune(seed=1)):
+        assert torch.equal(fast(ids), add_noise(torch.zeros(2, 8, 8), neftune(seed=1)))
+
+
+def test_two_models_that_share_their_code():
+    models, ids = [zeroed(), zeroed()], batch()
+    fast = [compiled(model)[0] for model in models]
+    noises = [neftune(seed=1), neftune(seed=2)]
+    with attach(models[0], noises[0]), attach(models[1], noises[1]):
+        for model, noise in zip(fast, noises, strict=True):
+            assert torch.equal(model(ids), add_noise(torch.zeros(2, 8, 8), noise))
+
+
+def test_the_pure_function_and_the_layer():
+    x, noise = torch.zeros(2, 3, 8), neftune()
+    pure, counter = compiled(lambda x, step, mask: add_noise(x, noise, step=step, mask=mask))
+    mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
+    for step in range(4):
+        expected = add_noise(x, noise, step=step, mask=mask)
+        assert torch.equal(pure(x, torch.tensor(step), mask), expected)
+    assert counter.frame_count == 1
+    layer, counter = compiled(EmbeddingNoise(noise))
+    for step in range(4):
+        assert torch.equal(layer(x), add_noise(x, noise, step=step))
+    assert torch.equal(layer(x, step=torch.tensor(9)), add_noise(x, noise, step=9))
+    assert counter.frame_count == 2
+
+
+def test_gradient_is_one():
+    x, noise = torch.zeros(2, 3, 8, requires_grad=True), neftune()
+    fast, _ = compiled(lambda x: add_noise(x, noise))
+    (fast(x) * torch.arange(48.0).view(2, 3, 8)).sum().backward()
+    assert torch.equal(x.grad, torch.arange(48.0).view(2, 3, 8))
