@@ -20,7 +20,8 @@ class NoiseCallback(TrainerCallback):
     """Attaches noise for the time of ``trainer.train()`` and keeps its step the trainer's.
 
     A schedule that lasts for the rest of the run is bound to the trainer's number of steps. A run
-    resumed from a checkpoint goes on with the noise of its step. Logs get ``noise_alpha``.
+    resumed from a checkpoint goes on with the noise of its step. Logs and
+    ``trainer.state.log_history`` get ``noise_alpha``.
 
     Args:
         noise: what noise to add.
@@ -87,6 +88,8 @@ class NoiseCallback(TrainerCallback):
         """Add the amplitude to the logs."""
         if self.handle is not None and logs is not None:
             logs["noise_alpha"] = self.handle.alpha
+            if state.log_history:  # the trainer has filed a copy already
+                state.log_history[-1]["noise_alpha"] = self.handle.alpha
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -1,0 +1,192 @@
+"""The CPU kernels: formats, threads, forks, memory, and life without Numba."""
+
+import multiprocessing
+import subprocess
+import sys
+import threading
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+from embnoise_torch import add_noise, attach, compiled, kernels
+from embnoise_torch.threads import in_chunks
+from numba import njit
+
+from embnoise import neftune
+from tests.backends import without_numba
+from tests.torch.models import Embedder
+
+
+@njit
+def _halves(values, halves, back):
+    for i in range(values.size):
+        halves[i] = compiled._to_half(values[i])
+        back[i] = compiled._from_half(halves[i])
+
+
+@njit
+def _bfloats(values, bfloats):
+    for i in range(values.size):
+        bfloats[i] = compiled._to_bfloat(values[i])
+
+
+def awkward_floats():
+    """All float16 and bfloat16 values, what lies half-way between them, and its neighbours."""
+    halves = np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float32)
+    bfloats = (np.arange(2**16, dtype=np.uint32) << 16).view(np.float32)
+    values = []
+    for every in (halves, bfloats):
+        exact = np.sort(every[np.isfinite(every)])
+        middle = exact[:-1] / 2 + exact[1:] / 2
+        values += [exact, middle, np.nextafter(middle, np.inf), np.nextafter(middle, -np.inf)]
+    special = np.array([np.inf, -np.inf, np.nan, 65519.996, 65520, 2**-25, 3e38], np.float32)
+    return np.concatenate([*values, special]).astype(np.float32)
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast:RuntimeWarning")
+def test_float16_conversions_are_those_of_numpy():
+    values = awkward_floats()
+    halves, back = np.empty(values.size, np.uint16), np.empty(values.size, np.float32)
+    _halves(values, halves, back)
+    expected = values.astype(np.float16)
+    number = ~np.isnan(values)
+    assert (halves[number] == expected.view(np.uint16)[number]).all()
+    assert np.isnan(halves.view(np.float16)[~number]).all()
+    assert (back[number] == expected.astype(np.float32)[number]).all()
+    assert np.isnan(back[~number]).all()
+
+
+def test_bfloat16_conversions_are_those_of_torch():
+    values = awkward_floats()
+    bfloats = np.empty(values.size, np.int16)
+    _bfloats(values, bfloats)
+    expected = torch.from_numpy(values).to(torch.bfloat16).view(torch.int16).numpy()
+    number = ~np.isnan(values)
+    assert (bfloats[number] == expected[number]).all()
+    assert torch.from_numpy(bfloats[~number]).view(torch.bfloat16).isnan().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_infinities_and_nan_stay(dtype):
+    x = torch.tensor([[[float("inf"), -float("inf"), float("nan"), 1.0]]], dtype=dtype)
+    for noisy in (add_noise(x, neftune()), _numpy_noise(x)):
+        assert noisy[0, 0, :2].tolist() == [float("inf"), -float("inf")]
+        assert noisy[0, 0, 2].isnan()
+        assert noisy[0, 0, 3].isfinite()
+
+
+def _numpy_noise(x):
+    with without_numba():
+        return add_noise(x, neftune())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_large_tensors_in_threads_and_blocks(dtype):
+    """Larger than one chunk, one block or one row of any kernel, and not a multiple of any."""
+    x = torch.randn(3, 701, 257).to(dtype)
+    mask = torch.rand(3, 701) > 0.3
+    noise = neftune(100.0, distribution="gaussian")
+    first = add_noise(x, noise, mask=mask)
+    assert x.numel() > 2 * kernels._SERIAL
+    with without_numba():
+        assert torch.equal(add_noise(x, noise, mask=mask), first)
+
+
+def test_several_threads_at_once():
+    x, noise = torch.zeros(4, 256, 256), neftune()
+    expected = add_noise(x, noise)
+    right = []
+
+    def work():
+        right.extend(torch.equal(add_noise(x, noise), expected) for _ in range(5))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert right == [True] * 20
+
+
+def _covered(size):
+    covered = np.zeros(size, int)
+
+    def work(start, stop):
+        covered[start:stop] += 1
+
+    in_chunks(work, size, threads=3)
+    return covered.tolist()
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_chunks_cover_all_once_also_after_a_fork():
+    assert _covered(101) == [1] * 101
+    context = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+    child = context.Process(target=lambda: queue.put(_covered(101)))
+    child.start()
+    child.join(30)
+    if child.is_alive():
+        child.kill()
+    assert child.exitcode == 0
+    assert queue.get() == [1] * 101
+
+
+def test_an_error_in_a_chunk_is_raised():
+    def work(start, stop):
+        raise RuntimeError("ours")
+
+    with pytest.raises(RuntimeError, match="ours"):
+        in_chunks(work, 100, threads=2)
+
+
+def test_without_numba_installed():
+    code = (
+        "import sys; sys.modules['numba'] = None\n"
+        "import torch, embnoise, embnoise_torch\n"
+        "print(embnoise_torch.add_noise(torch.zeros(2, 3, 8), embnoise.neftune()).tolist())\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == str(add_noise(torch.zeros(2, 3, 8), neftune()).tolist())
+
+
+def test_importing_the_adapter_does_not_import_numba_or_transformers():
+    code = "import sys, embnoise_torch; print({'numba', 'transformers'} & set(sys.modules))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "set()"
+
+
+class _Allocations(torch.utils._python_dispatch.TorchDispatchMode):
+    """The bytes of every tensor that an operation makes anew."""
+
+    def __init__(self):
+        super().__init__()
+        self.largest = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        known = {a.untyped_storage().data_ptr() for a in args if isinstance(a, torch.Tensor)}
+        if isinstance(out, torch.Tensor) and out.untyped_storage().data_ptr() not in known:
+            self.largest = max(self.largest, out.untyped_storage().nbytes())
+        return out
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_noise_step_takes_under_2_percent_of_the_output(dtype):
+    model = Embedder(dim=512).to(dtype)
+    ids = torch.randint(0, 50, (8, 256))
+    mask = torch.ones_like(ids)
+    mask[:, 200:] = 0
+    with attach(model, neftune()) as handle:
+        output = model(ids, attention_mask=mask)  # compiles the kernel
+        lookup = next(iter(handle._lookups.values()))
+        limit = 0.02 * output.untyped_storage().nbytes()
+        x = output.detach()
+        tracemalloc.start()
+        with _Allocations() as allocations:
+            lookup.apply_(x, ids, mask, None, None, None)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert allocations.largest < limit
+    assert peak < limit * (2 if dtype == torch.bfloat16 else 1)

@@ -1,0 +1,104 @@
+"""The Hugging Face Trainer: the callback, and ``attach`` around ``train()``."""
+
+import pytest
+import torch
+import transformers
+from embnoise_torch import attach
+from embnoise_torch.transformers import NoiseCallback
+
+from embnoise import linear, neftune
+from tests.torch.models import batch, llama
+
+ROWS = [{"input_ids": ids, "labels": ids} for ids in batch(rows=12)]
+
+
+class Watch(transformers.TrainerCallback):
+    """Notes every step of the noise that a NoiseCallback attached."""
+
+    def __init__(self, callback):
+        self.callback = callback
+        self.seen = []
+
+    def on_step_end(self, args, state, control, **kwargs):
+        handle = self.callback.handle
+        self.seen.append((handle.step, handle.alpha, handle.fired))
+
+
+def trainer(tmp_path, model, *callbacks, **options):
+    arguments = transformers.TrainingArguments(
+        output_dir=str(tmp_path), per_device_train_batch_size=2, report_to=[], max_steps=3,
+        disable_tqdm=True, logging_steps=1, save_strategy="no", use_cpu=True,
+        dataloader_pin_memory=False, lr_scheduler_type="constant", **options,
+    )  # fmt: skip
+    return transformers.Trainer(model, arguments, train_dataset=ROWS, callbacks=list(callbacks))
+
+
+def test_the_callback_follows_the_trainer(tmp_path):
+    model = llama()
+    callback = NoiseCallback(neftune(alpha=linear(6.0, 0.0)))
+    watch = Watch(callback)
+    work = trainer(tmp_path, model, callback, watch, gradient_accumulation_steps=2)
+    work.train()
+    assert watch.seen == [(0, 6.0, 2), (1, 4.0, 4), (2, 2.0, 6)]
+    assert callback.handle is None
+    assert type(model.model.embed_tokens) is torch.nn.Embedding
+    logged = [entry["noise_alpha"] for entry in work.state.log_history if "loss" in entry]
+    assert logged == [6.0, 4.0, 2.0]
+
+
+def test_a_resumed_run_ends_with_the_same_weights(tmp_path):
+    def run(name, **options):
+        model = llama()
+        callback = NoiseCallback(neftune(alpha=linear(20.0, 0.0)))
+        work = trainer(tmp_path / name, model, callback, **options)
+        return model, work
+
+    whole, work = run("whole")
+    work.train()
+    _, work = run("parts")
+    work.args.save_strategy, work.args.save_steps = "steps", 2
+    work.add_callback(StopAfter(2))
+    work.train()
+    resumed, work = run("parts")
+    work.train(resume_from_checkpoint=str(tmp_path / "parts" / "checkpoint-2"))
+    for left, right in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(left, right)
+
+
+class StopAfter(transformers.TrainerCallback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            control.should_save = control.should_training_stop = True
+
+
+def test_attach_around_train(tmp_path):
+    model = llama()
+    work = trainer(tmp_path, model)
+    work.create_optimizer()
+    noise = neftune(alpha=linear(6.0, 0.0, 3))
+    with attach(model, noise, optimizer=work.optimizer) as handle:
+        work.train()
+        assert (handle.step, handle.fired, handle.alpha) == (3, 3, 0.0)
+
+
+def test_an_error_in_one_run_does_not_double_the_noise_of_the_next(tmp_path):
+    model, callback = llama(), NoiseCallback(neftune())
+
+    class Fail(transformers.TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            raise RuntimeError("ours")
+
+    with pytest.raises(RuntimeError, match="ours"):
+        trainer(tmp_path, model, callback, Fail()).train()
+    watch = Watch(callback)
+    trainer(tmp_path, model, callback, watch).train()
+    assert [fired for _, _, fired in watch.seen] == [1, 2, 3]
+
+
+def test_beside_neftune_noise_alpha_is_an_error(tmp_path):
+    work = trainer(tmp_path, llama(), NoiseCallback(neftune()), neftune_noise_alpha=5.0)
+    with pytest.raises(ValueError, match=r"neftune_noise_alpha must be None .* got 5\.0"):
+        work.train()
