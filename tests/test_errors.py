@@ -1,0 +1,242 @@
+"""Wrong input: the error names the argument, the value seen and what is accepted."""
+
+import re
+
+import embnoise_torch
+import numpy as np
+import pytest
+import torch
+from embnoise_torch import EmbeddingNoise, attach
+from torch import nn
+
+import embnoise
+from embnoise import (
+    Noise,
+    constant,
+    exponential,
+    linear,
+    neftune,
+    polynomial,
+    sigmoid,
+)
+
+NAN, INF = float("nan"), float("inf")
+
+CONFIGURATION = [
+    (lambda: Noise(-1.0), ValueError, "alpha must be finite in float32 and at least 0, got -1.0"),
+    (lambda: Noise(NAN), ValueError, "alpha must be finite in float32 and at least 0, got nan"),
+    (lambda: Noise(INF), ValueError, "alpha must be finite in float32 and at least 0, got inf"),
+    (lambda: Noise(1e39), ValueError, "alpha must be finite in float32 and at least 0, got 1e+39"),
+    (lambda: Noise("5"), TypeError, "alpha must be a number, got '5'"),
+    (lambda: Noise(None), TypeError, "alpha must be a number, got None"),
+    (lambda: Noise(True), TypeError, "alpha must be a number, got True"),
+    (lambda: Noise(1 + 2j), TypeError, "alpha must be a number, got (1+2j)"),
+    (
+        lambda: Noise(1, distribution="normal"),
+        ValueError,
+        "distribution must be one of ['uniform', 'rademacher', 'gaussian'], got 'normal'",
+    ),
+    (lambda: Noise(1, distribution=3), TypeError, "distribution must be one of"),
+    (lambda: Noise(1, scale="neft"), ValueError, "scale must be one of ['neftune', 'per_token'"),
+    (
+        lambda: Noise(1, length="rows"),
+        ValueError,
+        "length must be 'tokens', 'padded' or an integer, got 'rows'",
+    ),
+    (lambda: Noise(1, length=0), ValueError, "length must be at least 1, got 0"),
+    (lambda: Noise(1, length=1.5), TypeError, "length must be an integer, got 1.5"),
+    (
+        lambda: Noise(1, match="std"),
+        ValueError,
+        "match must be one of ['support', 'rms'], got 'std'",
+    ),
+    (lambda: Noise(1, antithetic=1), TypeError, "antithetic must be True or False, got 1"),
+    (lambda: Noise(1, seed=1.0), TypeError, "seed must be an integer, got 1.0"),
+    (lambda: Noise(1, seed=True), TypeError, "seed must be an integer, got True"),
+    (lambda: Noise(1, stream=b"a"), TypeError, "stream must be a string, got b'a'"),
+    (lambda: neftune(5, colour=1), TypeError, "colour"),
+    (lambda: Noise.from_dict([1]), TypeError, "data must be a mapping, got [1]"),
+    (lambda: linear(1, -2, 10), ValueError, "end must be finite in float32 and at least 0, got -2"),
+    (lambda: linear(NAN, 2, 10), ValueError, "start must be finite in float32 and at least 0, got"),
+    (lambda: linear(1, 2, 0), ValueError, "steps must be at least 1, got 0"),
+    (lambda: linear(1, 2, 10.5), TypeError, "steps must be an integer, got 10.5"),
+    (lambda: constant("a"), TypeError, "value must be a number, got 'a'"),
+    (lambda: exponential(1, 0, 10), ValueError, "end must be above 0 in an exponential schedule"),
+    (lambda: polynomial(1, 2, 10, power=0), ValueError, "power must be above 0, got 0"),
+    (lambda: sigmoid(1, 2, 10, 1000), ValueError, "steepness must be from 0.01 to 100, got 1000"),
+    (lambda: linear(1, 2, 3).then(5), TypeError, "following must be a schedule, got 5"),
+    (lambda: linear(1, 2).then(linear(2, 1)), ValueError, "(steps=None), got 2: [Linear(start=1.0"),
+    (lambda: linear(1, 2, 3)(-1), ValueError, "step must be at least 0, got -1"),
+    (lambda: linear(1, 2, 3)(0.5), TypeError, "step must be an integer, got 0.5"),
+    (lambda: linear(1, 2).bind(0), ValueError, "total_steps must be at least 1, got 0"),
+    (
+        lambda: linear(1, 2, 10).then(linear(2, 0)).bind(10),
+        ValueError,
+        "total_steps must be at least 11, so that",
+    ),
+]
+
+CALLS = [
+    ({"x": np.zeros((2, 3, 4), int)}, TypeError, "x must be of a floating-point dtype, got int64"),
+    ({"x": np.zeros(4)}, ValueError, "x must be of shape [B, L, d] or [L, d], got shape (4,)"),
+    ({"x": np.zeros((1, 2, 3, 4))}, ValueError, "or [L, d], got shape (1, 2, 3, 4)"),
+    (
+        {"x": np.zeros((2, 3, 0))},
+        ValueError,
+        "x must have at least one channel (d >= 1), got shape",
+    ),
+    ({"noise": 5.0}, TypeError, "noise must be a Noise, got 5.0"),
+    ({"step": -1}, ValueError, "step must be at least 0, got -1"),
+    ({"step": 1.5}, TypeError, "step must be an integer, got 1.5"),
+    ({"step": True}, TypeError, "step must be an integer, got True"),
+    ({"training": 1}, TypeError, "training must be True or False, got 1"),
+    ({"mask": np.ones((3, 2))}, ValueError, "mask must be of shape (2, 3), got shape (3, 2)"),
+    ({"mask": np.ones(3)}, ValueError, "mask must be of shape (2, 3), got shape (3,)"),
+    (
+        {"mask": np.ones((2, 3), complex)},
+        TypeError,
+        "mask must be of a boolean, integer or floating",
+    ),
+    ({"segment_ids": np.ones((2, 4), int)}, ValueError, "segment_ids must be of shape (2, 3), got"),
+    ({"segment_ids": np.ones((2, 3))}, TypeError, "segment_ids must be of an integer dtype, got f"),
+    ({"positions": np.ones((3,), int)}, ValueError, "positions must be of shape (2, 3), got shape"),
+    ({"positions": np.ones((2, 3))}, TypeError, "positions must be of an integer dtype, got float"),
+    (
+        {"sample_ids": np.ones(3, int)},
+        ValueError,
+        "sample_ids must be of shape (2, 3) or (2,), got",
+    ),
+    ({"sample_ids": np.ones(2)}, TypeError, "sample_ids must be of an integer dtype, got float64"),
+    (
+        {"where": np.ones((2, 3, 1))},
+        ValueError,
+        "where must be of shape (2, 3), got shape (2, 3, 1)",
+    ),
+    ({"noise": neftune(alpha=linear(1, 2))}, ValueError, "alpha is the unbound schedule Linear("),
+]
+
+TORCH = [
+    (lambda: attach(Net(), 5.0), TypeError, "noise must be a Noise, got 5.0"),
+    (lambda: attach(print, neftune()), TypeError, "model must be a torch.nn.Module, got <built-in"),
+    (
+        lambda: attach(Net(), neftune(), layer=3),
+        TypeError,
+        "layer must be a module or its name, got",
+    ),
+    (
+        lambda: attach(Net(), neftune(), layer="e"),
+        ValueError,
+        "got 'e'; embeddings there: '0' (5, 4)",
+    ),
+    (
+        lambda: attach(Net(), neftune(), where="some"),
+        ValueError,
+        "where must be one of ['all', 'pro",
+    ),
+    (
+        lambda: attach(Net(), neftune(), where=3),
+        TypeError,
+        "where must be a string or a callable, g",
+    ),
+    (lambda: attach(Net(), neftune(), optimizer="adam"), TypeError, "or 'manual', got 'adam'"),
+    (
+        lambda: attach(Net(), neftune(), mesh=3),
+        ValueError,
+        "mesh must be a DeviceMesh that this ra",
+    ),
+    (
+        lambda: attach(Net(), neftune(alpha=linear(5, 0, 10))),
+        ValueError,
+        "optimizer must be given with a schedule",
+    ),
+    (
+        lambda: attach(Net(), neftune(alpha=linear(5, 0)), optimizer="manual"),
+        ValueError,
+        "alpha is the unbound schedule",
+    ),
+    (lambda: EmbeddingNoise("neftune"), TypeError, "noise must be a Noise, got 'neftune'"),
+    (lambda: EmbeddingNoise(neftune(alpha=linear(5, 0))), ValueError, "unbound schedule"),
+    (lambda: torch_noise(torch.zeros(2, 3, 4).to_sparse()), TypeError, "x must be a dense tensor"),
+    (
+        lambda: torch_noise(torch.zeros(2, 3, 4, dtype=torch.float8_e4m3fn)),
+        TypeError,
+        "got float8_e4m3fn",
+    ),
+    (
+        lambda: torch_noise(torch.zeros(2, 3, 4), step=torch.zeros(2)),
+        ValueError,
+        "step must be an i",
+    ),
+    (
+        lambda: torch_noise(torch.zeros(2, 3, 4), mask=[1, 2]),
+        TypeError,
+        "mask must be an array, got",
+    ),
+    (lambda: torch_noise([[1.0]]), TypeError, "x must be a torch.Tensor, got [[1.0]]"),
+    (
+        lambda: embnoise.add_noise([[1.0]], neftune()),
+        TypeError,
+        "x must be a NumPy array, got [[1.",
+    ),
+]
+
+
+def Net():  # noqa: N802, it stands for a model's class
+    return nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 4))
+
+
+def torch_noise(x, **arguments):
+    return embnoise_torch.add_noise(x, neftune(), **arguments)
+
+
+def raises(kind, message):
+    return pytest.raises(kind, match=re.escape(message))
+
+
+def ids(case):
+    return case[-1][:40] if isinstance(case, tuple) else None
+
+
+@pytest.mark.parametrize("case", CONFIGURATION + TORCH, ids=ids)
+def test_wrong_calls(case):
+    call, kind, message = case
+    with raises(kind, message):
+        call()
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+@pytest.mark.parametrize("case", CALLS, ids=ids)
+def test_wrong_calls_of_add_noise_have_one_message_everywhere(case, backend):
+    wrong, kind, message = case
+    x = np.zeros((2, 3, 4), np.float32)
+    arguments = {"x": x, "noise": neftune(), **wrong}
+    before = arguments["x"].copy()
+    if backend == "numpy":
+        verb, native = embnoise.add_noise, lambda array: array
+    else:
+        verb, native = embnoise_torch.add_noise, torch.from_numpy
+    arguments = {
+        name: native(value) if isinstance(value, np.ndarray) else value
+        for name, value in arguments.items()
+    }
+    with raises(kind, message):
+        verb(**arguments)
+    assert (np.asarray(arguments["x"]) == before).all()
+
+
+@pytest.mark.parametrize("case", [case for case in CALLS if "mask" in case[0]], ids=ids)
+def test_a_wrong_mask_is_refused_in_evaluation_too(case):
+    wrong, kind, message = case
+    with raises(kind, message):
+        embnoise.add_noise(np.zeros((2, 3, 4)), neftune(), training=False, **wrong)
+
+
+def test_a_failed_attach_leaves_the_model_alone():
+    model = Net()
+    optimizer = torch.optim.SGD(model.parameters())
+    for wrong in ({"where": "some"}, {"layer": "e"}, {"optimizer": "adam"}):
+        with pytest.raises((ValueError, TypeError)):
+            attach(model, neftune(), **{"optimizer": optimizer, **wrong})
+    assert type(model[0]) is nn.Embedding
+    assert not optimizer._optimizer_step_post_hooks
+
