@@ -239,4 +239,3 @@ def test_a_failed_attach_leaves_the_model_alone():
             attach(model, neftune(), **{"optimizer": optimizer, **wrong})
     assert type(model[0]) is nn.Embedding
     assert not optimizer._optimizer_step_post_hooks
-

@@ -135,7 +135,7 @@ def perturb(x, magnitude, sample, position, step, key0, key1, law, table, start,
         key0: an int in [0, 2**32).
         key1: an int in [0, 2**32).
         law: UNIFORM, RADEMACHER or TABLE.
-        table: the unit values, float32 [65536], read-only; not looked at unless law is TABLE.
+        table: the unit values, float32 [65536], read-only.
         start: the first token.
         stop: one past the last.
     """
@@ -152,15 +152,25 @@ def perturb(x, magnitude, sample, position, step, key0, key1, law, table, start,
             word0, word1, word2, word3 = _philox(np.uint32(block), place, row, now, low, high)
             words[0, block], words[1, block] = word0, word1
             words[2, block], words[3, block] = word2, word3
+        scaled = np.float32(scale * np.float32(2.0**-15))
+        exact = scaled * np.float32(2.0**15) == scale
         for plane in range(8):
             first = plane * blocks
             shift = np.uint32(16 * (plane & 1))
-            for block in range(min(blocks, dim - first)):
-                k = np.uint32((words[plane >> 1, block] >> shift) & np.uint32(0xFFFF))
-                if law == UNIFORM:
-                    unit = np.float32(np.int32(2 * k) - np.int32(65535)) * np.float32(2.0**-16)
-                elif law == RADEMACHER:
+            count = min(blocks, dim - first)
+            if law == UNIFORM and exact:
+                # The unit value times 2**15 is one operation nearer, and the power of two moves
+                # into the scale: exactly, unless that is too small to be a normal number.
+                for block in range(count):
+                    k = np.uint32((words[plane >> 1, block] >> shift) & np.uint32(0xFFFF))
+                    unit = np.float32(np.int32(k)) - np.float32(32767.5)
+                    x[token, first + block] = _noisy(x[token, first + block], scaled, unit)
+            elif law == RADEMACHER:
+                for block in range(count):
+                    k = np.uint32((words[plane >> 1, block] >> shift) & np.uint32(0xFFFF))
                     unit = np.float32(1.0) if k >= np.uint32(32768) else np.float32(-1.0)
-                else:
-                    unit = table[k]
-                x[token, first + block] = _noisy(x[token, first + block], scale, unit)
+                    x[token, first + block] = _noisy(x[token, first + block], scale, unit)
+            else:
+                for block in range(count):
+                    k = np.uint32((words[plane >> 1, block] >> shift) & np.uint32(0xFFFF))
+                    x[token, first + block] = _noisy(x[token, first + block], scale, table[k])

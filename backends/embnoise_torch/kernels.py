@@ -29,8 +29,6 @@ __all__ = ["add_", "numba_kernel"]
 _SERIAL = 2**17
 _BLOCK = 2**22
 _COMPILED_DEVICES = ("cpu",)
-_NO_TABLE = np.zeros(1, np.float32)
-_NO_TABLE.flags.writeable = False
 
 
 def add_(
@@ -140,16 +138,17 @@ def _on_cpu(
     if compiled is None:
         _with_numpy(x, magnitude, sample, position, step, key, law)
         return
+    code = compiled.TABLE
     if law is UNIFORM:
-        code, table = compiled.UNIFORM, _NO_TABLE
+        code = compiled.UNIFORM
     elif law is RADEMACHER:
-        code, table = compiled.RADEMACHER, _NO_TABLE
-    else:
-        code, table = compiled.TABLE, law.table
+        code = compiled.RADEMACHER
     memory = _memory(x)
 
     def work(start: int, stop: int) -> None:
-        compiled.perturb(memory, magnitude, sample, position, step, *key, code, table, start, stop)
+        compiled.perturb(
+            memory, magnitude, sample, position, step, *key, code, law.table, start, stop
+        )
 
     threads = 1 if x.numel() < _SERIAL else torch.get_num_threads()
     in_chunks(work, x.shape[0], threads)

@@ -1,0 +1,182 @@
+"""What the noise costs, as ratios that were measured in one run.
+
+    python benchmarks/overhead.py            # about a minute
+    python benchmarks/overhead.py --quick    # a few seconds, for a look
+
+Beside it stands the hook of transformers, which most training code uses. All that is compared
+takes turns, round after round, so that a change of the machine's speed meets all alike; figures
+are medians over the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import platform
+import statistics
+import subprocess
+import sys
+import time
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import transformers
+from embnoise import neftune
+from embnoise_torch import attach
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from tqdm import trange
+from transformers.integrations.neftune import neftune_post_forward_hook
+
+BATCH, LENGTH, DIM, VOCABULARY = 8, 512, 2048, 32_000
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def interleaved(
+    runs: dict[str, Callable[[], object]], rounds: int, calls: int = 1
+) -> dict[str, float]:
+    """Median seconds of one call of each run; the runs take turns."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
+        run()
+    for _ in trange(rounds, leave=False, disable=None):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            for _ in range(calls):
+                run()
+            seconds[name].append((time.perf_counter() - start) / calls)
+    return {name: statistics.median(own) for name, own in seconds.items()}
+
+
+def hooked(model: nn.Module, embedding: nn.Module) -> nn.Module:
+    """The model with the hook of transformers on its embedding."""
+    embedding.neftune_noise_alpha = 5.0  # type: ignore[assignment]
+    embedding.register_forward_hook(neftune_post_forward_hook)
+    return model
+
+
+def attached(model: nn.Module) -> nn.Module:
+    """The model with our noise."""
+    attach(model, neftune(alpha=5.0))
+    return model
+
+
+class Allocations(TorchDispatchMode):
+    """The bytes of the largest tensor that an operation makes anew."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.largest = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        known = {a.untyped_storage().data_ptr() for a in args if isinstance(a, Tensor)}
+        if isinstance(out, Tensor) and out.untyped_storage().data_ptr() not in known:
+            self.largest = max(self.largest, out.untyped_storage().nbytes())
+        return out
+
+
+def memory_of_the_noise(model: nn.Embedding, ids: Tensor) -> float:
+    """Peak memory of the noise step, Python's and NumPy's included, over the output's size."""
+    handle = attach(model, neftune())
+    output = model(ids).detach()
+    lookup = next(iter(handle._lookups.values()))
+    tracemalloc.start()
+    with Allocations() as allocations:
+        lookup.apply_(output, ids, None, None, None, None)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    handle.remove()
+    return (peak + allocations.largest) / output.untyped_storage().nbytes()
+
+
+def throughput(dtype: str, rounds: int, *, warm: bool) -> None:
+    """Lookup with noise over the lookup alone, at B=8, L=512, d=2048."""
+    ids = torch.randint(0, VOCABULARY, (BATCH, LENGTH))
+    plain = nn.Embedding(VOCABULARY, DIM, dtype=DTYPES[dtype])
+    runs = {
+        "lookup": plain,
+        "embnoise": attached(copy.deepcopy(plain)),
+        "transformers": hooked(*[copy.deepcopy(plain)] * 2),
+    }
+    if warm:
+        # Whatever a training step leaves behind: memory that the allocator hands out again.
+        del runs["transformers"]
+        keep = [torch.empty(BATCH, LENGTH, DIM, dtype=DTYPES[dtype]) for _ in range(3)]
+        del keep
+    seconds = interleaved(
+        {name: lambda model=model: model(ids) for name, model in runs.items()},  # type: ignore[misc]
+        rounds,
+    )
+    alone = seconds["lookup"]
+    parts = [f"{name} {own / alone:5.2f}" for name, own in seconds.items()]
+    print(f"  {dtype:9} lookup {1e3 * alone:5.1f} ms = 1;  {';  '.join(parts[1:])}")
+    if not warm:
+        share = memory_of_the_noise(plain, ids)
+        print(f"  {dtype:9} peak memory of the noise step: {share:.2%} of the output")
+
+
+def fixed_cost(rounds: int) -> None:
+    """Forwards too small for anything but the fixed cost to count: B=1, L=16, d=64."""
+    ids = torch.randint(0, 50, (1, 16))
+    mask = torch.ones_like(ids)
+    config = transformers.LlamaConfig(
+        vocab_size=50, hidden_size=64, intermediate_size=64, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=2,
+    )  # fmt: skip
+    llama: Any = transformers.LlamaForCausalLM(config)
+    table = nn.Embedding(50, 64)
+
+    def with_hook(model: Any) -> nn.Module:
+        return hooked(model, model.get_input_embeddings())
+
+    cases: dict[str, dict[str, Callable[[], object]]] = {
+        "an embedding alone": {
+            "bare": lambda: table(ids),
+            "embnoise": lambda model=attached(copy.deepcopy(table)): model(ids),  # type: ignore[misc]
+            "transformers": lambda model=hooked(*[copy.deepcopy(table)] * 2): model(ids),  # type: ignore[misc]
+        },
+        "a Llama of one layer": {
+            "bare": lambda: llama(ids, mask),
+            "embnoise": lambda model=attached(copy.deepcopy(llama)): model(ids, mask),  # type: ignore[misc]
+            "transformers": lambda model=with_hook(copy.deepcopy(llama)): model(ids, mask),  # type: ignore[misc]
+        },
+    }
+    for name, runs in cases.items():
+        seconds = interleaved(runs, rounds, calls=20)
+        bare, ours, theirs = seconds.values()
+        print(
+            f"  {name:21} bare {1e6 * bare:6.1f} us;  embnoise +{1e6 * (ours - bare):5.1f} us;  "
+            f"transformers +{1e6 * (theirs - bare):5.1f} us;  forward over theirs {ours / theirs:.2f}"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    parser.add_argument("--part", choices=["float32", "bfloat16", "warm", "fixed"])
+    arguments = parser.parse_args()
+    rounds = 5 if arguments.quick else 40
+    if arguments.part is None:
+        print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads,")
+        print(f"PyTorch {torch.__version__}, transformers {transformers.__version__}")
+        for part in ("float32", "bfloat16", "warm", "fixed"):
+            # A process of its own: what the allocator has seen before changes a lookup's time.
+            again = [sys.executable, __file__, "--part", part]
+            subprocess.run(again + ["--quick"] * arguments.quick, check=True)
+    elif arguments.part == "fixed":
+        print("Fixed cost (B=1, L=16, d=64):")
+        fixed_cost(10 * rounds)
+    elif arguments.part == "warm":
+        print("The same where the allocator hands the same memory out again:")
+        throughput("bfloat16", rounds, warm=True)
+    else:
+        if arguments.part == "float32":
+            print(f"Lookup and noise (B={BATCH}, L={LENGTH}, d={DIM}):")
+        throughput(arguments.part, rounds, warm=False)
+
+
+if __name__ == "__main__":
+    main()
