@@ -19,30 +19,36 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 import transformers
-from embnoise import neftune
 from embnoise_torch import attach
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from tqdm import trange
 from transformers.integrations.neftune import neftune_post_forward_hook
 
+from embnoise import neftune
+
 BATCH, LENGTH, DIM, VOCABULARY = 8, 512, 2048, 32_000
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def interleaved(
-    runs: dict[str, Callable[[], object]], rounds: int, calls: int = 1
-) -> dict[str, float]:
-    """Median seconds of one call of each run; the runs take turns."""
+Runs = dict[str, Callable[[], object]]
+
+
+def interleaved(runs: Runs, rounds: int, calls: int = 1) -> dict[str, float]:
+    """Median seconds of one call of each run; the runs take turns, each round in another order."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
+    names = list(runs)
     for run in runs.values():
         run()
-    for _ in trange(rounds, leave=False, disable=None):
-        for name, run in runs.items():
+    for turn in trange(rounds, leave=False, disable=None):
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            run = runs[name]
             start = time.perf_counter()
             for _ in range(calls):
                 run()
@@ -50,17 +56,26 @@ def interleaved(
     return {name: statistics.median(own) for name, own in seconds.items()}
 
 
-def hooked(model: nn.Module, embedding: nn.Module) -> nn.Module:
-    """The model with the hook of transformers on its embedding."""
-    embedding.neftune_noise_alpha = 5.0  # type: ignore[assignment]
+def hooked(model: Any) -> Any:
+    """A copy of the model with the hook of transformers on its embedding."""
+    model = copy.deepcopy(model)
+    embedding = model if isinstance(model, nn.Embedding) else model.get_input_embeddings()
+    embedding.neftune_noise_alpha = 5.0
     embedding.register_forward_hook(neftune_post_forward_hook)
     return model
 
 
-def attached(model: nn.Module) -> nn.Module:
-    """The model with our noise."""
+def attached(model: Any) -> Any:
+    """A copy of the model with our noise."""
+    model = copy.deepcopy(model)
     attach(model, neftune(alpha=5.0))
     return model
+
+
+def runs_of(model: Any, *inputs: Tensor) -> Runs:
+    """Forwards of the model as it is, with our noise, and with the hook."""
+    models = {"bare": model, "embnoise": attached(model), "transformers": hooked(model)}
+    return {name: partial(own, *inputs) for name, own in models.items()}
 
 
 class Allocations(TorchDispatchMode):
@@ -96,21 +111,12 @@ def throughput(dtype: str, rounds: int, *, warm: bool) -> None:
     """Lookup with noise over the lookup alone, at B=8, L=512, d=2048."""
     ids = torch.randint(0, VOCABULARY, (BATCH, LENGTH))
     plain = nn.Embedding(VOCABULARY, DIM, dtype=DTYPES[dtype])
-    runs = {
-        "lookup": plain,
-        "embnoise": attached(copy.deepcopy(plain)),
-        "transformers": hooked(*[copy.deepcopy(plain)] * 2),
-    }
+    runs = runs_of(plain, ids)
     if warm:
-        # Whatever a training step leaves behind: memory that the allocator hands out again.
+        # Without the hook's buffers the allocator hands one piece of memory out over and over.
         del runs["transformers"]
-        keep = [torch.empty(BATCH, LENGTH, DIM, dtype=DTYPES[dtype]) for _ in range(3)]
-        del keep
-    seconds = interleaved(
-        {name: lambda model=model: model(ids) for name, model in runs.items()},  # type: ignore[misc]
-        rounds,
-    )
-    alone = seconds["lookup"]
+    seconds = interleaved(runs, rounds)
+    alone = seconds["bare"]
     parts = [f"{name} {own / alone:5.2f}" for name, own in seconds.items()]
     print(f"  {dtype:9} lookup {1e3 * alone:5.1f} ms = 1;  {';  '.join(parts[1:])}")
     if not warm:
@@ -129,27 +135,16 @@ def fixed_cost(rounds: int) -> None:
     llama: Any = transformers.LlamaForCausalLM(config)
     table = nn.Embedding(50, 64)
 
-    def with_hook(model: Any) -> nn.Module:
-        return hooked(model, model.get_input_embeddings())
-
-    cases: dict[str, dict[str, Callable[[], object]]] = {
-        "an embedding alone": {
-            "bare": lambda: table(ids),
-            "embnoise": lambda model=attached(copy.deepcopy(table)): model(ids),  # type: ignore[misc]
-            "transformers": lambda model=hooked(*[copy.deepcopy(table)] * 2): model(ids),  # type: ignore[misc]
-        },
-        "a Llama of one layer": {
-            "bare": lambda: llama(ids, mask),
-            "embnoise": lambda model=attached(copy.deepcopy(llama)): model(ids, mask),  # type: ignore[misc]
-            "transformers": lambda model=with_hook(copy.deepcopy(llama)): model(ids, mask),  # type: ignore[misc]
-        },
+    cases = {
+        "an embedding alone": runs_of(table, ids),
+        "a Llama of one layer": runs_of(llama, ids, mask),
     }
     for name, runs in cases.items():
         seconds = interleaved(runs, rounds, calls=20)
         bare, ours, theirs = seconds.values()
         print(
             f"  {name:21} bare {1e6 * bare:6.1f} us;  embnoise +{1e6 * (ours - bare):5.1f} us;  "
-            f"transformers +{1e6 * (theirs - bare):5.1f} us;  forward over theirs {ours / theirs:.2f}"
+            f"transformers +{1e6 * (theirs - bare):5.1f} us;  ours over theirs {ours / theirs:.2f}"
         )
 
 

@@ -22,8 +22,8 @@ _WEYL0, _WEYL1 = np.uint32(WEYL[0]), np.uint32(WEYL[1])
 UNIFORM, RADEMACHER, TABLE = 0, 1, 2
 
 
-# Inlined by Numba, not left to LLVM: that would come too late for the loops to be vectorized,
-# and make the kernel six times slower.
+# All that follows is inlined by Numba, not left to LLVM: that would come too late for the loops to
+# be vectorized, and make the kernel six times slower.
 @njit(inline="always")
 def _philox(block, position, sample, step, key0, key1):
     word0, word1, word2, word3 = block, position, sample, step
@@ -93,6 +93,17 @@ def _fused(typing_context, magnitude, unit, element):
     return types.float32(types.float32, types.float32, types.float32), generate
 
 
+@intrinsic
+def _take(typing_context, counter, amount):
+    """Add to an int64 [1] atomically; returns what it was before."""
+
+    def generate(context, builder, signature, arguments):
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        return builder.atomic_rmw("add", array.data, arguments[1], "monotonic")
+
+    return types.int64(counter, types.int64), generate
+
+
 def _noisy(element, magnitude, unit):
     """``element + magnitude * unit``, in the format of ``element``."""
     raise NotImplementedError
@@ -122,9 +133,46 @@ def _noisy_of(element, magnitude, unit):
     return formats[element]
 
 
+@njit(inline="always")
+def _draw(words, position, sample, step, key0, key1):
+    """The random words of one token, [4, blocks]."""
+    for block in range(words.shape[1]):
+        word0, word1, word2, word3 = _philox(np.uint32(block), position, sample, step, key0, key1)
+        words[0, block], words[1, block] = word0, word1
+        words[2, block], words[3, block] = word2, word3
+
+
+@njit(inline="always")
+def _add(row, scale, words, law, table):
+    """The noise of one token onto its embedding, [d]."""
+    blocks = words.shape[1]
+    scaled = np.float32(scale * np.float32(2.0**-15))
+    exact = scaled * np.float32(2.0**15) == scale
+    for plane in range(8):
+        first = plane * blocks
+        shift = np.uint32(16 * (plane & 1))
+        count = min(blocks, row.size - first)
+        if law == UNIFORM and exact:
+            # The unit value times 2**15 is one operation nearer, and the power of two moves
+            # into the scale: exactly, unless that is too small to be a normal number.
+            for block in range(count):
+                k = np.uint32((words[plane >> 1, block] >> shift) & np.uint32(0xFFFF))
+                unit = np.float32(np.int32(k)) - np.float32(32767.5)
+                row[first + block] = _noisy(row[first + block], scaled, unit)
+        elif law == RADEMACHER:
+            for block in range(count):
+                k = np.uint32((words[plane >> 1, block] >> shift) & np.uint32(0xFFFF))
+                unit = np.float32(1.0) if k >= np.uint32(32768) else np.float32(-1.0)
+                row[first + block] = _noisy(row[first + block], scale, unit)
+        else:
+            for block in range(count):
+                k = np.uint32((words[plane >> 1, block] >> shift) & np.uint32(0xFFFF))
+                row[first + block] = _noisy(row[first + block], scale, table[k])
+
+
 @njit(nogil=True, cache=True)
-def perturb(x, magnitude, sample, position, step, key0, key1, law, table, start, stop):
-    """Noise in place on the tokens ``start`` to ``stop`` of ``x``.
+def perturb(x, magnitude, sample, position, step, key0, key1, law, table, taken, chunk):
+    """Noise in place on the tokens of ``x``, shared out to the threads that call it together.
 
     Args:
         x: [n, d], C-contiguous, float32, float64, uint16 (float16) or int16 (bfloat16).
@@ -136,41 +184,16 @@ def perturb(x, magnitude, sample, position, step, key0, key1, law, table, start,
         key1: an int in [0, 2**32).
         law: UNIFORM, RADEMACHER or TABLE.
         table: the unit values, float32 [65536], read-only.
-        start: the first token.
-        stop: one past the last.
+        taken: int64 [1]: how many tokens some thread has taken on; 0 at first.
+        chunk: how many tokens a thread takes on at a time.
     """
-    dim = x.shape[1]
-    blocks = (dim + 7) // 8
+    tokens, dim = x.shape
     now, low, high = np.uint32(step), np.uint32(key0), np.uint32(key1)
-    words = np.empty((4, blocks), np.uint32)
-    for token in range(start, stop):
-        scale = magnitude[token]
-        if scale == 0:
-            continue
-        place, row = position[token], sample[token]
-        for block in range(blocks):
-            word0, word1, word2, word3 = _philox(np.uint32(block), place, row, now, low, high)
-            words[0, block], words[1, block] = word0, word1
-            words[2, block], words[3, block] = word2, word3
-        scaled = np.float32(scale * np.float32(2.0**-15))
-        exact = scaled * np.float32(2.0**15) == scale
-        for plane in range(8):
-            first = plane * blocks
-            shift = np.uint32(16 * (plane & 1))
-            count = min(blocks, dim - first)
-            if law == UNIFORM and exact:
-                # The unit value times 2**15 is one operation nearer, and the power of two moves
-                # into the scale: exactly, unless that is too small to be a normal number.
-                for block in range(count):
-                    k = np.uint32((words[plane >> 1, block] >> shift) & np.uint32(0xFFFF))
-                    unit = np.float32(np.int32(k)) - np.float32(32767.5)
-                    x[token, first + block] = _noisy(x[token, first + block], scaled, unit)
-            elif law == RADEMACHER:
-                for block in range(count):
-                    k = np.uint32((words[plane >> 1, block] >> shift) & np.uint32(0xFFFF))
-                    unit = np.float32(1.0) if k >= np.uint32(32768) else np.float32(-1.0)
-                    x[token, first + block] = _noisy(x[token, first + block], scale, unit)
-            else:
-                for block in range(count):
-                    k = np.uint32((words[plane >> 1, block] >> shift) & np.uint32(0xFFFF))
-                    x[token, first + block] = _noisy(x[token, first + block], scale, table[k])
+    words = np.empty((4, (dim + 7) // 8), np.uint32)
+    start = _take(taken, chunk)
+    while start < tokens:
+        for token in range(start, min(start + chunk, tokens)):
+            if magnitude[token] != 0:
+                _draw(words, position[token], sample[token], now, low, high)
+                _add(x[token], magnitude[token], words, law, table)
+        start = _take(taken, chunk)

@@ -21,12 +21,13 @@ from embnoise.perturb import perturb, perturbed
 from embnoise.reference import Plan, flat_arrays, plan
 from embnoise.tokens import TokenArrays
 from embnoise_torch.namespace import Namespace
-from embnoise_torch.threads import in_chunks
+from embnoise_torch.threads import together
 
 __all__ = ["add_", "numba_kernel"]
 
 # Below this many elements a second thread costs more than it saves.
 _SERIAL = 2**17
+_CHUNK = 2**16
 _BLOCK = 2**22
 _COMPILED_DEVICES = ("cpu",)
 
@@ -145,13 +146,16 @@ def _on_cpu(
         code = compiled.RADEMACHER
     memory = _memory(x)
 
-    def work(start: int, stop: int) -> None:
+    chunk = max(1, _CHUNK // x.shape[1])
+    threads = 1 if x.numel() < _SERIAL else torch.get_num_threads()
+    taken = np.zeros(1, np.int64)
+
+    def work() -> None:
         compiled.perturb(
-            memory, magnitude, sample, position, step, *key, code, law.table, start, stop
+            memory, magnitude, sample, position, step, *key, code, law.table, taken, chunk
         )
 
-    threads = 1 if x.numel() < _SERIAL else torch.get_num_threads()
-    in_chunks(work, x.shape[0], threads)
+    together(work, threads)
 
 
 def _memory(x: Tensor) -> NDArray[Any]:

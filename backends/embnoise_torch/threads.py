@@ -1,4 +1,4 @@
-"""Chunks of a loop over threads, for kernels that let go of the interpreter lock.
+"""One piece of work on several threads, for kernels that let go of the interpreter lock.
 
 A pool of our own rather than Numba's: that one ends the process when it is used from two threads
 at once, or after a fork.
@@ -11,9 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
-__all__ = ["in_chunks"]
-
-_CHUNKS_PER_THREAD = 4
+__all__ = ["together"]
 
 
 @cache
@@ -26,19 +24,14 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
-def in_chunks(work: Callable[[int, int], object], size: int, threads: int) -> None:
-    """Call ``work(start, stop)`` for chunks that cover range(size), on this and other threads."""
-    if threads == 1:
-        work(0, size)
-        return
-    chunk = -(-size // (threads * _CHUNKS_PER_THREAD))
-    starts = iter(range(0, size, chunk))
+def together(work: Callable[[], object], threads: int) -> None:
+    """Call ``work()`` on this thread and on others at once; it shares itself out among them.
 
-    def take() -> None:
-        for start in starts:
-            work(start, min(start + chunk, size))
-
-    helpers = [_pool(threads - 1).submit(take) for _ in range(threads - 1)]
-    take()
+    A thread may come late (PyTorch's own spin for a while after every operation, and keep its
+    core) or never: what it would have done, the others do.
+    """
+    helpers = [_pool(threads - 1).submit(work) for _ in range(threads - 1)]
+    work()
     for helper in helpers:
-        helper.result()
+        if not helper.cancel():
+            helper.result()

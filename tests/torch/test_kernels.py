@@ -1,5 +1,6 @@
 """The CPU kernels: formats, threads, forks, memory, and life without Numba."""
 
+import contextlib
 import multiprocessing
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from embnoise_torch import add_noise, attach, compiled, kernels
-from embnoise_torch.threads import in_chunks
+from embnoise_torch.threads import together
 from numba import njit
 
 from embnoise import neftune
@@ -109,36 +110,43 @@ def test_several_threads_at_once():
     assert right == [True] * 20
 
 
-def _covered(size):
-    covered = np.zeros(size, int)
+def _shared_out(size):
+    """What three threads took on of a list, together."""
+    left, done = list(range(size)), []
 
-    def work(start, stop):
-        covered[start:stop] += 1
+    def work():
+        while left:
+            with contextlib.suppress(IndexError):
+                done.append(left.pop())
 
-    in_chunks(work, size, threads=3)
-    return covered.tolist()
+    together(work, threads=3)
+    return sorted(done)
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_chunks_cover_all_once_also_after_a_fork():
-    assert _covered(101) == [1] * 101
+def test_threads_share_the_work_also_after_a_fork():
+    assert _shared_out(1000) == list(range(1000))
     context = multiprocessing.get_context("fork")
     queue = context.SimpleQueue()
-    child = context.Process(target=lambda: queue.put(_covered(101)))
+    child = context.Process(target=lambda: queue.put(_shared_out(100)))
     child.start()
     child.join(30)
     if child.is_alive():
         child.kill()
     assert child.exitcode == 0
-    assert queue.get() == [1] * 101
+    assert queue.get() == list(range(100))
 
 
-def test_an_error_in_a_chunk_is_raised():
-    def work(start, stop):
-        raise RuntimeError("ours")
+def test_an_error_in_a_thread_is_raised():
+    barrier = threading.Barrier(2)
+
+    def work():
+        barrier.wait(10)
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeError("ours")
 
     with pytest.raises(RuntimeError, match="ours"):
-        in_chunks(work, 100, threads=2)
+        together(work, threads=2)
 
 
 def test_without_numba_installed():
