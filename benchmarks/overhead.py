@@ -78,11 +78,11 @@ def runs_of(model: Any, *inputs: Tensor) -> Runs:
     return {name: partial(own, *inputs) for name, own in models.items()}
 
 
-class Allocations(TorchDispatchMode):
+class Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """The bytes of the largest tensor that an operation makes anew."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.largest = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -104,7 +104,8 @@ def memory_of_the_noise(model: nn.Embedding, ids: Tensor) -> float:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     handle.remove()
-    return (peak + allocations.largest) / output.untyped_storage().nbytes()
+    size: int = output.untyped_storage().nbytes()
+    return float((peak + allocations.largest) / size)
 
 
 def throughput(dtype: str, rounds: int, *, warm: bool) -> None:

@@ -6,7 +6,7 @@ the integers they are viewed as: uint16 holds a float16, int16 a bfloat16. The c
 cached on disk; the first call for a dtype takes a few seconds, once.
 """
 
-# mypy: disable-error-code="untyped-decorator,no-untyped-call,no-untyped-def"
+# mypy: disable-error-code="call-arg,no-untyped-call,no-untyped-def,untyped-decorator,var-annotated"
 
 from __future__ import annotations
 
