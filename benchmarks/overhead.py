@@ -24,13 +24,13 @@ from typing import Any
 
 import torch
 import transformers
-from embnoise_torch import attach
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from tqdm import trange
 from transformers.integrations.neftune import neftune_post_forward_hook
 
 from embnoise import neftune
+from embnoise_torch import attach
 
 BATCH, LENGTH, DIM, VOCABULARY = 8, 512, 2048, 32_000
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

@@ -15,12 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import report
-import small_llama
 import torch
-from embnoise_torch import attach
-from embnoise_torch.transformers import NoiseCallback
-from pairs import Pair, docstring_pairs, read_pairs, split
 from tqdm import tqdm
 from transformers import (
     AutoModelForCausalLM,
@@ -33,7 +28,12 @@ from transformers import (
 )
 from transformers.utils import logging
 
+import report
+import small_llama
 from embnoise import Noise, Schedule, cosine, exponential, linear, polynomial, sigmoid
+from embnoise_torch import attach
+from embnoise_torch.transformers import NoiseCallback
+from pairs import Pair, docstring_pairs, read_pairs, split
 
 PROMPT_TOKENS, ANSWER_TOKENS = 256, 128  # the most of either that a model gets to see
 RECITED_PAIRS, RECITED_TOKENS = 64, 32  # how much the verbatim rate looks at

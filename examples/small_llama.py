@@ -11,10 +11,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from pairs import Pair
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tqdm import trange
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from pairs import Pair
 
 VOCABULARY = 2048
 PAD, END = "<pad>", "<end>"

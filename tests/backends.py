@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
-import embnoise_torch
 import ml_dtypes
 import numpy as np
 import pytest
 import torch
-from embnoise_torch import kernels
 
 import embnoise
+import embnoise_torch
+from embnoise_torch import kernels
 
 DTYPES = {
     "float16": np.dtype(np.float16),

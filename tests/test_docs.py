@@ -3,10 +3,10 @@
 import re
 from pathlib import Path
 
-import embnoise_torch
 import pytest
 
 import embnoise
+import embnoise_torch
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])

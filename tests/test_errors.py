@@ -2,14 +2,13 @@
 
 import re
 
-import embnoise_torch
 import numpy as np
 import pytest
 import torch
-from embnoise_torch import EmbeddingNoise, attach
 from torch import nn
 
 import embnoise
+import embnoise_torch
 from embnoise import (
     Noise,
     constant,
@@ -19,6 +18,7 @@ from embnoise import (
     polynomial,
     sigmoid,
 )
+from embnoise_torch import EmbeddingNoise, attach
 
 NAN, INF = float("nan"), float("inf")
 

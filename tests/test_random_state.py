@@ -2,11 +2,11 @@
 
 import random
 
-import embnoise_torch
 import numpy as np
 import torch
 from hypothesis import given
 
+import embnoise_torch
 from embnoise import neftune
 from tests.backends import over_backends
 from tests.strategies import embeddings, noises

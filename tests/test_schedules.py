@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from embnoise_torch.namespace import Namespace
 from hypothesis import given
 from hypothesis import strategies as st
 
 from embnoise import constant, cosine, exponential, linear, neftune, polynomial, sigmoid
 from embnoise.schedules import schedule_from_dict
+from embnoise_torch.namespace import Namespace
 from tests.strategies import schedules
 
 CURVES = [linear, cosine, exponential, polynomial, sigmoid]

@@ -5,10 +5,10 @@ import warnings
 import peft
 import pytest
 import torch
-from embnoise_torch import add_noise, attach
 from torch import nn
 
 from embnoise import Noise, constant, linear, neftune
+from embnoise_torch import add_noise, attach
 from tests.torch.models import Embedder, batch, llama, noise_of, zeroed
 
 

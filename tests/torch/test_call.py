@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from embnoise_torch import add_noise, attach
 
 from embnoise import Noise, neftune
+from embnoise_torch import add_noise, attach
 from tests.torch.models import Embedder, batch, zeroed
 
 NOISE = neftune(distribution="rademacher")

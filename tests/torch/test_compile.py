@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from embnoise_torch import EmbeddingNoise, add_noise, attach
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from embnoise import linear, neftune
+from embnoise_torch import EmbeddingNoise, add_noise, attach
 from tests.torch.models import batch, llama, t5, zeroed
 
 

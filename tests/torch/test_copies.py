@@ -6,10 +6,10 @@ import pickle
 
 import pytest
 import torch
-from embnoise_torch import EmbeddingNoise, attach
 from torch import nn
 
 from embnoise import neftune
+from embnoise_torch import EmbeddingNoise, attach
 from tests.torch.models import batch, llama, zeroed
 
 

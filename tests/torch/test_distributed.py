@@ -2,13 +2,13 @@
 
 import torch
 import torch.multiprocessing
-from embnoise_torch import EmbeddingNoise, add_noise, attach
 from torch import distributed
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from embnoise import neftune
+from embnoise_torch import EmbeddingNoise, add_noise, attach
 from tests.torch.models import batch, zeroed
 
 WORLD = 2

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from embnoise_torch import EmbeddingNoise, add_noise
 
 from embnoise import linear, neftune
+from embnoise_torch import EmbeddingNoise, add_noise
 
 
 def test_every_training_call_is_a_step():

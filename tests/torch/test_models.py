@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from embnoise_torch import add_noise, attach
 
 from embnoise import Noise, neftune
+from embnoise_torch import add_noise, attach
 from tests.torch.models import DECODERS, ENCODER_DECODERS, MODELS, batch
 
 over_models = pytest.mark.parametrize("name", MODELS)

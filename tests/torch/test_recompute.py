@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from embnoise_torch import EmbeddingNoise, attach
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from embnoise import neftune
+from embnoise_torch import EmbeddingNoise, attach
 from tests.torch.models import VOCABULARY, batch, llama
 
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 import transformers
-from embnoise_torch import attach
-from embnoise_torch.transformers import NoiseCallback
 
 from embnoise import linear, neftune
+from embnoise_torch import attach
+from embnoise_torch.transformers import NoiseCallback
 from tests.torch.models import batch, llama
 
 ROWS = [{"input_ids": ids, "labels": ids} for ids in batch(rows=12)]
