@@ -8,6 +8,7 @@ import pytest
 
 from embnoise import Noise
 from embnoise.distributions import distribution_of
+from embnoise.perturb import _odd
 from embnoise.philox import philox4x32
 from tests.backends import DTYPES, over_backends
 
@@ -88,3 +89,18 @@ def test_outputs_are_within_one_ulp_of_exact(backend, dtype, name):
     assert (abs(noisy.astype(np.float64) - exact) <= ulp).all()
     # Most sums of this size round to half an ulp, whatever cancels in them.
     assert (abs(noisy.astype(np.float64) - exact) <= 0.501 * ulp).mean() > 0.99
+
+
+@pytest.mark.parametrize(
+    ("x", "noise", "rounded"),
+    [
+        # A little above or below half-way: rounded to float64 first, it would seem to be half-way.
+        (1.0, 2**-24 * (1 + 2**-40), 1 + 2**-23),
+        (1 + 2**-23, 2**-24 * (1 - 2**-40), 1 + 2**-23),
+        (-1.0, -(2**-24) * (1 + 2**-40), -1 - 2**-23),
+        (1.0, 2**-24, 1.0),
+    ],
+)
+def test_the_sum_is_rounded_once(x, noise, rounded):
+    x, noise = np.array([x]), np.array([noise])
+    assert _odd(x + noise, x, noise, np).astype(np.float32).tolist() == [rounded]

@@ -42,6 +42,8 @@ def test_position_ids_that_start_again():
     positions = torch.tensor([[0, 1, 2, 0, 1, 0]])
     assert lengths(batch(1, 6), position_ids=positions) == [[3, 3, 3, 2, 2, 1]]
     assert lengths(batch(2, 6), position_ids=positions) == [[3, 3, 3, 2, 2, 1]] * 2
+    single = torch.tensor([[0, 0, 1, 0]])
+    assert lengths(batch(1, 4), position_ids=single) == [[1, 2, 2, 1]]
 
 
 def test_position_ids_of_left_padding():
