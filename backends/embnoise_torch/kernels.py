@@ -180,7 +180,7 @@ def _with_numpy(
         perturb(x.numpy(), magnitude, sample, position, step, key, law)
         return
     # NumPy has no bfloat16: widen a block at a time, and let PyTorch round it back.
-    rows = max(1, _SERIAL // x.shape[1])
+    rows = max(1, _CHUNK // x.shape[1])
     for start in range(0, x.shape[0], rows):
         part = slice(start, start + rows)
         wide = x[part].float()
