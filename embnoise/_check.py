@@ -27,8 +27,21 @@ def choice(name: str, value: object, accepted: Sequence[str]) -> None:
         raise ValueError(f"{name} must be one of {list(accepted)}, got {value!r}")
 
 
-def amplitude(name: str, value: object) -> float:
-    """``value`` as a float, if it is a number that float32 holds and is not negative."""
+def amplitude(name: str, value: Any) -> Any:
+    """``value`` as a float, if it is a number that float32 holds and is not negative.
+
+    A 0-d array counts as a number; one that a compiler traces comes back as it is.
+    """
+    if tuple(getattr(value, "shape", (1,))) == () and _kind(value) in (
+        "float",
+        "bfloat",
+        "int",
+        "uint",
+    ):
+        try:
+            value = float(value)
+        except TypeError:  # its value is not known before the program runs
+            return value
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {shown(value)}")
     number = float(value)
@@ -44,6 +57,15 @@ def integer(name: str, value: object, *, least: int | None = None) -> int:
     if least is not None and value < least:
         raise ValueError(f"{name} must be at least {least}, got {value!r}")
     return int(value)
+
+
+def seed(name: str, value: Any) -> Any:
+    """``value`` as an int, or as it is if it is a key of ``jax.random.key``."""
+    if hasattr(value, "dtype") and dtype_name(value).startswith("key<"):
+        if tuple(value.shape) != ():
+            raise ValueError(f"{name} must be one key, got {shown(value)}")
+        return value
+    return integer(name, value)
 
 
 def flag(name: str, value: object) -> bool:

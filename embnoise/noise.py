@@ -27,7 +27,8 @@ class Noise:
 
     Attributes:
         alpha: the amplitude, at least 0: a number, a schedule, or any callable step -> alpha (an
-            Optax schedule or a Keras LearningRateSchedule, say).
+            Optax schedule or a Keras LearningRateSchedule, say). In compiled code it may be a
+            traced 0-d array.
         distribution: ``"uniform"``, ``"rademacher"``, ``"gaussian"``, or a ``Distribution``.
         scale: the magnitude of a token, with L its sequence's length and d the embedding size:
             ``"neftune"``, alpha / sqrt(L * d) (arXiv 2310.05914, algorithm 1); ``"per_token"``,
@@ -40,7 +41,8 @@ class Noise:
             RMS of the uniform one, magnitude / sqrt(3).
         antithetic: samples 2i and 2i + 1 share the draw of sample 2i, with opposite signs
             (SymNoise, arXiv 2312.01523).
-        seed: any int; it counts modulo 2**64.
+        seed: any int; it counts modulo 2**64. In JAX also a ``jax.random.key``, traced or not:
+            ``jax.random.key(n)`` is the same seed as n.
         stream: a name that makes an independent noise of the same seed.
 
     Raises:
@@ -59,7 +61,7 @@ class Noise:
     length: str | int = "tokens"
     match: str = "support"
     antithetic: bool = False
-    seed: int = 0
+    seed: Any = 0
     stream: str = ""
 
     def __post_init__(self) -> None:
@@ -76,18 +78,27 @@ class Noise:
             object.__setattr__(self, "length", _check.integer("length", self.length, least=1))
         _check.choice("match", self.match, ("support", "rms"))
         _check.flag("antithetic", self.antithetic)
-        object.__setattr__(self, "seed", _check.integer("seed", self.seed))
+        object.__setattr__(self, "seed", _check.seed("seed", self.seed))
         if not isinstance(self.stream, str):
             raise TypeError(f"stream must be a string, got {_check.shown(self.stream)}")
 
     @cached_property
     def key(self) -> tuple[int, int]:
-        """The Philox key (k0, k1) of ``seed`` and ``stream``."""
-        mixed = self.seed % 2**64
-        if self.stream:
-            digest = hashlib.sha256(self.stream.encode()).digest()
-            mixed ^= int.from_bytes(digest[:8], "little")
-        return mixed % 2**32, mixed >> 32
+        """The Philox key (k0, k1) of ``seed`` and ``stream``.
+
+        Raises:
+            TypeError: the seed is a ``jax.random.key``, which ``embnoise_jax`` alone can read.
+        """
+        seed = _check.integer("seed", self.seed) % 2**64
+        return self.mixed(seed % 2**32, seed >> 32)
+
+    def mixed(self, low: Any, high: Any) -> tuple[Any, Any]:
+        """The Philox key of a seed's low and high 32 bits and ``stream``."""
+        if not self.stream:
+            return low, high
+        digest = hashlib.sha256(self.stream.encode()).digest()
+        mask = int.from_bytes(digest[:8], "little")
+        return low ^ (mask % 2**32), high ^ (mask >> 32)
 
     @cached_property
     def law(self) -> Distribution:
@@ -125,7 +136,7 @@ class Noise:
         if isinstance(self.alpha, Schedule):
             return self.alpha(step, xp)
         value = self.alpha(step)
-        return value if traced else _check.amplitude(f"alpha at step {step}", _number(value))
+        return value if traced else _check.amplitude(f"alpha at step {step}", value)
 
     def bind(self, total_steps: int) -> Noise:
         """The noise for a run of ``total_steps`` steps: fills in a schedule's ``steps=None``."""
@@ -147,6 +158,7 @@ class Noise:
             raise TypeError(f"alpha must be a number or a schedule to be saved, got {self.alpha!r}")
         if isinstance(self.distribution, Distribution):
             raise TypeError(f"distribution must be a name to be saved, got {self.distribution!r}")
+        _check.integer("seed", self.seed)
         return {"embnoise": _FORMAT, **values}
 
     @classmethod
@@ -168,11 +180,6 @@ class Noise:
         if isinstance(values["alpha"], Mapping):
             values["alpha"] = schedule_from_dict(values["alpha"])
         return cls(**values)
-
-
-def _number(value: Any) -> Any:
-    """A 0-d array of any framework as a float; anything else as it is."""
-    return float(value) if hasattr(value, "shape") and tuple(value.shape) == () else value
 
 
 def neftune(alpha: float | Schedule | Callable[[Any], Any] = 5.0, **options: Any) -> Noise:

@@ -13,6 +13,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from embnoise import _check
+
 __all__ = ["MULTIPLIERS", "ROUNDS", "WEYL", "philox4x32"]
 
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -25,7 +29,7 @@ _LIMB = 0xFFFF
 
 def _high_low(multiplier: int, word: Any, xp: Any) -> tuple[Any, Any]:
     """The high and low 32 bits of ``multiplier * word``."""
-    if word.dtype.itemsize == 8:
+    if _wide(word):
         product = word * multiplier
         return xp.bitwise_right_shift(product, 32) & _WORD, product & _WORD
     multiplier_high, multiplier_low = multiplier >> 16, multiplier & _LIMB
@@ -36,18 +40,31 @@ def _high_low(multiplier: int, word: Any, xp: Any) -> tuple[Any, Any]:
     cross = word_high * multiplier_low + (middle & _LIMB)
     high = word_high * multiplier_high
     high = high + xp.bitwise_right_shift(middle, 16) + xp.bitwise_right_shift(cross, 16)
-    return high, word * multiplier
+    return high, word * np.uint32(multiplier)
+
+
+def _wide(word: Any) -> bool:
+    return _check.dtype_name(word).endswith("64")
+
+
+def _round_key(key: Any, weyl: int, number: int, word: Any) -> Any:
+    """Half of the key of one round, as a number or array that goes with ``word``."""
+    step = number * weyl & _WORD
+    # JAX takes Python's ints for 31 bits and a sign.
+    if isinstance(key, int):
+        return key + step & _WORD if _wide(word) else np.uint32(key + step & _WORD)
+    return key + step & _WORD if _wide(word) else key + np.uint32(step)
 
 
 def philox4x32(
-    counter: tuple[Any, Any, Any, Any], key: tuple[int, int], *, xp: Any
+    counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any], *, xp: Any
 ) -> tuple[Any, Any, Any, Any]:
     """Four random words for every counter.
 
     Args:
         counter: four integer arrays that broadcast against each other, each element in
             [0, 2**32), all of one dtype: 32-bit unsigned, or any 64-bit integer.
-        key: two Python ints in [0, 2**32).
+        key: two Python ints in [0, 2**32), or 0-d arrays of the counters' dtype.
         xp: the array namespace of the counters, such as ``numpy`` or ``jax.numpy``.
 
     Returns:
@@ -59,12 +76,11 @@ def philox4x32(
         >>> [hex(int(word[0])) for word in philox4x32((zero, zero, zero, zero), (0, 0), xp=np)]
         ['0x6627e8d5', '0xe169c58d', '0xbc57ac4c', '0x9b00dbd8']
     """
-    word0, word1, word2, word3 = counter
+    word0, word1, word2, word3 = block, *_ = counter
     key0, key1 = key
-    for _ in range(ROUNDS):
+    for number in range(ROUNDS):
         high0, low0 = _high_low(MULTIPLIERS[0], word0, xp)
         high1, low1 = _high_low(MULTIPLIERS[1], word2, xp)
-        word0, word1 = high1 ^ word1 ^ key0, low1
-        word2, word3 = high0 ^ word3 ^ key1, low0
-        key0, key1 = (key0 + WEYL[0]) & _WORD, (key1 + WEYL[1]) & _WORD
+        word0, word1 = high1 ^ word1 ^ _round_key(key0, WEYL[0], number, block), low1
+        word2, word3 = high0 ^ word3 ^ _round_key(key1, WEYL[1], number, block), low0
     return word0, word1, word2, word3

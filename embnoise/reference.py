@@ -31,7 +31,7 @@ class Plan(NamedTuple):
 def plan(
     noise: Noise,
     alpha: Any,
-    shape: tuple[int, int, int],
+    shape: tuple[Any, Any, int],
     tokens: TokenArrays,
     *,
     mean_squares: Callable[[], Any],
@@ -42,7 +42,7 @@ def plan(
     Args:
         noise: the noise.
         alpha: its amplitude now: a float, or a 0-d array of namespace ``xp``.
-        shape: B, L and d.
+        shape: B, L and d; B and L may be 0-d arrays of namespace ``xp``.
         tokens: the arrays that describe the batch, checked.
         mean_squares: gives the mean square over the channels of every token's embedding,
             floating-point [B, L]; called for the scale "relative" alone.

@@ -20,7 +20,7 @@ def magnitudes(
     noise: Noise,
     alpha: Any,
     tokens: Tokens,
-    width: int,
+    width: Any,
     dim: int,
     *,
     mean_squares: Callable[[], Any],
@@ -34,7 +34,7 @@ def magnitudes(
         noise: its scale, length and match say which rule.
         alpha: the amplitude now: a float, or a 0-d array of namespace ``xp``.
         tokens: the batch's coordinates.
-        width: L of the batch, padding included.
+        width: L of the batch, padding included: an int, or a 0-d array of namespace ``xp``.
         dim: d.
         mean_squares: gives the mean square over the channels of every token's embedding,
             floating-point [B, L]; called for the scale "relative" alone.
@@ -45,7 +45,7 @@ def magnitudes(
     if isinstance(noise.length, int):
         length = scalar(float(noise.length))
     elif noise.length == "padded":
-        length = scalar(float(width))
+        length = scalar(width)
     if noise.scale == "neftune":
         magnitude = xp.divide(alpha, xp.sqrt(length * scalar(float(dim))))
     elif noise.scale == "per_token":

@@ -70,15 +70,18 @@ class Tokens(NamedTuple):
     """bool: a real token that is to get noise; ``None`` stands for all."""
 
 
-def coordinates(batch: int, length: int, arrays: TokenArrays, *, xp: Any) -> Tokens:
-    """The tokens of a batch of ``batch`` rows of ``length`` tokens, from checked arrays."""
+def coordinates(batch: Any, length: Any, arrays: TokenArrays, *, xp: Any) -> Tokens:
+    """The tokens of a batch of ``batch`` rows of ``length`` tokens, from checked arrays.
+
+    The sizes are ints, or 0-d arrays where a graph learns them only when it runs.
+    """
 
     def grid(array: Any) -> Any:
         return None if array is None else xp.reshape(array, (batch, length))
 
     mask, segment_ids, where = grid(arrays.mask), grid(arrays.segment_ids), grid(arrays.where)
     sample_ids = arrays.sample_ids
-    per_row = sample_ids is None or tuple(sample_ids.shape) == (batch,)
+    per_row = sample_ids is None or _per_row(sample_ids, batch)
     if per_row:
         rows = xp.arange(batch) if sample_ids is None else sample_ids
         sample_ids = xp.reshape(rows, (batch, 1))
@@ -88,7 +91,7 @@ def coordinates(batch: int, length: int, arrays: TokenArrays, *, xp: Any) -> Tok
     real = None if mask is None else mask != 0
     if segment_ids is not None:
         real = segment_ids != 0 if real is None else real & (segment_ids != 0)
-        sequences, rank = _segments(xp.where(real, segment_ids, 0), real, xp)
+        sequences, rank = _segments(xp.where(real, segment_ids, 0), real, batch, length, xp)
         if per_row:
             rank = _rank(real, length, xp)
     else:
@@ -98,6 +101,12 @@ def coordinates(batch: int, length: int, arrays: TokenArrays, *, xp: Any) -> Tok
         noised = where != 0 if real is None else real & (where != 0)
     positions = grid(arrays.positions)
     return Tokens(sequences, sample_ids, rank if positions is None else positions, noised)
+
+
+def _per_row(sample_ids: Any, batch: Any) -> bool:
+    """Whether checked ids are those of rows; a vector may hold those of the tokens of one row."""
+    one_row = isinstance(batch, int) and batch == 1
+    return len(sample_ids.shape) == 1 and not (one_row and sample_ids.shape[0] != 1)
 
 
 def _rank(real: Any, length: int, xp: Any) -> Any:
@@ -111,7 +120,7 @@ def _rank(real: Any, length: int, xp: Any) -> Any:
 def _rows(real: Any, length: int, xp: Any) -> Sequences:
     """Every row one sequence."""
     if real is None:
-        whole = xp.asarray(float(length), dtype=xp.float32)
+        whole = xp.asarray(length, dtype=xp.float32)
         return Sequences(whole, lambda values: xp.sum(values, axis=1, keepdims=True))
     lengths = xp.astype(xp.sum(xp.astype(real, xp.int32), axis=1, keepdims=True), xp.float32)
     return Sequences(
@@ -120,31 +129,35 @@ def _rows(real: Any, length: int, xp: Any) -> Sequences:
     )
 
 
-def _segments(segment: Any, real: Any, xp: Any) -> tuple[Sequences, Any]:
+def _segments(segment: Any, real: Any, batch: Any, length: Any, xp: Any) -> tuple[Sequences, Any]:
     """Every segment of a row one sequence, and every token's rank in its segment.
 
-    A stable sort brings the tokens of a segment together; where its run begins and ends among all
-    tokens of the batch then gives its length and, from a cumulative sum, any other sum over it.
+    A stable sort brings the tokens of a segment together; where its run begins and ends in the row
+    then gives its length and, from a cumulative sum, any other sum over it. All of it happens
+    within rows, so that rows that live on different devices need nothing of each other.
     """
-    batch, length = segment.shape
     order = xp.argsort(segment, axis=1, stable=True)
     back = xp.argsort(order, axis=1, stable=True)
     together = xp.take_along_axis(segment, order, axis=1)
-    column = xp.arange(length)
+    column = xp.reshape(xp.arange(length), (1, length))
     starts = (column == 0) | (together != xp.roll(together, 1, axis=1))
-    run = xp.cumsum(xp.astype(xp.reshape(starts, (-1,)), xp.int32), axis=0)
-    first = xp.searchsorted(run, run, side="left")
-    beyond = xp.searchsorted(run, run, side="right")
+    run = xp.cumsum(xp.astype(starts, xp.int32), axis=1)
+    # Sorted to the front, the columns where runs start: run i begins at the (i-1)th of them.
+    fronts = xp.argsort(xp.where(starts, 0, 1), axis=1, stable=True)
+    first = xp.take_along_axis(fronts, run - 1, axis=1)
+    last = run == run[:, -1:]
+    beyond = xp.take_along_axis(fronts, xp.where(last, 0, run), axis=1)
+    beyond = xp.where(last, length, beyond)
 
-    def restore(flat: Any) -> Any:
-        return xp.take_along_axis(xp.reshape(flat, (batch, length)), back, axis=1)
+    def restore(array: Any) -> Any:
+        return xp.take_along_axis(array, back, axis=1)
 
     def total(values: Any) -> Any:
         values = xp.take_along_axis(xp.where(real, values, 0), order, axis=1)
-        running = xp.cumsum(xp.reshape(values, (-1,)), axis=0)
-        padded = xp.concatenate([0 * running[:1], running])
-        return restore(xp.take(padded, beyond) - xp.take(padded, first))
+        running = xp.cumsum(values, axis=1)
+        until = xp.take_along_axis(running, beyond - 1, axis=1)
+        before = xp.take_along_axis(running, xp.where(first > 0, first - 1, 0), axis=1)
+        return restore(until - xp.where(first > 0, before, 0))
 
-    rank = restore(xp.arange(batch * length) - first)
     # A run has a token at least, so no length is 0; that of the padding tokens does not matter.
-    return Sequences(xp.astype(restore(beyond - first), xp.float32), total), rank
+    return Sequences(xp.astype(restore(beyond - first), xp.float32), total), restore(column - first)
