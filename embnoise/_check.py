@@ -32,12 +32,8 @@ def amplitude(name: str, value: Any) -> Any:
 
     A 0-d array counts as a number; one that a compiler traces comes back as it is.
     """
-    if tuple(getattr(value, "shape", (1,))) == () and _kind(value) in (
-        "float",
-        "bfloat",
-        "int",
-        "uint",
-    ):
+    scalar = getattr(value, "shape", None) is not None and tuple(value.shape) == ()
+    if scalar and _kind(value) in ("float", "bfloat", "int", "uint"):
         try:
             value = float(value)
         except TypeError:  # its value is not known before the program runs
@@ -107,15 +103,26 @@ def token_array(
     if not hasattr(array, "shape") or not hasattr(array, "dtype"):
         raise TypeError(f"{name} must be an array, got {shown(array)}")
     shape = tuple(array.shape)
-    if shape != (batch, length) and not (
-        (rows and shape == (batch,)) or (batch == 1 and shape == (length,))
-    ):
+    accepted_shapes = [(batch, length)]
+    if rows:
+        accepted_shapes.append((batch,))
+    if batch == 1:
+        accepted_shapes.append((length,))
+    if not any(_fits(shape, accepted) for accepted in accepted_shapes):
         accepted = f"{(batch, length)}" + (f" or {(batch,)}" if rows else "")
         raise ValueError(f"{name} must be of shape {accepted}, got shape {shape}")
     kinds = ("int", "uint") if integers else ("bool", "int", "uint", "float", "bfloat")
     if _kind(array) not in kinds:
         wanted = "an integer" if integers else "a boolean, integer or floating-point"
         raise TypeError(f"{name} must be of {wanted} dtype, got {dtype_name(array)}")
+
+
+def _fits(shape: tuple[int | None, ...], accepted: tuple[int | None, ...]) -> bool:
+    """Whether the shapes may be equal; a size is None where a graph does not know it yet."""
+    return len(shape) == len(accepted) and all(
+        left == right or left is None or right is None
+        for left, right in zip(shape, accepted, strict=True)
+    )
 
 
 def step_word(step: object) -> int:

@@ -53,7 +53,8 @@ def magnitudes(
     elif noise.scale == "absolute":
         magnitude = alpha
     else:
-        means = xp.divide(tokens.sequences.total(mean_squares()), tokens.sequences.length)
+        total = tokens.sequences.total(mean_squares())
+        means = xp.divide(total, xp.astype(tokens.sequences.length, total.dtype))
         magnitude = alpha * xp.astype(xp.sqrt(means), xp.float32)
     if noise.rms_factor != 1:
         magnitude = magnitude * scalar(noise.rms_factor)

@@ -109,7 +109,7 @@ def attach(
     sample_ids: Array | None = None,
     where: Array | None = None,
 ) -> Iterator[None]:
-    """Noise on the token embedding of all calls of a model inside ``with attach(...):``.
+    """Noise on the token embedding of a model, in all its calls inside the ``with`` block.
 
     It intercepts the embedding's ``__call__``; its ``attend`` stays clean. What happens inside
     ``jax.jit`` is fixed when it is traced, so enter the block inside the function that is compiled.

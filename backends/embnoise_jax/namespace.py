@@ -27,7 +27,7 @@ class _Namespace:
         return constant
 
     def sqrt(self, x: Array) -> Array:
-        # Behind the barrier, because XLA takes a / sqrt(x) for a * rsqrt(x), which rounds otherwise.
+        # Behind the barrier, because XLA takes a / sqrt(x) for a * rsqrt(x), rounded otherwise.
         root: Array = lax.optimization_barrier(jnp.sqrt(x))
         return root
 

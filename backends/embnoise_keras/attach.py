@@ -1,0 +1,197 @@
+"""``attach``: noise on the token embedding of an existing Keras model, in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Self
+
+import keras
+
+from embnoise import _check
+from embnoise.noise import Noise
+from embnoise_keras.find import embedding_of
+from embnoise_keras.functional import add_noise
+from embnoise_keras.layer import EmbeddingNoise
+
+__all__ = ["Handle", "attach"]
+
+Describe = Callable[[Any], Mapping[str, Any]]
+
+# What the models of keras-hub call the masks of the tokens that they look up, in this order.
+_MASKS = ("padding_mask", "encoder_padding_mask", "decoder_padding_mask", "attention_mask")
+
+
+def attach(
+    model: Any,
+    noise: Noise,
+    *,
+    layer: str | Any | None = None,
+    describe: Describe | None = None,
+    calls_per_step: int = 1,
+) -> Handle:
+    """Add noise to a model's token embedding, where ``training`` is true.
+
+    The layer stays in its place; its reverse call, the output projection, stays clean, and so does
+    what ``model.save`` writes. Padding is known from ``mask_zero=True``, or from the
+    ``padding_mask`` among the model's inputs, as the models of keras-hub have it.
+
+    Args:
+        model: a sequential, functional or subclassed model; attach to the one that ``fit`` is
+            called on, since its compiled functions are made anew.
+        noise: what noise to add.
+        layer: the embedding, or its name or path. By default the ``token_embedding`` of the model
+            or of its ``backbone``, or the model's only ``keras.layers.Embedding``.
+        describe: from what is looked up, [B, L], to arguments of ``add_noise``, by name: say
+            ``lambda ids: {"mask": ids != 0}``. It takes the place of the masks above.
+        calls_per_step: how many training calls one step of the optimizer takes: its
+            ``gradient_accumulation_steps``, say.
+
+    Returns:
+        A handle: ``remove()`` ends the noise, as does leaving ``with attach(...):``.
+
+    Raises:
+        TypeError: an argument of the wrong type.
+        ValueError: no embedding or several to choose from; noise is attached already; the noise's
+            schedule is unbound.
+
+    Example:
+        >>> import keras
+        >>> from embnoise import neftune
+        >>> from embnoise_keras import attach
+        >>> model = keras.Sequential([keras.layers.Embedding(10, 8), keras.layers.Dense(4)])
+        >>> ids = keras.ops.array([[1, 2, 3]])
+        >>> clean = model(ids, training=True)
+        >>> with attach(model, neftune(5.0)):
+        ...     noisy = model(ids, training=True)
+        >>> bool(keras.ops.any(noisy == clean))
+        False
+        >>> bool(keras.ops.all(model(ids, training=True) == clean))
+        True
+    """
+    if not isinstance(model, keras.Layer):
+        raise TypeError(f"model must be a Keras model or layer, got {_check.shown(model)}")
+    if describe is not None and not callable(describe):
+        raise TypeError(f"describe must be a callable, got {_check.shown(describe)}")
+    attached = _AttachedNoise(noise, calls_per_step=calls_per_step)
+    embedding = embedding_of(model, layer)
+    if "call" in vars(embedding):
+        raise ValueError(
+            f"model has noise attached to {embedding.path!r} already, or another call of its own; "
+            "remove() that first"
+        )
+    return Handle(model, embedding, attached, describe)
+
+
+class Handle:
+    """Noise that is attached to a model; made by ``attach``."""
+
+    def __init__(
+        self, model: Any, embedding: Any, attached: _AttachedNoise, describe: Describe | None
+    ) -> None:
+        self._model = model
+        self._embedding = embedding
+        self._attached = attached
+        self._describe = describe
+        self._masks: list[Any] = []
+        # As a layer inside the embedding, its state is handed through compiled code; it has no
+        # weights, and it is no attribute, so that nothing of it is saved.
+        embedding._layers.append(attached)
+        embedding.call = self._around_lookup(embedding.call)
+        if embedding is not model:
+            model.call = self._around_model(model.call)
+        self._forget_compiled()
+
+    @property
+    def noise(self) -> Noise:
+        """What noise is added."""
+        return self._attached.noise
+
+    @property
+    def step(self) -> int:
+        """The step that the next training call will take; setting it starts a new one."""
+        return self._attached.step
+
+    @step.setter
+    def step(self, value: int) -> None:
+        self._attached.step = value
+
+    def remove(self) -> None:
+        """End the noise and leave the model as it was; a second time it does nothing."""
+        if "call" in vars(self._embedding):
+            del self._embedding.call
+            if self._embedding is not self._model:
+                del self._model.call
+            self._embedding._layers.remove(self._attached)
+            self._forget_compiled()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.remove()
+
+    def _forget_compiled(self) -> None:
+        if isinstance(self._model, keras.Model):
+            self._model.train_function = None
+
+    def _around_model(self, call: Any) -> Any:
+        def listened(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            named = inputs if isinstance(inputs, Mapping) else kwargs
+            self._masks = [named[name] for name in _MASKS if named.get(name) is not None]
+            self._attached.begin_forward()
+            try:
+                return call(inputs, *args, **kwargs)
+            finally:
+                self._masks = []
+
+        return listened
+
+    def _around_lookup(self, call: Any) -> Any:
+        embedding, attached = self._embedding, self._attached
+
+        def noisy(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            x = call(inputs, *args, **kwargs)
+            if kwargs.get("reverse") or (args and args[0]):
+                return x
+            if self._describe is not None:
+                return attached(x, tokens=dict(self._describe(inputs)))
+            mask = keras.layers.Embedding.compute_mask(embedding, inputs)
+            if mask is None and self._masks:
+                mask = self._masks[min(attached.lookups, len(self._masks) - 1)]
+            return attached(x, tokens={"mask": mask})
+
+        return noisy
+
+
+class _AttachedNoise(EmbeddingNoise):
+    """The noise of a handle: a second lookup in one forward gets noise of its own."""
+
+    def _counter(self) -> Any:
+        self.begin_forward()
+        return self.unsaved([0, 0], "int32")
+
+    def begin_forward(self) -> None:
+        self.lookups = 0
+
+    # Not with an argument `mask`: Keras would take that for the mask of the output as well.
+    def call(self, x: Any, *, tokens: dict[str, Any], training: bool | None = None) -> Any:
+        if not training:
+            return x
+        if self.lookups == 0:
+            batch = keras.ops.shape(x)[0] if len(x.shape) == 3 else 1
+            self._place = self.next_place(batch)
+        step, samples = self._place
+        self.lookups += 1
+        # Two lookups of one table must not get the same noise at the same place.
+        stream = self.noise.stream + ("" if self.lookups == 1 else f"/{self.lookups}")
+        tokens = {"sample_ids": samples, **tokens}
+        noisy = add_noise(x, replace(self.noise, stream=stream), step=step, **tokens)
+        self.report(x, noisy)
+        return noisy

@@ -1,0 +1,45 @@
+"""Which layer of a model looks up its tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from embnoise import _check
+
+__all__ = ["embedding_of"]
+
+
+def embedding_of(model: Any, layer: str | Any | None) -> Any:
+    """The embedding that ``layer`` names, or the model's token embedding.
+
+    Raises:
+        TypeError: ``layer`` is neither a layer nor a string.
+        ValueError: it is not in the model; no embedding or several to choose from.
+    """
+    layers = model._flatten_layers()
+    embeddings = [each for each in layers if isinstance(each, keras.layers.Embedding)]
+    listed = ", ".join(
+        f"{each.path!r} ({each.input_dim}, {each.output_dim})" for each in embeddings
+    )
+    if layer is None:
+        for owner in (model, getattr(model, "backbone", None)):
+            token_embedding = getattr(owner, "token_embedding", None)
+            if token_embedding is not None:
+                return token_embedding
+        if len(embeddings) == 1:
+            return embeddings[0]
+        raise ValueError(
+            "layer must say which embedding to noise, since the model has "
+            f"{len(embeddings) or 'no'} embeddings to choose from: {listed or 'none'}"
+        )
+    if not isinstance(layer, str | keras.Layer):
+        raise TypeError(f"layer must be a layer, its name or its path, got {_check.shown(layer)}")
+    found = [each for each in layers if layer is each or layer in (each.name, each.path)]
+    if len(found) != 1:
+        raise ValueError(
+            f"layer must be one layer of the model, got {layer!r}, which {len(found)} are; "
+            f"embeddings there: {listed or 'none'}"
+        )
+    return found[0]

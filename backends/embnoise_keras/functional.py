@@ -1,0 +1,88 @@
+"""``add_noise`` for the tensors of whichever backend Keras runs on."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+import keras
+
+from embnoise.noise import Noise
+
+__all__ = ["add_noise"]
+
+_MODULES = {
+    "tensorflow": "embnoise_keras.tensorflow",
+    "jax": "embnoise_jax",
+    "torch": "embnoise_torch",
+}
+
+
+@cache
+def _verb() -> Any:
+    backend = keras.backend.backend()
+    if backend not in _MODULES:
+        raise ValueError(f"the Keras backend must be one of {list(_MODULES)}, got {backend!r}")
+    return import_module(_MODULES[backend]).add_noise
+
+
+def add_noise(
+    x: Any,
+    noise: Noise,
+    *,
+    step: Any = 0,
+    training: bool = True,
+    mask: Any = None,
+    segment_ids: Any = None,
+    positions: Any = None,
+    sample_ids: Any = None,
+    where: Any = None,
+) -> Any:
+    """Embeddings with noise added: a pure function of its arguments, with gradient 1.
+
+    It takes and returns tensors of the backend that Keras runs on, TensorFlow, JAX or PyTorch, and
+    works eagerly as well as in compiled code: ``tf.function``, with XLA and without, and
+    ``jax.jit``.
+
+    Args:
+        x: embeddings [B, L, d], or [L, d] taken as B = 1; float16, bfloat16, float32 or float64.
+        noise: what noise to add. Its alpha may be a Keras ``LearningRateSchedule``.
+        step: the training step, at least 0: an int, or an integer tensor of one element.
+        training: no noise if false.
+        mask: [B, L], nonzero for a real token; all are real by default.
+        segment_ids: integers [B, L], 0 for padding, equal positive values for one document of a
+            packed row.
+        positions: integers [B, L]. By default the real tokens that precede a token in its row, or
+            in its segment if ``segment_ids`` and per-token ``sample_ids`` are both given.
+        sample_ids: integers [B] or [B, L]; by default the row's number.
+        where: [B, L], nonzero for the tokens to noise; all by default. It does not change L.
+
+    Returns:
+        A new tensor of x's shape and dtype; ``x`` itself where there is known to be nothing to
+        add: not training, alpha 0, or no token.
+
+    Raises:
+        TypeError: an argument of the wrong type or dtype.
+        ValueError: an argument of the wrong shape or, where it can be told, out of range; another
+            Keras backend.
+
+    Example:
+        >>> import keras
+        >>> from embnoise import neftune
+        >>> from embnoise_keras import add_noise
+        >>> x = keras.ops.zeros((2, 4, 8))
+        >>> noisy = add_noise(x, neftune(alpha=5.0), step=3)
+        >>> bool(keras.ops.max(abs(noisy)) <= 5 / (4 * 8) ** 0.5)
+        True
+        >>> add_noise(x, neftune(alpha=5.0), training=False) is x
+        True
+    """
+    tokens = {
+        "mask": mask,
+        "segment_ids": segment_ids,
+        "positions": positions,
+        "sample_ids": sample_ids,
+        "where": where,
+    }
+    return _verb()(x, noise, step=step, training=training, **tokens)
