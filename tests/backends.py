@@ -1,24 +1,38 @@
 """Every implementation of ``add_noise`` behind one face, NumPy in and NumPy out.
 
-A property is written once, over ``BACKENDS``, and gets one test id per implementation.
+A property is written once, over ``BACKENDS``, and gets one test id per implementation. Keras has
+one backend per process, TensorFlow unless ``KERAS_BACKEND`` says otherwise: see
+``test_keras_backends``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
 from typing import Any
 from unittest import mock
 
+import jax
+import jax.numpy as jnp
+import keras
 import ml_dtypes
 import numpy as np
 import pytest
+import tensorflow as tf
 import torch
+from hypothesis import given, settings
 
 import embnoise
+import embnoise_jax
+import embnoise_keras
 import embnoise_torch
 from embnoise_torch import kernels
+
+KERAS = keras.backend.backend()
 
 DTYPES = {
     "float16": np.dtype(np.float16),
@@ -39,6 +53,10 @@ class Backend:
     """The adapter's ``add_noise``."""
     using: Callable[[], AbstractContextManager[Any]] = nullcontext
     """A context that forces the implementation that the name says."""
+    fused: bool = True
+    """Whether product and sum are rounded once; a compiler may decide otherwise."""
+    compiled: bool = False
+    """Whether every new shape takes a compilation."""
 
     def add_noise(self, x: np.ndarray, noise: embnoise.Noise, **arguments: Any) -> np.ndarray:
         return self.numpy(self.add_noise_native(self.native(x), noise, **arguments))
@@ -73,11 +91,85 @@ def as_on_a_device() -> AbstractContextManager[Any]:
     return mock.patch.object(kernels, "_COMPILED_DEVICES", ())
 
 
+def to_jax(array: np.ndarray) -> jax.Array:
+    """Without JAX's 64-bit mode, except for float64."""
+    if array.dtype == np.float64:
+        with jax.enable_x64(True):
+            return jnp.asarray(array)
+    if array.dtype == np.int64:
+        array = array.astype(np.uint32 if (array % 2**32 >= 2**31).any() else np.int32)
+    return jnp.asarray(array)
+
+
+def jax_verb(verb: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    def call(x: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
+        with jax.enable_x64(getattr(x, "dtype", None) == np.float64):
+            return verb(x, *args, **kwargs)
+
+    return call
+
+
 BACKENDS = [
     Backend("numpy", lambda x: x, lambda x: x, embnoise.add_noise),
     Backend("torch-numba", to_torch, from_torch, embnoise_torch.add_noise),
     Backend("torch-numpy", to_torch, from_torch, embnoise_torch.add_noise, without_numba),
     Backend("torch-ops", to_torch, from_torch, embnoise_torch.add_noise, as_on_a_device),
+    Backend(
+        "jax",
+        to_jax,
+        np.asarray,
+        jax_verb(embnoise_jax.add_noise),
+        fused=False,
+        compiled=True,
+    ),
+    Backend(
+        f"keras-{KERAS}",
+        *{
+            "tensorflow": (tf.constant, lambda tensor: tensor.numpy()),
+            "jax": (to_jax, np.asarray),
+            "torch": (to_torch, from_torch),
+        }[KERAS],
+        jax_verb(embnoise_keras.add_noise) if KERAS == "jax" else embnoise_keras.add_noise,
+        fused=KERAS == "torch",
+        compiled=KERAS != "torch",
+    ),
 ]
+
+OURS = {"torch", "jax", "keras"}
+
+
+def third_parties() -> Iterator[Backend]:
+    """The adapters of others, found as a user's would be."""
+    for entry in entry_points(group="embnoise.backends"):
+        if entry.name not in OURS:
+            adapter, testing = entry.load(), import_module(f"{entry.value}.testing")
+            yield Backend(
+                entry.name, testing.from_numpy, testing.to_numpy, adapter.add_noise, fused=False
+            )
+
+
+BACKENDS.extend(third_parties())
+
+# How many examples Hypothesis draws where each takes a compilation.
+FEW = 8
+
+
+def property_of_backends(*strategies: Any, **named: Any) -> Callable[[Any], Any]:
+    """``hypothesis.given`` for a test of a backend: fewer examples where they are compiled."""
+
+    def decorated(test: Any) -> Any:
+        drawn = given(*strategies, **named)
+        many, few = drawn(test), settings(max_examples=FEW)(drawn(test))
+
+        @over_backends
+        @functools.wraps(test, assigned=("__name__", "__doc__", "__module__"), updated=())
+        def run(backend: Backend) -> None:
+            (few if backend.compiled else many)(backend=backend)
+
+        del run.__wrapped__  # pytest would look for the arguments that Hypothesis draws
+        return run
+
+    return decorated
+
 
 over_backends = pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.name)

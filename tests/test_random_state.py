@@ -4,11 +4,10 @@ import random
 
 import numpy as np
 import torch
-from hypothesis import given
 
 import embnoise_torch
 from embnoise import neftune
-from tests.backends import over_backends
+from tests.backends import property_of_backends
 from tests.strategies import embeddings, noises
 
 
@@ -21,8 +20,7 @@ def same(left, right):
     return left[:2] == right[:2] and torch.equal(left[2], right[2])
 
 
-@over_backends
-@given(noises())
+@property_of_backends(noises())
 def test_add_noise(backend, noise):
     before = states()
     backend.add_noise(embeddings((2, 3, 5)), noise)

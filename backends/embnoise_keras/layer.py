@@ -156,8 +156,7 @@ class EmbeddingNoise(keras.layers.Layer):  # type: ignore[misc]
         else:
             noise = self.noise.to_dict()
         own = {"noise": noise, "calls_per_step": self.calls_per_step}
-        config = {**super().get_config(), **own}
-        return config
+        return {**super().get_config(), **own}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:

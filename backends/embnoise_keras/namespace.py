@@ -15,7 +15,6 @@ class _Namespace:
     int32, int64, float32, float64 = tf.int32, tf.int64, tf.float32, tf.float64
     cos = staticmethod(tf.cos)
     divide = staticmethod(tf.divide)
-    divide = staticmethod(tf.divide)
     exp = staticmethod(tf.exp)
     reshape = staticmethod(tf.reshape)
     roll = staticmethod(tf.roll)

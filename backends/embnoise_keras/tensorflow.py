@@ -36,7 +36,7 @@ def add_noise(
     """``embnoise_keras.add_noise`` where Keras runs on TensorFlow, eagerly or in a graph."""
     if not tf.is_tensor(x) or isinstance(x, tf.SparseTensor | tf.RaggedTensor):
         raise TypeError(f"x must be a dense tf.Tensor, got {_check.shown(x)}")
-    if x.shape.rank is None or x.shape[-1:].rank and x.shape[-1] is None:
+    if x.shape.rank is None or (x.shape.rank > 0 and x.shape[-1] is None):
         raise ValueError(f"x must be of a known rank and embedding size, got shape {x.shape}")
     shape = _check.embeddings(x)
     if x.dtype not in _DTYPES:
@@ -101,17 +101,16 @@ def _noisy(
         mean_squares=mean_squares,
         xp=NAMESPACE,
     )
-    if len(x.shape) == 2:
-        how = how._make(tf.broadcast_to(part, (batch, length))[0] for part in how)
-    magnitude, sample, position = how
+    magnitude, sample, position = (tf.broadcast_to(part, (batch, length)) for part in how)
     words = [_word(each) for each in (sample, position, step, *noise.key)]
-    kernel = _kernel(noise.law)
+    kernel = _kernel(noise.law, x.dtype, shape[2])
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
     def with_gradient_1(x: tf.Tensor) -> Any:
-        return kernel(x, magnitude, *words), lambda upstream: upstream
+        rows = tf.reshape(x, (batch, length, shape[2]))
+        return tf.reshape(kernel(rows, magnitude, *words), sizes), lambda upstream: upstream
 
-    return with_gradient_1(x)
+    return tf.ensure_shape(with_gradient_1(x), x.shape)
 
 
 def _word(value: Any) -> tf.Tensor:
@@ -122,7 +121,7 @@ def _word(value: Any) -> tf.Tensor:
 
 
 @cache
-def _kernel(law: Distribution) -> Any:
+def _kernel(law: Distribution, dtype: tf.DType, dim: int) -> Any:
     """The noise of a distribution, compiled by XLA, which fuses it, also inside a plain graph."""
 
     def noisy(
@@ -139,4 +138,17 @@ def _kernel(law: Distribution) -> Any:
             x, magnitude, sample, position, step, key, law, xp=NAMESPACE, word=tf.uint64
         )
 
-    return tf.function(noisy, jit_compile=tf.test.is_built_with_xla(), reduce_retracing=True)
+    tokens, number = [None, None], tf.TensorSpec([], tf.uint64)
+    signature = (
+        tf.TensorSpec([*tokens, dim], dtype),
+        tf.TensorSpec(tokens, tf.float32),
+        tf.TensorSpec(tokens, tf.uint64),
+        tf.TensorSpec(tokens, tf.uint64),
+        number,
+        number,
+        number,
+    )
+    # Traced once; XLA then compiles it for each shape that it meets.
+    return tf.function(
+        noisy, signature, autograph=False, jit_compile=tf.test.is_built_with_xla()
+    )
