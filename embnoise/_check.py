@@ -103,7 +103,7 @@ def token_array(
     if not hasattr(array, "shape") or not hasattr(array, "dtype"):
         raise TypeError(f"{name} must be an array, got {shown(array)}")
     shape = tuple(array.shape)
-    accepted_shapes = [(batch, length)]
+    accepted_shapes: list[tuple[int, ...]] = [(batch, length)]
     if rows:
         accepted_shapes.append((batch,))
     if batch == 1:

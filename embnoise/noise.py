@@ -90,15 +90,16 @@ class Noise:
             TypeError: the seed is a ``jax.random.key``, which ``embnoise_jax`` alone can read.
         """
         seed = _check.integer("seed", self.seed) % 2**64
-        return self.mixed(seed % 2**32, seed >> 32)
+        low, high = self.stream_key
+        return seed % 2**32 ^ low, seed >> 32 ^ high
 
-    def mixed(self, low: Any, high: Any) -> tuple[Any, Any]:
-        """The Philox key of a seed's low and high 32 bits and ``stream``."""
+    @cached_property
+    def stream_key(self) -> tuple[int, int]:
+        """What ``stream`` alone makes of the key of the seed 0."""
         if not self.stream:
-            return low, high
+            return 0, 0
         digest = hashlib.sha256(self.stream.encode()).digest()
-        mask = int.from_bytes(digest[:8], "little")
-        return low ^ (mask % 2**32), high ^ (mask >> 32)
+        return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:8], "little")
 
     @cached_property
     def law(self) -> Distribution:

@@ -130,7 +130,7 @@ def attach(
         >>> from embnoise import neftune
         >>> from embnoise_jax.equinox import attach
         >>> embed, ids = eqx.nn.Embedding(10, 8, key=jax.random.key(0)), jnp.array([[1, 2, 1]])
-        >>> model = eqx.nn.Sequential([eqx.nn.Lambda(jax.vmap(embed))])
+        >>> model = eqx.nn.Sequential([eqx.nn.Lambda(eqx.filter_vmap(embed))])
         >>> clean = jax.vmap(model)(ids)
         >>> noisy = jax.vmap(attach(model, neftune(5.0), step=3))(ids)
         >>> bool((noisy == clean).any()), bool((jax.vmap(model)(ids) == clean).all())
@@ -202,7 +202,8 @@ def _seen_through_vmap(noise: Noise) -> Callable[[Array, _Context], Array]:
             tokens.check(_check.embeddings(rows))
         except ValueError as error:
             # They do not fit yet; if no jax.vmap is seen through any more, they never will.
-            return eqx.error_if(x, step >= 0, str(error))
+            failed: Array = eqx.error_if(x, step >= 0, str(error))
+            return failed
         return add_noise(rows, noise, step=step, **tokens._asdict()).reshape(x.shape)
 
     @noisy.def_vmap

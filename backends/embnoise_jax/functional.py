@@ -16,7 +16,7 @@ from embnoise.elementwise import perturbed
 from embnoise.noise import Noise
 from embnoise.reference import plan
 from embnoise.tokens import TokenArrays
-from embnoise_jax.namespace import NAMESPACE
+from embnoise_jax.namespace import NAMESPACE, barrier
 
 __all__ = ["add_noise"]
 
@@ -97,7 +97,8 @@ def add_noise(
     word = np.uint32(step % 2**32) if isinstance(step, int) else step.astype(jnp.uint32)
     # What may change from call to call goes in as data, so that nothing is compiled anew.
     settings = replace(noise, alpha=0.0, seed=0, stream="")
-    return _noisy(x, word, alpha, _key(noise), tokens, settings=settings)
+    noisy: Array = _noisy(x, word, alpha, _key(noise), tokens, settings=settings)
+    return noisy
 
 
 def _step(step: Any) -> Any:
@@ -128,8 +129,9 @@ def _key(noise: Noise) -> tuple[Any, Any]:
         low, high = noise.key
         return np.uint32(low), np.uint32(high)
     # The first two words of a key's data are the high and the low half of the seed it was made of.
-    data = jax.random.key_data(noise.seed)
-    return noise.mixed(data[1], data[0])
+    seed_high, seed_low, *_ = jax.random.key_data(noise.seed)
+    low, high = noise.stream_key
+    return seed_low ^ np.uint32(low), seed_high ^ np.uint32(high)
 
 
 @partial(jax.jit, static_argnames="settings")
@@ -149,11 +151,24 @@ def _noisy(
         return jnp.mean(jnp.square(wide), axis=-1).reshape(shape[:2])
 
     how = plan(settings, alpha, shape, tokens, mean_squares=mean_squares, xp=NAMESPACE)
+    parts = [_whole_rows(part, shape) for part in how]
     if x.ndim == 2:
-        how = how._make(jnp.broadcast_to(part, shape[:2])[0] for part in how)
-    magnitude, sample, position = how
+        parts = [jnp.broadcast_to(part, shape[:2])[0] for part in parts]
+    magnitude, sample, position = parts
     words = (sample.astype(jnp.uint32), position.astype(jnp.uint32))
-    return _with_gradient_1(x, magnitude, *words, step, key, settings)
+    noisy: Array = _with_gradient_1(x, magnitude, *words, step, key, settings)
+    return noisy
+
+
+def _whole_rows(part: Array, shape: tuple[int, int, int]) -> Array:
+    """The same, made from whole rows on every device, however the embeddings are sharded.
+
+    XLA would have it sharded along the sequence as they are, and what counts tokens communicate.
+    No sharding of a flat array means that one.
+    """
+    if part.shape != shape[:2]:
+        return part
+    return barrier(part.reshape(-1)).reshape(part.shape)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(6,))
@@ -166,7 +181,7 @@ def _with_gradient_1(
     key: tuple[Array, Array],
     settings: Noise,
 ) -> Array:
-    return perturbed(
+    noisy: Array = perturbed(
         x,
         magnitude,
         sample,
@@ -177,6 +192,7 @@ def _with_gradient_1(
         xp=NAMESPACE,
         word=jnp.uint32,
     )
+    return noisy
 
 
 @_with_gradient_1.defjvp

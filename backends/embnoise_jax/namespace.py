@@ -8,7 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-__all__ = ["NAMESPACE"]
+__all__ = ["NAMESPACE", "barrier"]
+
+
+def barrier(array: Array) -> Array:
+    """The same array, which XLA does not see through."""
+    hidden: Array = lax.optimization_barrier(array)  # type: ignore[no-untyped-call]
+    return hidden
 
 
 class _Namespace:
@@ -23,13 +29,11 @@ class _Namespace:
             return array
         # Behind the barrier, because XLA folds a constant counter into Philox round by round, and
         # takes so many of them for an endless loop.
-        constant: Array = lax.optimization_barrier(array)
-        return constant
+        return barrier(array)
 
     def sqrt(self, x: Array) -> Array:
         # Behind the barrier, because XLA takes a / sqrt(x) for a * rsqrt(x), rounded otherwise.
-        root: Array = lax.optimization_barrier(jnp.sqrt(x))
-        return root
+        return barrier(jnp.sqrt(x))
 
     def take(self, x: Array, index: Array) -> Array:
         return x.at[index].get(mode="promise_in_bounds")

@@ -93,7 +93,7 @@ class EmbeddingNoise(nnx.Module):
         """``add_noise`` in training; its arguments have the same meaning here."""
         if deterministic is None:
             deterministic = self.deterministic
-        tokens = {
+        tokens: dict[str, Any] = {
             "mask": mask,
             "segment_ids": segment_ids,
             "positions": positions,
@@ -168,7 +168,8 @@ def attach(
     if hasattr(embedding, "bare_class"):
         raise ValueError("model has noise attached already; remove() that first")
     # The object stays the same one, since other modules and optimizers may share it.
-    object.__setattr__(embedding, "__class__", _noisy_class(type(embedding)))
+    kind: Any = type(embedding)
+    object.__setattr__(embedding, "__class__", _noisy_class(kind))
     embedding.embedding_noise = embedding_noise
     embedding.describe = describe
     return Handle(embedding)

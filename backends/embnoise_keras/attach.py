@@ -181,7 +181,9 @@ class _AttachedNoise(EmbeddingNoise):
         self.lookups = 0
 
     # Not with an argument `mask`: Keras would take that for the mask of the output as well.
-    def call(self, x: Any, *, tokens: dict[str, Any], training: bool | None = None) -> Any:
+    def call(  # type: ignore[override]
+        self, x: Any, *, tokens: dict[str, Any], training: bool | None = None
+    ) -> Any:
         if not training:
             return x
         if self.lookups == 0:

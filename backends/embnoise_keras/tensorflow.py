@@ -149,6 +149,4 @@ def _kernel(law: Distribution, dtype: tf.DType, dim: int) -> Any:
         number,
     )
     # Traced once; XLA then compiles it for each shape that it meets.
-    return tf.function(
-        noisy, signature, autograph=False, jit_compile=tf.test.is_built_with_xla()
-    )
+    return tf.function(noisy, signature, autograph=False, jit_compile=tf.test.is_built_with_xla())

@@ -1,0 +1,154 @@
+"""Noise in Equinox: the module, and a model whose embedding adds noise."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import embnoise
+from embnoise import linear, neftune
+from embnoise_jax.equinox import EmbeddingNoise, attach
+from tests.jax.models import IDS, MASK, EquinoxModel
+
+MODEL = EquinoxModel(jax.random.key(0))
+CLEAN = jax.vmap(MODEL)(IDS)[0]
+
+
+def same(left, right):
+    return np.asarray(left).tobytes() == np.asarray(right).tobytes()
+
+
+def reference(noise, **arguments):
+    given = {
+        name: np.asarray(value) if hasattr(value, "shape") else value
+        for name, value in arguments.items()
+    }
+    return embnoise.add_noise(np.asarray(CLEAN), noise, **given)
+
+
+def test_the_layer():
+    layer = EmbeddingNoise(neftune())
+    assert same(layer(CLEAN, step=3, mask=MASK), reference(neftune(), step=3, mask=MASK))
+    keys = jax.random.split(jax.random.key(0), 2)
+    rows = jax.vmap(lambda x, key: layer(x, key=key))(CLEAN, keys)
+    for row, x, key in zip(rows, CLEAN, keys, strict=True):
+        assert same(row, layer(x, key=key))
+    assert not (rows[0] - CLEAN[0] == rows[1] - CLEAN[1]).any()
+    assert layer(CLEAN, inference=True) is CLEAN
+    assert eqx.nn.inference_mode(layer)(CLEAN) is CLEAN
+    assert not jax.tree.leaves(eqx.filter(layer, eqx.is_array))
+
+
+def test_the_layer_in_a_sequential():
+    lookup = eqx.nn.Lambda(eqx.filter_vmap(MODEL.embed))
+    model = eqx.nn.Sequential([lookup, EmbeddingNoise(neftune())])
+    assert not (model(IDS[1], key=jax.random.key(0)) == CLEAN[1]).any()
+
+
+def test_attached_noise_sees_through_vmap():
+    noisy = jax.vmap(attach(MODEL, neftune(), step=3, mask=MASK))(IDS)[0]
+    assert same(noisy, reference(neftune(), step=3, mask=MASK))
+
+    def row(ids, mask, sample):
+        return attach(MODEL, neftune(), step=3, mask=mask, sample_ids=sample)(ids)[0]
+
+    samples = jnp.array([4, 7])
+    expected = reference(neftune(), step=3, mask=MASK, sample_ids=samples)
+    assert same(jax.vmap(row)(IDS, MASK, samples), expected)
+    alone = attach(MODEL, neftune(), step=3)(IDS[1])[0]
+    assert same(alone, reference(neftune(), step=3, sample_ids=jnp.zeros(2, int))[1])
+
+
+def test_training():
+    traced = []
+    optimizer = optax.sgd(0.0)
+    noise = neftune(alpha=linear(5, 1, 4))
+
+    @eqx.filter_jit
+    def train_step(model, state, step):
+        traced.append(None)
+
+        def loss(model):
+            x, logits = jax.vmap(attach(model, noise, step=step, mask=MASK))(IDS)
+            return (logits**2).mean(), x
+
+        grads, x = eqx.filter_grad(loss, has_aux=True)(model)
+        updates, state = optimizer.update(grads, state)
+        return eqx.apply_updates(model, updates), state, x
+
+    model, state = MODEL, optimizer.init(eqx.filter(MODEL, eqx.is_inexact_array))
+    for step in range(3):
+        model, state, seen = train_step(model, state, jnp.int32(step))
+        expected = reference(neftune(alpha=5.0 - step), step=step, mask=MASK)
+        np.testing.assert_allclose(seen, expected, atol=1e-6)
+    assert len(traced) == 1
+    assert jax.tree.structure(model) == jax.tree.structure(MODEL)
+
+
+def test_the_gradient_of_the_table_counts_lookups():
+    def total(model):
+        return jax.vmap(attach(model, neftune(), step=0))(IDS)[0].sum()
+
+    grads = eqx.filter_grad(total)(MODEL)
+    counts = np.bincount(IDS.ravel(), minlength=20)
+    assert (grads.embed.weight == counts[:, None]).all()
+
+
+def test_the_output_projection_is_clean_and_the_model_unchanged():
+    noisy = attach(MODEL, neftune(), step=0)
+    assert noisy.embed.weight is MODEL.embed.weight
+    assert same(jax.vmap(MODEL)(IDS)[0], CLEAN)
+    assert same(jax.vmap(eqx.nn.inference_mode(noisy))(IDS)[0], CLEAN)
+
+
+def test_arrays_that_never_fit_are_an_error_when_it_runs():
+    noisy = attach(MODEL, neftune(), step=0, mask=MASK)
+    with pytest.raises(Exception, match=r"mask must be of shape \(1, 5\), got shape \(2, 5\)"):
+        jax.block_until_ready(noisy(IDS[0])[0])
+
+
+class Two(eqx.Module):
+    layers: list
+
+    def __init__(self):
+        self.layers = [eqx.nn.Embedding(5, 4, key=jax.random.key(i)) for i in range(2)]
+
+
+def test_a_layer_is_chosen():
+    noisy = attach(Two(), neftune(), step=0, layer=lambda model: model.layers[1])
+    assert type(noisy.layers[0]) is eqx.nn.Embedding
+    assert type(noisy.layers[1]) is not eqx.nn.Embedding
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "message"),
+    [
+        (lambda: attach(Two(), neftune(), step=0), ValueError, "has 2 embeddings to choose from"),
+        (lambda: attach(Two(), neftune(), step=0), ValueError, r"model.layers\[1\] \(5, 4\)"),
+        (lambda: attach([1], neftune(), step=0), ValueError, "has no embeddings to choose from"),
+        (lambda: attach(MODEL, 5.0, step=0), TypeError, "noise must be a Noise, got 5.0"),
+        (lambda: attach(MODEL, neftune(), step=-1), ValueError, "step must be at least 0, got -1"),
+        (
+            lambda: attach(MODEL, neftune(), step=0, layer="embed"),
+            TypeError,
+            "layer must be a function from the model to its embedding, got 'embed'",
+        ),
+        (
+            lambda: attach(attach(MODEL, neftune(), step=0), neftune(), step=0),
+            ValueError,
+            "noise attached already",
+        ),
+        (lambda: EmbeddingNoise(5.0), TypeError, "noise must be a Noise, got 5.0"),
+        (lambda: EmbeddingNoise(neftune())(CLEAN), ValueError, "step must be given in training,"),
+        (
+            lambda: EmbeddingNoise(neftune(linear(1, 0, 9)))(CLEAN, key=jax.random.key(0)),
+            ValueError,
+            "step must be given in training with a schedule, got None",
+        ),
+    ],
+)
+def test_wrong_calls(call, kind, message):
+    with pytest.raises(kind, match=message):
+        call()

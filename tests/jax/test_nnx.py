@@ -1,0 +1,223 @@
+"""Noise in Flax NNX: the module, and noise attached to a model."""
+
+import copy
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+import pytest
+from flax import nnx
+
+import embnoise
+from embnoise import linear, neftune
+from embnoise_jax import add_noise
+from embnoise_jax.nnx import EmbeddingNoise, NoiseCount, attach
+from tests.jax.models import IDS, MASK, NnxModel
+
+X = jnp.asarray(np.random.default_rng(0).standard_normal((2, 5, 16)), jnp.float32)
+
+
+def same(left, right):
+    return np.asarray(left).tobytes() == np.asarray(right).tobytes()
+
+
+def with_mask(ids):
+    return {"mask": ids != 0}
+
+
+def reference(x, noise, **arguments):
+    given = {
+        name: np.asarray(value) if hasattr(value, "shape") else value
+        for name, value in arguments.items()
+    }
+    return embnoise.add_noise(np.asarray(x), noise, **given)
+
+
+def test_the_layer_counts_its_training_calls():
+    layer = EmbeddingNoise(neftune())
+    for step in range(3):
+        assert layer.step == step
+        assert same(layer(X, mask=MASK), reference(X, neftune(), step=step, mask=MASK))
+    layer.eval()
+    assert layer(X) is X
+    assert layer.step == 3
+    layer.train()
+    assert same(layer(X), reference(X, neftune(), step=3))
+    assert layer(X, deterministic=True) is X
+
+
+def test_an_explicit_step_is_pure():
+    layer = EmbeddingNoise(neftune())
+    assert same(layer(X, step=7), layer(X, step=7))
+    assert same(layer(X, step=0), reference(X, neftune(), step=0))
+    assert layer.step == 0
+    assert same(nnx.jit(lambda layer, step: layer(X, step=step))(layer, 7), layer(X, step=7))
+
+
+def test_micro_batches_are_one_batch():
+    layer = EmbeddingNoise(neftune(alpha=linear(5, 1, 4)), calls_per_step=2)
+    for step in range(3):
+        parts = [layer(X[:1]), layer(X[1:])]
+        expected = reference(X, neftune(alpha=5.0 - step), step=step)
+        np.testing.assert_allclose(jnp.concatenate(parts), expected, atol=1e-6)
+    layer.step = 1
+    np.testing.assert_allclose(layer(X), reference(X, neftune(alpha=4.0), step=1), atol=1e-6)
+
+
+def test_training_with_an_attached_schedule_and_without_a_second_compilation():
+    model = NnxModel(nnx.Rngs(0))
+    noise = neftune(alpha=linear(5, 1, 4))
+    handle = attach(model, noise, describe=with_mask)
+    optimizer = nnx.Optimizer(model, optax.sgd(0.0), wrt=nnx.Param)
+    traced = []
+
+    @nnx.jit
+    def train_step(model, optimizer):
+        traced.append(None)
+
+        def loss(model):
+            x, logits = model(IDS)
+            return (logits**2).mean(), x
+
+        (_, x), grads = nnx.value_and_grad(loss, has_aux=True)(model)
+        optimizer.update(model, grads)
+        return x
+
+    clean = NnxModel(nnx.Rngs(0))(IDS)[0]
+    for step in range(3):
+        seen = train_step(model, optimizer)
+        expected = reference(clean, neftune(alpha=5.0 - step), step=step, mask=MASK)
+        np.testing.assert_allclose(seen, expected, atol=1e-6)
+        assert handle.step == step + 1
+    assert len(traced) == 1
+    model.eval()
+    assert same(model(IDS)[0], clean)
+
+
+def test_the_output_projection_is_clean():
+    model = NnxModel(nnx.Rngs(0))
+    x = model.embed(IDS)
+    with attach(model, neftune()):
+        assert same(model.embed.attend(x), NnxModel(nnx.Rngs(0)).embed.attend(x))
+        assert not same(model.embed(IDS), x)
+
+
+def test_the_gradient_of_the_table_counts_lookups():
+    model = NnxModel(nnx.Rngs(0))
+    attach(model, neftune())
+    grads = nnx.grad(lambda model: model(IDS)[0].sum())(model)
+    counts = np.bincount(IDS.ravel(), minlength=20)
+    assert (grads["embed"]["embedding"][...] == counts[:, None]).all()
+
+
+def test_remove_leaves_the_model_as_it_was():
+    model = NnxModel(nnx.Rngs(0))
+    before, clean = nnx.graphdef(model), model(IDS)
+    handle = attach(model, neftune())
+    assert not same(model(IDS)[0], clean[0])
+    handle.remove()
+    handle.remove()
+    assert nnx.graphdef(model) == before
+    assert type(model.embed) is nnx.Embed
+    assert same(model(IDS)[0], clean[0])
+    with pytest.raises(RuntimeError, match="stop"), attach(model, neftune()):
+        raise RuntimeError("stop")
+    assert nnx.graphdef(model) == before
+
+
+def test_the_path_of_the_parameters_stays():
+    model = NnxModel(nnx.Rngs(0))
+    before = nnx.state(model, nnx.Param)
+    attach(model, neftune())
+    after = nnx.state(model, nnx.Param)
+    assert jax.tree.structure(before) == jax.tree.structure(after)
+    assert len(jax.tree.leaves(nnx.state(model, NoiseCount))) == 1
+
+
+def test_orbax_goes_on_where_it_was(tmp_path):
+    def fresh():
+        model = NnxModel(nnx.Rngs(0))
+        return model, attach(model, neftune(alpha=linear(5, 1, 9)))
+
+    model, _ = fresh()
+    for _ in range(3):
+        model(IDS)
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "state", nnx.state(model))
+        checkpointer.wait_until_finished()
+        other, handle = fresh()
+        nnx.update(other, checkpointer.restore(tmp_path / "state", nnx.state(other)))
+    assert handle.step == 3
+    assert same(other(IDS)[0], model(IDS)[0])
+
+
+def test_a_deep_copy_is_a_model_of_its_own():
+    model = NnxModel(nnx.Rngs(0))
+    handle = attach(model, neftune())
+    twin = copy.deepcopy(model)
+    assert same(twin(IDS)[0], model(IDS)[0])
+    twin(IDS)
+    assert handle.step == 1
+
+
+class Two(nnx.Module):
+    def __init__(self):
+        self.first = nnx.Embed(5, 4, rngs=nnx.Rngs(0))
+        self.second = nnx.Embed(6, 4, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize("layer", ["second", lambda model: model.second])
+def test_a_layer_is_chosen(layer):
+    model = Two()
+    layer = layer if isinstance(layer, str) else layer(model)
+    attach(model, neftune(), layer=layer)
+    ids = jnp.array([[1, 2]])
+    assert same(model.first(ids), Two().first(ids))
+    assert not same(model.second(ids), Two().second(ids))
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "message"),
+    [
+        (lambda: attach(Two(), neftune()), ValueError, "the model has 2 embeddings to choose from"),
+        (lambda: attach(Two(), neftune()), ValueError, r"'first' \(5, 4\), 'second' \(6, 4\)"),
+        (
+            lambda: attach(Two(), neftune(), layer="third"),
+            ValueError,
+            "layer must be the path of a module, got 'third'",
+        ),
+        (lambda: attach(Two(), neftune(), layer=3), TypeError, "layer must be a module or its p"),
+        (
+            lambda: attach(Two(), neftune(), layer=Two().first),
+            ValueError,
+            "layer must be a module of the model, got Embed",
+        ),
+        (lambda: attach(nnx.Linear(2, 2, rngs=nnx.Rngs(0)), neftune()), ValueError, "has no embed"),
+        (lambda: attach(print, neftune()), TypeError, "model must be a flax.nnx.Module, got <b"),
+        (lambda: attach(Two(), 5.0), TypeError, "noise must be a Noise, got 5.0"),
+        (lambda: attach(Two(), neftune(), describe=3), TypeError, "describe must be a callable"),
+        (lambda: EmbeddingNoise(neftune(linear(1, 2))), ValueError, "alpha is the unbound sched"),
+        (
+            lambda: EmbeddingNoise(neftune(), calls_per_step=0),
+            ValueError,
+            "calls_per_step must be at least 1, got 0",
+        ),
+    ],
+)
+def test_wrong_calls(call, kind, message):
+    with pytest.raises(kind, match=message):
+        call()
+
+
+def test_attaching_twice_is_refused():
+    model = NnxModel(nnx.Rngs(0))
+    with attach(model, neftune()), pytest.raises(ValueError, match="noise attached already"):
+        attach(model, neftune())
+
+
+def test_the_optimizer_s_step_will_do():
+    model = NnxModel(nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, optax.adam(0.1), wrt=nnx.Param)
+    assert same(add_noise(X, neftune(), step=optimizer.step), add_noise(X, neftune()))

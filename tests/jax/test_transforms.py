@@ -1,0 +1,174 @@
+"""``add_noise`` under JAX's transformations: the same noise, and no compilation for new values."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import embnoise
+from embnoise import Noise, cosine, linear, neftune
+from embnoise_jax import add_noise, step_of
+from tests.strategies import embeddings
+
+SHAPE = (3, 5, 20)
+X = jnp.asarray(embeddings(SHAPE))
+MASK = jnp.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1], [0, 1, 1, 1, 0]])
+
+
+def same(left, right):
+    return np.asarray(left).tobytes() == np.asarray(right).tobytes()
+
+
+def reference(noise, **arguments):
+    given = {
+        name: np.asarray(value) if hasattr(value, "shape") else value
+        for name, value in arguments.items()
+    }
+    return embnoise.add_noise(np.asarray(X), noise, **given)
+
+
+def test_values_that_change_compile_nothing_anew():
+    traced = 0
+
+    @jax.jit
+    def noisy(x, step, alpha, mask, ids, key):
+        nonlocal traced
+        traced += 1
+        return add_noise(x, Noise(alpha, seed=key), step=step, mask=mask, sample_ids=ids)
+
+    for step, alpha, mask in [(0, 5.0, MASK), (7, 2.0, 1 - MASK), (2**31 - 1, 0.0, MASK)]:
+        ids = jnp.arange(3) + step % 100
+        seen = noisy(X, step, alpha, mask, ids, jax.random.key(step % 1000))
+        expected = reference(neftune(alpha, seed=step % 1000), step=step, mask=mask, sample_ids=ids)
+        assert same(seen, expected)
+    assert traced == 1
+
+
+def test_outside_jit_values_that_change_compile_nothing_anew(caplog):
+    def noisy(step):
+        noise = Noise(1.0 + step, seed=step, stream=str(step))
+        return add_noise(X, noise, step=step, mask=(MASK + step) % 2)
+
+    noisy(0)
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        for step in range(1, 4):
+            noisy(step)
+    assert "_noisy" not in caplog.text
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        add_noise(X[:, :4], neftune())
+    assert "_noisy" in caplog.text
+
+
+@pytest.mark.parametrize("schedule", [linear(5, 1, 10), cosine(5, 1, 4).then(linear(1, 2, 3))])
+def test_a_traced_step_follows_the_schedule(schedule):
+    noisy = jax.jit(lambda x, step: add_noise(x, neftune(schedule), step=step))
+    for step in (0, 2, 5, 99):
+        # The schedule runs in float32 here, and in float64 there.
+        expected = reference(neftune(schedule), step=step)
+        np.testing.assert_allclose(noisy(X, step), expected, rtol=0, atol=1e-6)
+
+
+def test_a_known_step_has_the_reference_s_alpha_inside_jit():
+    schedule = cosine(5.0, 1.0, 10)
+    noisy = jax.jit(lambda x: add_noise(x, neftune(schedule), step=3))
+    assert same(noisy(X), reference(neftune(schedule), step=3))
+
+
+def test_optax_schedules_and_states():
+    schedule = optax.linear_schedule(5.0, 1.0, 4)
+    expected = reference(neftune(alpha=3.0), step=2)
+    assert same(add_noise(X, neftune(schedule), step=2), expected)
+    assert same(jax.jit(lambda x: add_noise(x, neftune(schedule), step=2))(X), expected)
+    optimizer = optax.chain(optax.clip(1.0), optax.adam(optax.constant_schedule(0.1)))
+    weights = jnp.zeros(2)
+
+    @jax.jit
+    def update(state):
+        noisy = add_noise(X, neftune(schedule), step=step_of(state))
+        return noisy, optimizer.update(weights, state, weights)[1]
+
+    state = optimizer.init(weights)
+    for step in range(3):
+        noisy, state = update(state)
+        alpha = 5.0 - step
+        np.testing.assert_allclose(noisy, reference(neftune(alpha), step=step), atol=1e-6)
+    assert int(step_of(state)) == 3
+
+
+def test_the_step_of_an_optimizer_that_accumulates_is_that_of_its_updates():
+    optimizer = optax.MultiSteps(optax.adam(0.1), every_k_schedule=2)
+    weights = jnp.zeros(2)
+    state = optimizer.init(weights)
+    for call in range(5):
+        assert int(step_of(state)) == call // 2
+        _, state = optimizer.update(weights, state, weights)
+
+
+def test_a_state_without_a_count_is_refused():
+    with pytest.raises(ValueError, match="state must hold the count of an Optax optimizer's"):
+        step_of(optax.sgd(0.1).init(jnp.zeros(2)))
+
+
+def test_the_gradient_is_exactly_1():
+    noise = neftune(scale="relative")
+    upstream = jnp.asarray(embeddings(SHAPE, seed=1)).at[0, 0, 0].set(-0.0)
+    for function in (add_noise, jax.jit(add_noise, static_argnums=1)):
+        _, pullback = jax.vjp(lambda x, call=function: call(x, noise), X)
+        assert same(pullback(upstream)[0], upstream)
+    _, tangent = jax.jvp(lambda x: add_noise(x, noise, mask=MASK), (X,), (upstream,))
+    assert same(tangent, upstream)
+    assert not jax.hessian(lambda x: add_noise(x, noise).sum())(X[:1, :2, :3]).any()
+
+
+def test_vmap_is_a_loop():
+    def one(x, mask, sample):
+        return add_noise(x, neftune(), mask=mask, sample_ids=sample[None])
+
+    ids = jnp.array([4, 2, 9])
+    mapped = jax.vmap(one)(X, MASK, ids)
+    assert same(mapped, reference(neftune(), mask=MASK, sample_ids=ids))
+    alone = jax.vmap(lambda x: add_noise(x, neftune()))(X)
+    noises = np.asarray(alone - X)
+    np.testing.assert_allclose(noises[0], noises[1], atol=1e-6)
+
+
+def test_vmap_over_keys():
+    keys = jax.random.split(jax.random.key(0), 3)
+    mapped = jax.vmap(lambda x, key: add_noise(x, Noise(5.0, seed=key)))(X, keys)
+    for row, x, key in zip(mapped, X, keys, strict=True):
+        assert same(row, add_noise(x, Noise(5.0, seed=key)))
+
+
+def test_scan_over_steps():
+    def body(carry, step):
+        return carry, add_noise(X, neftune(), step=step, mask=MASK)
+
+    _, stacked = jax.jit(lambda: jax.lax.scan(body, 0, jnp.arange(3)))()
+    for step in range(3):
+        assert same(stacked[step], reference(neftune(), step=step, mask=MASK))
+
+
+@pytest.mark.parametrize("implementation", ["threefry2x32", "rbg"])
+def test_a_key_is_the_seed_that_it_was_made_of(implementation):
+    key = jax.random.key(2**31 + 7, impl=implementation)
+    noise = Noise(5.0, seed=key, stream="image")
+    assert same(add_noise(X, noise), reference(neftune(seed=2**31 + 7, stream="image")))
+    split = [Noise(5.0, seed=each) for each in jax.random.split(key)]
+    assert not (add_noise(X, split[0]) == add_noise(X, split[1])).any()
+
+
+def test_a_key_belongs_to_jax_alone():
+    noise = Noise(5.0, seed=jax.random.key(0))
+    with pytest.raises(TypeError, match=r"seed must be an integer, got .*key<fry>"):
+        embnoise.add_noise(np.zeros((1, 2, 8), np.float32), noise)
+    with pytest.raises(TypeError, match="seed must be an integer"):
+        noise.to_dict()
+    with pytest.raises(ValueError, match="seed must be one key"):
+        Noise(5.0, seed=jax.random.split(jax.random.key(0)))
+
+
+def test_the_mean_squares_of_half_precision_are_taken_in_float32():
+    x = jnp.full((1, 4, 8), 300.0, jnp.float16)
+    noisy = add_noise(x, Noise(0.5, scale="relative", distribution="rademacher"))
+    assert (abs(noisy - x) == 150).all()
