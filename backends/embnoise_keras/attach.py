@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from inspect import signature
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import keras
 
@@ -56,6 +58,9 @@ def attach(
         ValueError: no embedding or several to choose from; noise is attached already; the noise's
             schedule is unbound.
 
+    Warns:
+        RuntimeWarning: the model's ``call`` has no argument ``training``.
+
     Example:
         >>> import keras
         >>> from embnoise import neftune
@@ -78,8 +83,15 @@ def attach(
     embedding = embedding_of(model, layer)
     if "call" in vars(embedding):
         raise ValueError(
-            f"model has noise attached to {embedding.path!r} already, or another call of its own; "
+            f"model has noise attached to {embedding.name!r} already, or another call of its own; "
             "remove() that first"
+        )
+    if isinstance(model, keras.Model) and "training" not in signature(model.call).parameters:
+        warnings.warn(
+            f"embnoise: {type(model).__name__}.call has no argument `training`, so Keras does not "
+            "tell its layers that it trains: there will be no noise, and no dropout, in fit",
+            RuntimeWarning,
+            stacklevel=2,
         )
     return Handle(model, embedding, attached, describe)
 
@@ -94,7 +106,7 @@ class Handle:
         self._embedding = embedding
         self._attached = attached
         self._describe = describe
-        self._masks: list[Any] = []
+        self._forward: _Forward | None = None
         # As a layer inside the embedding, its state is handed through compiled code; it has no
         # weights, and it is no attribute, so that nothing of it is saved.
         embedding._layers.append(attached)
@@ -144,30 +156,49 @@ class Handle:
     def _around_model(self, call: Any) -> Any:
         def listened(inputs: Any, *args: Any, **kwargs: Any) -> Any:
             named = inputs if isinstance(inputs, Mapping) else kwargs
-            self._masks = [named[name] for name in _MASKS if named.get(name) is not None]
+            masks = [named[name] for name in _MASKS if named.get(name) is not None]
+            before, self._forward = self._forward, _Forward(masks, kwargs.get("training"))
             self._attached.begin_forward()
             try:
                 return call(inputs, *args, **kwargs)
             finally:
-                self._masks = []
+                self._forward = before
 
         return listened
 
     def _around_lookup(self, call: Any) -> Any:
-        embedding, attached = self._embedding, self._attached
+        attached = self._attached
 
         def noisy(inputs: Any, *args: Any, **kwargs: Any) -> Any:
             x = call(inputs, *args, **kwargs)
-            if kwargs.get("reverse") or (args and args[0]):
+            if kwargs.get("reverse"):
                 return x
-            if self._describe is not None:
-                return attached(x, tokens=dict(self._describe(inputs)))
-            mask = keras.layers.Embedding.compute_mask(embedding, inputs)
-            if mask is None and self._masks:
-                mask = self._masks[min(attached.lookups, len(self._masks) - 1)]
-            return attached(x, tokens={"mask": mask})
+            masks, training = self._forward or _Forward([], None)
+            if self._forward is None:
+                attached.begin_forward()
+            tokens = self._about(inputs, masks)
+            # With JAX, `fit` tells the model's call whether it trains, but not the layers in it.
+            return attached(
+                x, tokens=tokens, **({} if training is None else {"training": training})
+            )
 
         return noisy
+
+    def _about(self, ids: Any, masks: list[Any]) -> dict[str, Any]:
+        """What is known of the tokens that are looked up."""
+        if self._describe is not None:
+            return dict(self._describe(ids))
+        mask = keras.layers.Embedding.compute_mask(self._embedding, ids)
+        if mask is None and masks:
+            mask = masks[min(self._attached.lookups, len(masks) - 1)]
+        return {"mask": mask}
+
+
+class _Forward(NamedTuple):
+    """One call of the model."""
+
+    masks: list[Any]
+    training: bool | None
 
 
 class _AttachedNoise(EmbeddingNoise):

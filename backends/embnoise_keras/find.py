@@ -21,7 +21,7 @@ def embedding_of(model: Any, layer: str | Any | None) -> Any:
     layers = model._flatten_layers()
     embeddings = [each for each in layers if isinstance(each, keras.layers.Embedding)]
     listed = ", ".join(
-        f"{each.path!r} ({each.input_dim}, {each.output_dim})" for each in embeddings
+        f"{each.name!r} ({each.input_dim}, {each.output_dim})" for each in embeddings
     )
     if layer is None:
         for owner in (model, getattr(model, "backbone", None)):

@@ -56,8 +56,8 @@ class EmbeddingNoise(keras.layers.Layer):  # type: ignore[misc]
         self.calls_per_step = _check.integer("calls_per_step", calls_per_step, least=1)
         self.supports_masking = True
         self.reporting = False
-        self.count = self._counter()
-        self.ratio = self.unsaved(0.0, "float32")
+        # Not as attributes of their own, which Keras would take for weights.
+        self._state = SimpleNamespace(count=self._counter(), ratio=self.unsaved(0.0, "float32"))
         self.built = True
 
     def unsaved(self, initial: Any, dtype: str) -> Any:
@@ -70,10 +70,19 @@ class EmbeddingNoise(keras.layers.Layer):  # type: ignore[misc]
         return variable
 
     def _counter(self) -> Any:
-        """The training calls so far, and the samples of the current step: integers [2]."""
         return self.add_weight(
             shape=(2,), initializer="zeros", dtype="int32", trainable=False, name="count"
         )
+
+    @property
+    def count(self) -> Any:
+        """The training calls so far, and the samples of the current step: integers [2]."""
+        return self._state.count
+
+    @property
+    def ratio(self) -> Any:
+        """The RMS of the last call's noise over that of its embeddings, while ``reporting``."""
+        return self._state.ratio
 
     @property
     def step(self) -> int:
@@ -126,10 +135,7 @@ class EmbeddingNoise(keras.layers.Layer):  # type: ignore[misc]
         return noisy
 
     def report(self, x: Any, noisy: Any) -> None:
-        """Keep how large the noise of a call is, if somebody wants to know: see ``NoiseReport``.
-
-        ``ratio`` is the RMS of the noise over that of the embeddings that got it.
-        """
+        """Keep how large the noise of a call is, if somebody wants to know: see ``NoiseReport``."""
         if not self.reporting:
             return
         x = ops.cast(x, "float32")

@@ -1,0 +1,135 @@
+"""``add_noise`` in TensorFlow's graphs: with XLA and without, with sizes that are known late."""
+
+import keras
+import numpy as np
+import pytest
+
+import embnoise
+from embnoise import Noise, cosine, linear, neftune
+from embnoise_keras import add_noise
+
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("these are TensorFlow's graphs", allow_module_level=True)
+
+import tensorflow as tf
+
+X = np.random.default_rng(0).standard_normal((3, 5, 20)).astype(np.float32)
+MASK = np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1], [0, 1, 1, 1, 0]])
+ABOUT = {
+    "mask": MASK,
+    "segment_ids": np.where(MASK, 1 + np.arange(5) // 2, 0),
+    "sample_ids": np.arange(15).reshape(3, 5),
+    "where": MASK[:, ::-1].copy(),
+}
+NOISES = [
+    neftune(),
+    Noise(0.5, scale="relative"),
+    neftune(antithetic=True, distribution="gaussian"),
+]
+
+
+def close(left, right):
+    np.testing.assert_allclose(np.asarray(left), right, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("xla", [False, True])
+@pytest.mark.parametrize("sizes", [(3, 5), (None, 5), (3, None), (None, None)], ids=str)
+def test_graphs_of_known_and_of_unknown_sizes(sizes, xla):
+    names = ["mask", "segment_ids", "where"]
+    signature = [
+        tf.TensorSpec((*sizes, 20), tf.float32),
+        tf.TensorSpec((), tf.int64),
+        *[tf.TensorSpec(sizes, tf.int64) for _ in names],
+    ]
+    for noise in NOISES:
+
+        @tf.function(input_signature=signature, jit_compile=xla, autograph=False)
+        def noisy(x, step, *arrays, noise=noise):
+            return add_noise(x, noise, step=step, **dict(zip(names, arrays, strict=True)))
+
+        about = {name: ABOUT[name] for name in names}
+        arrays = [tf.constant(array) for array in about.values()]
+        for step in (0, 3):
+            seen = noisy(tf.constant(X), tf.constant(step, tf.int64), *arrays)
+            close(seen, embnoise.add_noise(X, noise, step=step, **about))
+
+
+def test_steps_and_values_that_change_trace_nothing_anew():
+    traced = []
+
+    @tf.function(autograph=False)
+    def noisy(x, step, alpha, mask):
+        traced.append(None)
+        return add_noise(x, Noise(alpha), step=step, mask=mask)
+
+    for step, alpha in [(0, 5.0), (7, 2.0), (2**31, 0.0)]:
+        mask = (MASK + step) % 2
+        seen = noisy(
+            tf.constant(X), tf.constant(step, tf.int64), tf.constant(alpha), tf.constant(mask)
+        )
+        close(seen, embnoise.add_noise(X, Noise(alpha), step=step, mask=mask))
+    assert len(traced) == 1
+
+
+@pytest.mark.parametrize("xla", [False, True])
+def test_schedules_in_a_graph(xla):
+    for schedule in (linear(5, 1, 4), cosine(5, 1, 4).then(linear(1, 2, 3))):
+        noisy = tf.function(
+            lambda x, step, alpha=schedule: add_noise(x, neftune(alpha), step=step),
+            jit_compile=xla,
+            autograph=False,
+        )
+        for step in (0, 3, 5, 99):
+            expected = embnoise.add_noise(X, neftune(schedule), step=step)
+            close(noisy(tf.constant(X), tf.constant(step)), expected)
+
+
+def test_per_token_ids_in_a_packed_row():
+    seen = add_noise(tf.constant(X), neftune(), **ABOUT)
+    assert (np.asarray(seen) == embnoise.add_noise(X, neftune(), **ABOUT)).all()
+
+
+@pytest.mark.parametrize("xla", [False, True])
+def test_the_gradient_is_exactly_1(xla):
+    upstream = tf.constant(X[::-1].copy())
+
+    @tf.function(jit_compile=xla, autograph=False)
+    def gradient(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            total = tf.reduce_sum(add_noise(x, Noise(0.5, scale="relative")) * upstream)
+        return tape.gradient(total, x)
+
+    assert (np.asarray(gradient(tf.constant(X))) == np.asarray(upstream)).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        ({"x": X}, TypeError, "x must be a dense tf.Tensor, got an array of dtype float32"),
+        ({"x": tf.constant(1)}, TypeError, "x must be of a floating-point dtype, got int32"),
+        ({"step": tf.constant(0.5)}, ValueError, "step must be an integer or an integer tensor of"),
+        ({"mask": [1, 2]}, TypeError, r"mask must be an array, got \[1, 2\]"),
+    ],
+)
+def test_wrong_calls(arguments, kind, message):
+    with pytest.raises(kind, match=message):
+        add_noise(**{"x": tf.constant(X), "noise": neftune(), **arguments})
+
+
+def test_a_mask_of_another_length_is_refused_in_a_graph():
+    @tf.function(input_signature=[tf.TensorSpec((None, 5, 20))], autograph=False)
+    def noisy(x):
+        return add_noise(x, neftune(), mask=tf.ones((3, 4)))
+
+    with pytest.raises(ValueError, match=r"mask must be of shape \(None, 5\), got shape \(3, 4\)"):
+        noisy(tf.constant(X))
+
+
+def test_an_unknown_embedding_size_is_refused():
+    @tf.function(input_signature=[tf.TensorSpec((None, 5, None))], autograph=False)
+    def noisy(x):
+        return add_noise(x, neftune())
+
+    with pytest.raises(ValueError, match="x must be of a known rank and embedding size, got shape"):
+        noisy(tf.constant(X))

@@ -1,0 +1,33 @@
+"""Keras on its other backends: a process can have one only, so each gets a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SUITE = ["test_properties.py", "test_known_answers.py", "test_random_state.py", "test_errors.py"]
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="this is such a process")
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_the_suite_holds(backend):
+    ran = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
+            *(f"tests/{name}" for name in SUITE),
+            "tests/keras",
+            *("-k", "keras"),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "KERAS_BACKEND": backend},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout[-4000:]
+    passed = int(ran.stdout.split(" passed")[0].split()[-1])
+    assert passed > 100, ran.stdout[-500:]
