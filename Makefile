@@ -15,6 +15,7 @@ test: $(VENV)/test.done
 
 benchmark: $(VENV)/examples.done
 	$(BIN)/python benchmarks/overhead.py $(ARGS)
+	$(BIN)/python benchmarks/compiled.py $(ARGS)
 
 $(VENV)/%.done: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -13,12 +13,9 @@ from __future__ import annotations
 import argparse
 import copy
 import platform
-import statistics
 import subprocess
 import sys
-import time
 import tracemalloc
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -26,34 +23,14 @@ import torch
 import transformers
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from tqdm import trange
 from transformers.integrations.neftune import neftune_post_forward_hook
 
 from embnoise import neftune
 from embnoise_torch import attach
+from timing import Runs, interleaved
 
 BATCH, LENGTH, DIM, VOCABULARY = 8, 512, 2048, 32_000
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-Runs = dict[str, Callable[[], object]]
-
-
-def interleaved(runs: Runs, rounds: int, calls: int = 1) -> dict[str, float]:
-    """Median seconds of one call of each run; the runs take turns, each round in another order."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    names = list(runs)
-    for run in runs.values():
-        run()
-    for turn in trange(rounds, leave=False, disable=None):
-        first = turn % len(names)
-        for name in names[first:] + names[:first]:
-            run = runs[name]
-            start = time.perf_counter()
-            for _ in range(calls):
-                run()
-            seconds[name].append((time.perf_counter() - start) / calls)
-    return {name: statistics.median(own) for name, own in seconds.items()}
 
 
 def hooked(model: Any) -> Any:

@@ -6,7 +6,17 @@ from importlib.util import find_spec
 
 import pytest
 
-FRAMEWORKS = ["torch", "jax", "tensorflow", "keras", "numba", "transformers", "scipy"]
+FRAMEWORKS = [
+    "torch",
+    "jax",
+    "tensorflow",
+    "flax",
+    "equinox",
+    "keras",
+    "numba",
+    "transformers",
+    "scipy",
+]
 
 PROBE = """
 import sys

@@ -2,12 +2,15 @@
 
 import re
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import embnoise
+import embnoise_jax
 import embnoise_torch
 from embnoise import (
     Noise,
@@ -19,7 +22,9 @@ from embnoise import (
     sigmoid,
 )
 from embnoise_torch import EmbeddingNoise, attach
+from tests.backends import BACKENDS, KERAS
 
+OURS = [each for each in BACKENDS if each.name in {"numpy", "torch-numba", "jax", f"keras-{KERAS}"}]
 NAN, INF = float("nan"), float("inf")
 
 CONFIGURATION = [
@@ -77,7 +82,7 @@ CONFIGURATION = [
 ]
 
 CALLS = [
-    ({"x": np.zeros((2, 3, 4), int)}, TypeError, "x must be of a floating-point dtype, got int64"),
+    ({"x": np.zeros((2, 3, 4), "i4")}, TypeError, "x must be of a floating-point dtype, got int32"),
     ({"x": np.zeros(4)}, ValueError, "x must be of shape [B, L, d] or [L, d], got shape (4,)"),
     ({"x": np.zeros((1, 2, 3, 4))}, ValueError, "or [L, d], got shape (1, 2, 3, 4)"),
     (
@@ -204,24 +209,27 @@ def test_wrong_calls(case):
         call()
 
 
-@pytest.mark.parametrize("backend", ["numpy", "torch"])
+@pytest.mark.parametrize("backend", OURS, ids=lambda backend: backend.name)
 @pytest.mark.parametrize("case", CALLS, ids=ids)
 def test_wrong_calls_of_add_noise_have_one_message_everywhere(case, backend):
     wrong, kind, message = case
-    x = np.zeros((2, 3, 4), np.float32)
-    arguments = {"x": x, "noise": neftune(), **wrong}
+    arguments = {"x": np.zeros((2, 3, 4), np.float32), "noise": neftune(), **wrong}
     before = arguments["x"].copy()
-    if backend == "numpy":
-        verb, native = embnoise.add_noise, lambda array: array
-    else:
-        verb, native = embnoise_torch.add_noise, torch.from_numpy
-    arguments = {
-        name: native(value) if isinstance(value, np.ndarray) else value
-        for name, value in arguments.items()
-    }
+    x = backend.native(arguments.pop("x"))
     with raises(kind, message):
-        verb(**arguments)
-    assert (np.asarray(arguments["x"]) == before).all()
+        backend.add_noise_native(x, **arguments)
+    assert (backend.numpy(x) == before).all()
+
+
+def test_a_traced_call_checks_what_it_can():
+    wrong = [case for case in CALLS if {"x", "mask", "positions", "noise", "step"} & case[0].keys()]
+    for arguments, kind, message in wrong:
+        rest = {"x": np.zeros((2, 3, 4), np.float32), "noise": neftune(), **arguments}
+        static = {name: value for name, value in rest.items() if not isinstance(value, np.ndarray)}
+        arrays = {name: jnp.asarray(value) for name, value in rest.items() if name not in static}
+        call = jax.jit(lambda arrays, static=static: embnoise_jax.add_noise(**arrays, **static))
+        with raises(kind, message):
+            call(arrays)
 
 
 @pytest.mark.parametrize("case", [case for case in CALLS if "mask" in case[0]], ids=ids)

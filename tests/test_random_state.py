@@ -2,9 +2,12 @@
 
 import random
 
+import keras
 import numpy as np
+import tensorflow as tf
 import torch
 
+import embnoise_keras
 import embnoise_torch
 from embnoise import neftune
 from tests.backends import property_of_backends
@@ -38,6 +41,32 @@ def test_layer_and_attachment():
             optimizer.step()
         handle.load_state_dict(handle.state_dict())
     assert same(states(), before)
+
+
+def draws_of_keras(between=lambda: None):
+    """What the global generators of Keras and of its backend give around a call."""
+    keras.utils.set_random_seed(0)
+    drawn = []
+    for _ in range(2):
+        drawn.append(np.asarray(keras.ops.convert_to_numpy(keras.random.normal((3,)))))
+        drawn.append(tf.random.uniform((3,)).numpy())
+        between()
+    return np.array(drawn).tobytes()
+
+
+def test_keras_layer_and_attachment():
+    model = keras.Sequential([keras.layers.Embedding(10, 8), keras.layers.Dense(1)])
+    ids = np.array([[1, 2, 3]])
+    model(ids)
+    layer = embnoise_keras.EmbeddingNoise(neftune())
+
+    def between():
+        layer(np.zeros((1, 3, 8), np.float32), training=True)
+        with embnoise_keras.attach(model, neftune()):
+            model(ids, training=True)
+
+    assert draws_of_keras(between) == draws_of_keras()
+    assert draws_of_keras(lambda: keras.random.normal((1,))) != draws_of_keras()
 
 
 def test_the_test_would_notice():

@@ -48,7 +48,8 @@ def add_noise(
     Args:
         x: embeddings [B, L, d], or [L, d] taken as B = 1; float16, bfloat16, float32 or float64.
         noise: what noise to add. Its alpha may be a Keras ``LearningRateSchedule``.
-        step: the training step, at least 0: an int, or an integer tensor of one element.
+        step: the training step, at least 0: an int, or an integer tensor or variable of one
+            element, such as ``optimizer.iterations``.
         training: no noise if false.
         mask: [B, L], nonzero for a real token; all are real by default.
         segment_ids: integers [B, L], 0 for padding, equal positive values for one document of a
@@ -85,4 +86,6 @@ def add_noise(
         "sample_ids": sample_ids,
         "where": where,
     }
+    if isinstance(step, keras.Variable):  # such as the iterations of an optimizer
+        step = step.value
     return _verb()(x, noise, step=step, training=training, **tokens)

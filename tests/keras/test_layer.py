@@ -39,6 +39,13 @@ def test_an_explicit_step_is_pure():
     assert layer.step == 0
 
 
+def test_the_optimizer_s_iterations_will_do():
+    iterations = keras.optimizers.SGD().iterations
+    iterations.assign(7)
+    noisy = EmbeddingNoise(neftune())(X, step=iterations, training=True)
+    close(noisy, embnoise.add_noise(X, neftune(), step=7))
+
+
 def test_it_takes_the_mask_that_keras_passes_on():
     embed = keras.layers.Embedding(20, DIM, mask_zero=True)
     x = embed(IDS)
