@@ -6,8 +6,7 @@ four 32-bit words and a key of two give four random words, with no state between
 Words live in one of two containers, told apart by their width. In 64-bit integers (NumPy's
 uint64, PyTorch's int64) the product of two words is taken at once and its halves are masked out;
 a signed container wraps around to the same low 64 bits. In 32-bit unsigned integers (JAX without
-its 64-bit mode) the high half comes from the namespace, if it has ``multiply_high``, or from 16-bit
-limbs.
+its 64-bit mode) the high half comes from 16-bit limbs.
 """
 
 from __future__ import annotations
@@ -33,8 +32,6 @@ def _high_low(multiplier: int, word: Any, xp: Any) -> tuple[Any, Any]:
     if _wide(word):
         product = word * multiplier
         return xp.bitwise_right_shift(product, 32) & _WORD, product & _WORD
-    if hasattr(xp, "multiply_high"):
-        return xp.multiply_high(word, multiplier), word * np.uint32(multiplier)
     multiplier_high, multiplier_low = multiplier >> 16, multiplier & _LIMB
     word_high, word_low = xp.bitwise_right_shift(word, 16), word & _LIMB
     # No sum below exceeds 32 bits: a product of limbs leaves room for two more of them.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from matplotlib.figure import Figure
 
@@ -24,6 +24,29 @@ class Arm:
     seconds: float
     train_losses: list[tuple[int, float]]
     held_out_losses: list[tuple[int, float]]
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        train_losses: list[tuple[int, float]],
+        held_out_losses: list[tuple[int, float]],
+        *,
+        train_loss: float,
+        verbatim_rate: float,
+        seconds: float,
+    ) -> Self:
+        """The arm with these curves: ``held_out_loss`` is the last of them."""
+        return cls(
+            name,
+            train_loss=train_loss,
+            held_out_loss=held_out_losses[-1][1],
+            best_held_out_loss=min(loss for _, loss in held_out_losses),
+            verbatim_rate=verbatim_rate,
+            seconds=seconds,
+            train_losses=train_losses,
+            held_out_losses=held_out_losses,
+        )
 
 
 def table(arms: list[Arm]) -> str:

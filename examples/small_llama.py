@@ -1,81 +1,46 @@
-"""A small Llama and its tokenizer, made on the spot and kept in a cache folder."""
+"""The small decoder as a Llama of Hugging Face Transformers, with its tokenizer."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from pathlib import Path
-from pydoc_data.topics import topics
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer
 from tqdm import trange
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+import small_decoder
 from pairs import Pair
-
-VOCABULARY = 2048
-PAD, END = "<pad>", "<end>"
-BATCH, LENGTH = 8, 128
-LEARNING_RATE = 3e-3
-SEED = 0  # its own, so that every seed of the fine-tuning starts from the same model
+from small_decoder import BATCH, END, END_ID, LEARNING_RATE, LENGTH, PAD, PAD_ID, SEED, SHAPE
 
 
 def pretrained(pairs: list[Pair], steps: int, cache: Path) -> Path:
-    """The folder of a model pretrained on Python's reference prose, and of its tokenizer.
+    """The folder of a pretrained model, as ``from_pretrained`` takes it."""
 
-    The tokenizer is trained on the prose and the pairs, the model on the prose alone. What the
-    cache folder has is not made again.
-    """
-    prose = "\n".join(topics[name] for name in sorted(topics))
-    text = [prose, *(pair.prompt + pair.output for pair in pairs)]
-    settings = [_config().to_dict(), text, steps, BATCH, LENGTH, LEARNING_RATE, SEED]
-    folder = cache / hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
-    if folder.is_dir():
-        print(f"Pretrained before: {folder}")
-        return folder
-    tokenizer = _train_tokenizer(text)
-    model = _pretrain(torch.tensor(tokenizer(prose).input_ids), steps)
-    cache.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=cache) as unfinished:
-        whole = Path(unfinished) / "model"
-        model.save_pretrained(whole)
-        tokenizer.save_pretrained(whole)
-        os.replace(whole, folder)  # at once: an interrupted run leaves no half of a model
-    return folder
+    def make(tokenizer: Tokenizer, folder: Path) -> None:
+        wrapper: Any = PreTrainedTokenizerFast
+        wrapped = wrapper(tokenizer_object=tokenizer, pad_token=PAD, eos_token=END)
+        prose = torch.tensor(wrapped(small_decoder.prose()).input_ids)
+        _pretrain(prose, steps).save_pretrained(folder)
+        wrapped.save_pretrained(folder)
+
+    return small_decoder.cached(cache, _config().to_dict(), pairs, steps, make)
 
 
 def _config() -> LlamaConfig:
     return LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=128,
-        intermediate_size=352,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        max_position_embeddings=512,
+        vocab_size=SHAPE.vocabulary,
+        hidden_size=SHAPE.width,
+        intermediate_size=SHAPE.hidden,
+        num_hidden_layers=SHAPE.layers,
+        num_attention_heads=SHAPE.heads,
+        max_position_embeddings=SHAPE.positions,
         tie_word_embeddings=True,
-        pad_token_id=0,
+        pad_token_id=PAD_ID,
         bos_token_id=None,
-        eos_token_id=1,
+        eos_token_id=END_ID,
     )
-
-
-def _train_tokenizer(text: list[str]) -> Any:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        special_tokens=[PAD, END],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(text, trainer)
-    wrapper: Any = PreTrainedTokenizerFast
-    return wrapper(tokenizer_object=tokenizer, pad_token=PAD, eos_token=END)
 
 
 def _pretrain(tokens: torch.Tensor, steps: int) -> Any:

@@ -31,11 +31,6 @@ class _Namespace:
         # takes so many of them for an endless loop.
         return barrier(array)
 
-    if hasattr(lax, "mulhi"):  # JAX 0.10 has it; it is a good deal faster than what it replaces
-
-        def multiply_high(self, x: Array, number: int) -> Array:
-            return lax.mulhi(x, jnp.full_like(x, number))
-
     def sqrt(self, x: Array) -> Array:
         # Behind the barrier, because XLA takes a / sqrt(x) for a * rsqrt(x), rounded otherwise.
         return barrier(jnp.sqrt(x))
