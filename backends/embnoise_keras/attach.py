@@ -206,7 +206,7 @@ class _AttachedNoise(EmbeddingNoise):
 
     def _counter(self) -> Any:
         self.begin_forward()
-        return self.unsaved([0, 0], "int32")
+        return self.unsaved([0, 0], "int")
 
     def begin_forward(self) -> None:
         self.lookups = 0

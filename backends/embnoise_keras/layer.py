@@ -13,6 +13,7 @@ from embnoise import _check
 from embnoise.calls import Calls
 from embnoise.noise import Noise
 from embnoise_keras.functional import add_noise
+from embnoise_keras.replicas import replica
 
 __all__ = ["EmbeddingNoise"]
 
@@ -23,7 +24,8 @@ class EmbeddingNoise(keras.layers.Layer):  # type: ignore[misc]
 
     Without ``step`` every training call is the next one of its own count, a non-trainable variable
     that is saved with the model, so that a run that is loaded goes on with the same noise. It takes
-    the mask that Keras passes on, say from ``Embedding(mask_zero=True)``.
+    the mask that Keras passes on, say from ``Embedding(mask_zero=True)``. Replica r of W in a
+    data-parallel run numbers its samples n * W + r, so that no two have the same noise.
 
     Args:
         noise: what noise to add.
@@ -65,13 +67,20 @@ class EmbeddingNoise(keras.layers.Layer):  # type: ignore[misc]
 
         Keras has that for the state of its random generators alone, so it takes such a place.
         """
-        variable = keras.Variable(initial, dtype=dtype, trainable=False)
+        variable = keras.Variable(
+            initial, dtype=dtype, trainable=False, aggregation="only_first_replica"
+        )
         self._seed_generators.append(SimpleNamespace(state=variable))
         return variable
 
     def _counter(self) -> Any:
         return self.add_weight(
-            shape=(2,), initializer="zeros", dtype="int32", trainable=False, name="count"
+            shape=(2,),
+            initializer="zeros",
+            dtype="int",  # as the iterations of Keras's optimizers
+            trainable=False,
+            aggregation="only_first_replica",
+            name="count",
         )
 
     @property
@@ -100,7 +109,9 @@ class EmbeddingNoise(keras.layers.Layer):  # type: ignore[misc]
         step, first = calls.place(per_step=self.calls_per_step, xp=ops)
         after = calls.after(batch, per_step=self.calls_per_step, xp=ops)
         self.count.assign(ops.cast(ops.stack(after), self.count.dtype))
-        return step, first + ops.arange(batch, dtype="int32")
+        number, replicas = replica()
+        rows = first + ops.arange(batch, dtype="int32")
+        return step, rows * replicas + number
 
     def call(
         self,

@@ -1,0 +1,40 @@
+"""Two replicas of a ``MirroredStrategy``; run by ``test_replicas``, before TensorFlow has begun."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import embnoise
+from embnoise import neftune
+from embnoise_keras import EmbeddingNoise, attach
+
+
+def test_replicas():
+    processors = tf.config.list_physical_devices("CPU")
+    two = [tf.config.LogicalDeviceConfiguration()] * 2
+    tf.config.set_logical_device_configuration(processors[0], two)
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    with strategy.scope():
+        layer = EmbeddingNoise(neftune())
+        model = keras.Sequential([keras.layers.Embedding(9, 8), layer, keras.layers.Flatten()])
+        model.compile("sgd", "mse")
+        bare = keras.Sequential([keras.layers.Embedding(9, 8), keras.layers.Flatten()])
+        bare.compile("sgd", "mse")
+        handle = attach(bare, neftune())
+    ids, targets = np.ones((8, 3), "int32"), np.ones((8, 24))
+    model.fit(ids, targets, batch_size=4, verbose=0)
+    bare.fit(ids, targets, batch_size=4, verbose=0)
+    assert (layer.step, handle.step) == (2, 2)
+
+    @tf.function
+    def noises():
+        return strategy.run(lambda: layer(tf.zeros((2, 3, 8)), training=True))
+
+    whole = embnoise.add_noise(np.zeros((4, 3, 8), np.float32), neftune(), step=2)
+    for number, noise in enumerate(strategy.experimental_local_results(noises())):
+        assert (noise.numpy() == whole[number::2]).all()
+
+
+if __name__ == "__main__":
+    test_replicas()
+    print("replicated")
