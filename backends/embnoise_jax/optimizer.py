@@ -9,8 +9,8 @@ from jax import Array
 
 __all__ = ["step_of"]
 
-# MultiSteps accumulates gradients: only every n-th of its updates is a step.
-_COUNTS = ("gradient_step", "count")
+# The second is that of MultiSteps, only every n-th of whose updates is a step.
+_COUNTS = ("count", "gradient_step")
 
 
 def step_of(state: Any) -> Array:
@@ -20,8 +20,8 @@ def step_of(state: Any) -> Array:
         state: what ``optimizer.init`` and ``optimizer.update`` return, concrete or traced.
 
     Returns:
-        An integer array of shape []: ``gradient_step`` if the optimizer accumulates gradients
-        (``optax.MultiSteps``), otherwise the first ``count`` in the state.
+        An integer array of shape []: the first ``count`` in the state, or the ``gradient_step`` of
+        an optimizer that accumulates gradients (``optax.MultiSteps``).
 
     Raises:
         ValueError: the state counts no steps, as that of plain ``optax.sgd`` does not.
@@ -36,13 +36,10 @@ def step_of(state: Any) -> Array:
         >>> int(step_of(state))
         1
     """
-    found: dict[str, Array] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-        name = str(getattr(path[-1], "name", getattr(path[-1], "key", ""))) if path else ""
-        found.setdefault(name, leaf)
-    for name in _COUNTS:
-        if name in found:
-            return found[name]
+        if path and getattr(path[-1], "name", getattr(path[-1], "key", None)) in _COUNTS:
+            count: Array = leaf
+            return count
     raise ValueError(
         "state must hold the count of an Optax optimizer's steps, got one without: keep a step "
         "of your own, or add optax.scale_by_schedule"

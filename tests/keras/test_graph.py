@@ -84,6 +84,21 @@ def test_schedules_in_a_graph(xla):
             close(noisy(tf.constant(X), tf.constant(step)), expected)
 
 
+@pytest.mark.parametrize("xla", [False, True])
+def test_the_magnitude_has_the_same_bits_in_a_graph(xla):
+    """Both of its optimizers would take a / sqrt(x) for a * rsqrt(x)."""
+    mask = np.arange(64) < np.arange(1, 65)[:, None]
+    zeros = np.zeros((64, 64, 3), np.float32)
+    noise = neftune(distribution="rademacher")
+
+    @tf.function(jit_compile=xla, autograph=False)
+    def noisy(x, mask):
+        return add_noise(x, noise, mask=mask)
+
+    seen = noisy(tf.constant(zeros), tf.constant(mask))
+    assert (np.asarray(seen) == embnoise.add_noise(zeros, noise, mask=mask)).all()
+
+
 def test_per_token_ids_in_a_packed_row():
     seen = add_noise(tf.constant(X), neftune(), **ABOUT)
     assert (np.asarray(seen) == embnoise.add_noise(X, neftune(), **ABOUT)).all()

@@ -148,6 +148,13 @@ def test_mixed_precision_keeps_the_dtype():
         keras.mixed_precision.set_dtype_policy("float32")
 
 
+def test_it_keeps_a_dtype_that_is_not_its_policy_s():
+    x = keras.ops.cast(X, "bfloat16")
+    for training in (True, False):
+        noisy = EmbeddingNoise(neftune(50.0))(x, training=training)
+        assert keras.backend.standardize_dtype(noisy.dtype) == "bfloat16"
+
+
 def test_symbolic_calls_keep_shape_dtype_and_mask():
     ids = keras.Input((None,), dtype="int32")
     x = keras.layers.Embedding(20, DIM, mask_zero=True)(ids)
