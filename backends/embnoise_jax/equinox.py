@@ -208,6 +208,8 @@ def _seen_through_vmap(noise: Noise) -> Callable[[Array, _Context], Array]:
 
     @noisy.def_vmap
     def _(size: int, batched: Any, x: Array, context: _Context) -> tuple[Array, bool]:
+        if not batched[0]:
+            x = jnp.broadcast_to(x, (size, *x.shape))
         return _seen_through_vmap(noise)(x, context), True
 
     return noisy

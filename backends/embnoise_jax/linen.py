@@ -96,6 +96,10 @@ class EmbeddingNoise(nn.Module):
         return noisy
 
 
+# The classes of models whose calls are being noised.
+_ATTACHED: list[type[nn.Module]] = []
+
+
 @contextmanager
 def attach(
     model: nn.Module,
@@ -114,6 +118,7 @@ def attach(
     It intercepts the embedding's ``__call__``; its ``attend`` stays clean. What happens inside
     ``jax.jit`` is fixed when it is traced, so enter the block inside the function that is compiled.
     A second lookup of one embedding in the block, as in an encoder-decoder, gets noise of its own.
+    One inside ``nn.scan`` or ``nn.vmap`` gets the same noise in every turn.
 
     Args:
         model: a model; it is not changed.
@@ -129,8 +134,8 @@ def attach(
 
     Raises:
         TypeError: an argument of the wrong type.
-        ValueError: several embeddings to choose from, when the second one is called; an argument of
-            ``add_noise`` that it refuses.
+        ValueError: several embeddings to choose from, when the second one is called; noise is
+            attached to a model of this class already; an argument that ``add_noise`` refuses.
 
     Warns:
         RuntimeWarning: no embedding was called inside the block.
@@ -153,17 +158,32 @@ def attach(
         raise TypeError(f"noise must be a Noise, got {_check.shown(noise)}")
     if not isinstance(layer, str | None):
         raise TypeError(f"layer must be the path of a module, got {_check.shown(layer)}")
-    lookups = 0
+    if type(model) in _ATTACHED:
+        raise ValueError(f"model has noise attached already: attach() to {type(model)} is entered")
+    lookups, inside, looking_up = 0, 0, False
     paths: list[str] = []
 
     def intercept(forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any], context: Any) -> Any:
-        nonlocal lookups
-        out = forward(*args, **kwargs)
+        nonlocal lookups, inside, looking_up
         module = context.module
-        if context.method_name != "__call__" or type(_root(module)) is not type(model):
-            return out
+        # A lookup within a lookup is that of a class which an embedding extends.
+        if context.method_name != "__call__" or looking_up or module.is_initializing():
+            return forward(*args, **kwargs)
         path = "/".join(module.path)
-        if path != layer if layer is not None else not isinstance(module, nn.Embed):
+        wanted = isinstance(module, nn.Embed) if layer is None else path == layer
+        if not wanted:
+            # Inside nn.remat and the like modules do not know their root.
+            inside += type(module) is type(model)
+            try:
+                return forward(*args, **kwargs)
+            finally:
+                inside -= type(module) is type(model)
+        looking_up = True
+        try:
+            out = forward(*args, **kwargs)
+        finally:
+            looking_up = False
+        if not inside and type(_root(module)) is not type(model):
             return out
         if path not in paths:
             paths.append(path)
@@ -186,8 +206,12 @@ def attach(
             where=where,
         )
 
-    with nn.intercept_methods(intercept):
-        yield
+    _ATTACHED.append(type(model))
+    try:
+        with nn.intercept_methods(intercept):
+            yield
+    finally:
+        _ATTACHED.remove(type(model))
     if not lookups:
         warnings.warn(
             f"embnoise: {layer or 'no nn.Embed'} was {'not ' if layer else ''}called inside "

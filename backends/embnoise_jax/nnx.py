@@ -68,6 +68,11 @@ class EmbeddingNoise(nnx.Module):
         self.deterministic = _check.flag("deterministic", deterministic)
         self.count = NoiseCount(jnp.zeros(2, jnp.int32))
 
+    def set_view(self, deterministic: bool | None = None) -> None:
+        """What ``nnx.view`` calls to make a view with or without noise."""
+        if deterministic is not None:
+            self.deterministic = deterministic
+
     @property
     def step(self) -> int:
         """The step that the next training call without ``step`` will take."""
@@ -199,7 +204,7 @@ class Handle:
     def remove(self) -> None:
         """End the noise and leave the model as it was; a second time it does nothing."""
         embedding = self._embedding
-        if hasattr(embedding, "bare_class"):
+        if getattr(embedding, "embedding_noise", None) is self._noise:
             del embedding.embedding_noise, embedding.describe
             object.__setattr__(embedding, "__class__", embedding.bare_class)
 

@@ -21,7 +21,7 @@ __all__ = ["Handle", "attach"]
 
 Describe = Callable[[Any], Mapping[str, Any]]
 
-# What the models of keras-hub call the masks of the tokens that they look up, in this order.
+# What the models of keras-hub call the masks of the tokens that they look up.
 _MASKS = ("padding_mask", "encoder_padding_mask", "decoder_padding_mask", "attention_mask")
 
 
@@ -79,7 +79,7 @@ def attach(
         raise TypeError(f"model must be a Keras model or layer, got {_check.shown(model)}")
     if describe is not None and not callable(describe):
         raise TypeError(f"describe must be a callable, got {_check.shown(describe)}")
-    attached = _AttachedNoise(noise, calls_per_step=calls_per_step)
+    attached = _AttachedNoise(noise, calls_per_step=calls_per_step, name="attached_noise")
     embedding = embedding_of(model, layer)
     if "call" in vars(embedding):
         raise ValueError(
@@ -123,15 +123,22 @@ class Handle:
     @property
     def step(self) -> int:
         """The step that the next training call will take; setting it starts a new one."""
+        self._bring_up_to_date()
         return self._attached.step
 
     @step.setter
     def step(self, value: int) -> None:
+        self._bring_up_to_date()
         self._attached.step = value
+
+    def _bring_up_to_date(self) -> None:
+        # With JAX, `fit` keeps the values of variables to itself between batches.
+        if hasattr(self._model, "jax_state_sync"):
+            self._model.jax_state_sync()
 
     def remove(self) -> None:
         """End the noise and leave the model as it was; a second time it does nothing."""
-        if "call" in vars(self._embedding):
+        if any(layer is self._attached for layer in self._embedding._layers):
             del self._embedding.call
             if self._embedding is not self._model:
                 del self._model.call
@@ -156,8 +163,7 @@ class Handle:
     def _around_model(self, call: Any) -> Any:
         def listened(inputs: Any, *args: Any, **kwargs: Any) -> Any:
             named = inputs if isinstance(inputs, Mapping) else kwargs
-            masks = [named[name] for name in _MASKS if named.get(name) is not None]
-            before, self._forward = self._forward, _Forward(masks, kwargs.get("training"))
+            before, self._forward = self._forward, _Forward(named, kwargs.get("training"))
             self._attached.begin_forward()
             try:
                 return call(inputs, *args, **kwargs)
@@ -173,10 +179,10 @@ class Handle:
             x = call(inputs, *args, **kwargs)
             if kwargs.get("reverse"):
                 return x
-            masks, training = self._forward or _Forward([], None)
+            named, training = self._forward or _Forward({}, None)
             if self._forward is None:
                 attached.begin_forward()
-            tokens = self._about(inputs, masks)
+            tokens = self._about(inputs, named)
             # With JAX, `fit` tells the model's call whether it trains, but not the layers in it.
             return attached(
                 x, tokens=tokens, **({} if training is None else {"training": training})
@@ -184,20 +190,35 @@ class Handle:
 
         return noisy
 
-    def _about(self, ids: Any, masks: list[Any]) -> dict[str, Any]:
-        """What is known of the tokens that are looked up."""
+    def _about(self, ids: Any, named: Mapping[str, Any]) -> dict[str, Any]:
+        """What is known of the tokens that are looked up, in a call with these inputs."""
         if self._describe is not None:
             return dict(self._describe(ids))
-        mask = keras.layers.Embedding.compute_mask(self._embedding, ids)
-        if mask is None and masks:
-            mask = masks[min(self._attached.lookups, len(masks) - 1)]
-        return {"mask": mask}
+        if getattr(self._embedding, "mask_zero", False):
+            return {"mask": keras.layers.Embedding.compute_mask(self._embedding, ids)}
+        return {"mask": _mask_of(ids, named)}
+
+
+def _mask_of(ids: Any, named: Mapping[str, Any]) -> Any:
+    """The mask of the token ids among the inputs of a model."""
+    masks = {name: named[name] for name in _MASKS if named.get(name) is not None}
+    if len(masks) <= 1:
+        return next(iter(masks.values()), None)
+    own = [name.replace("token_ids", "padding_mask") for name in named if named[name] is ids]
+    if len(own) == 1 and own[0] in masks:
+        return masks[own[0]]
+    raise ValueError(
+        f"describe must say which tokens are real: the model has the masks {list(masks)}, and it "
+        "cannot be told which of them belongs to a lookup. Pass the inputs as tensors of the "
+        "model's own dtype, or describe=lambda ids: {'mask': ids != 0}"
+    )
 
 
 class _Forward(NamedTuple):
     """One call of the model."""
 
-    masks: list[Any]
+    named: Mapping[str, Any]
+    """Its inputs."""
     training: bool | None
 
 
@@ -226,5 +247,5 @@ class _AttachedNoise(EmbeddingNoise):
         stream = self.noise.stream + ("" if self.lookups == 1 else f"/{self.lookups}")
         tokens = {"sample_ids": samples, **tokens}
         noisy = add_noise(x, replace(self.noise, stream=stream), step=step, **tokens)
-        self.report(x, noisy)
+        self.report(x, noisy, step)
         return noisy

@@ -49,7 +49,7 @@ def add_noise(
         x: embeddings [B, L, d], or [L, d] taken as B = 1; float16, bfloat16, float32 or float64.
         noise: what noise to add. Its alpha may be a Keras ``LearningRateSchedule``.
         step: the training step, at least 0: an int, or an integer tensor or variable of one
-            element, such as ``optimizer.iterations``.
+            element, such as ``optimizer.iterations`` (which with JAX has no value inside ``fit``).
         training: no noise if false.
         mask: [B, L], nonzero for a real token; all are real by default.
         segment_ids: integers [B, L], 0 for padding, equal positive values for one document of a

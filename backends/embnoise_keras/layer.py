@@ -59,7 +59,11 @@ class EmbeddingNoise(keras.layers.Layer):  # type: ignore[misc]
         self.supports_masking = True
         self.reporting = False
         # Not as attributes of their own, which Keras would take for weights.
-        self._state = SimpleNamespace(count=self._counter(), ratio=self.unsaved(0.0, "float32"))
+        self._state = SimpleNamespace(
+            count=self._counter(),
+            ratio=self.unsaved(0.0, "float32"),
+            last_step=self.unsaved(0, "int"),
+        )
         self.built = True
 
     def unsaved(self, initial: Any, dtype: str) -> Any:
@@ -92,6 +96,11 @@ class EmbeddingNoise(keras.layers.Layer):  # type: ignore[misc]
     def ratio(self) -> Any:
         """The RMS of the last call's noise over that of its embeddings, while ``reporting``."""
         return self._state.ratio
+
+    @property
+    def last_step(self) -> Any:
+        """The step of the last call, while ``reporting``."""
+        return self._state.last_step
 
     @property
     def step(self) -> int:
@@ -142,10 +151,10 @@ class EmbeddingNoise(keras.layers.Layer):  # type: ignore[misc]
             where=where,
         )
         if training:
-            self.report(x, noisy)
+            self.report(x, noisy, step)
         return noisy
 
-    def report(self, x: Any, noisy: Any) -> None:
+    def report(self, x: Any, noisy: Any, step: Any) -> None:
         """Keep how large the noise of a call is, if somebody wants to know: see ``NoiseReport``."""
         if not self.reporting:
             return
@@ -155,6 +164,7 @@ class EmbeddingNoise(keras.layers.Layer):  # type: ignore[misc]
         squares = ops.sum(ops.where(noised, ops.square(x), 0.0))
         mean = ops.sum(ops.square(noise)) / ops.maximum(squares, 1e-30)
         self.ratio.assign(ops.stop_gradient(ops.sqrt(mean)))
+        self.last_step.assign(ops.cast(step, self.last_step.dtype))
 
     def compute_output_spec(self, x: Any, **_: Any) -> Any:
         """The spec of ``x``."""

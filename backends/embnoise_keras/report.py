@@ -50,7 +50,7 @@ class NoiseReport(keras.callbacks.Callback):  # type: ignore[misc]
             return
         for number, layer in enumerate(self._noises):
             name = "" if number == 0 else f"_{layer.name}"
-            logs[f"noise_alpha{name}"] = float(layer.noise.alpha_at(max(layer.step - 1, 0)))
+            logs[f"noise_alpha{name}"] = float(layer.noise.alpha_at(int(layer.last_step)))
             logs[f"noise_ratio{name}"] = float(layer.ratio)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:

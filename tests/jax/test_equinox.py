@@ -61,6 +61,15 @@ def test_attached_noise_sees_through_vmap():
     assert same(alone, reference(neftune(), step=3, sample_ids=jnp.zeros(2, int))[1])
 
 
+def test_vmap_over_sample_ids_alone():
+    def row(sample):
+        return attach(MODEL, neftune(), step=3, sample_ids=sample)(IDS[1])[0]
+
+    seen = jax.vmap(row)(jnp.arange(4))
+    x = np.broadcast_to(np.asarray(CLEAN)[1], (4, 5, 16))
+    assert same(seen, embnoise.add_noise(x, neftune(), step=3))
+
+
 def test_training():
     traced = []
     optimizer = optax.sgd(0.0)

@@ -110,6 +110,42 @@ def test_a_second_lookup_gets_noise_of_its_own():
     assert same(second, reference(neftune(stream="/2")))
 
 
+class Remembered(nn.Embed):
+    def __call__(self, ids):
+        return 2 * super().__call__(ids)
+
+
+class Lifted(nn.Module):
+    how: str
+
+    @nn.compact
+    def __call__(self, ids):
+        lift = {"remat": nn.remat, "jit": nn.jit, "plain": lambda kind: kind}[self.how]
+        return lift(Remembered)(20, 16)(ids)
+
+
+@pytest.mark.parametrize("how", ["plain", "remat", "jit"])
+def test_lifted_and_extended_embeddings_are_noised_once(how):
+    model = Lifted(how)
+    with attach(model, neftune(), step=3):
+        variables = model.init(jax.random.key(0), IDS)
+        noisy = model.apply(variables, IDS)
+    clean = np.asarray(model.apply(variables, IDS))
+    assert same(noisy, embnoise.add_noise(clean, neftune(), step=3))
+
+
+def test_attaching_twice_is_refused():
+    with attach(MODEL, neftune(), step=0):
+        MODEL.apply(VARIABLES, IDS)
+        with (
+            pytest.raises(ValueError, match="noise attached already"),
+            attach(MODEL, neftune(), step=0),
+        ):
+            pass
+    with attach(MODEL, neftune(), step=0):
+        MODEL.apply(VARIABLES, IDS)
+
+
 def test_other_models_stay_clean():
     class Teacher(LinenModel):
         pass

@@ -127,6 +127,24 @@ def test_remove_leaves_the_model_as_it_was():
     assert nnx.graphdef(model) == before
 
 
+def test_an_old_handle_does_not_end_a_new_noise():
+    model = NnxModel(nnx.Rngs(0))
+    old = attach(model, neftune())
+    old.remove()
+    clean = model(IDS)[0]
+    attach(model, neftune())
+    old.remove()
+    assert not same(model(IDS)[0], clean)
+
+
+def test_a_view_may_be_clean():
+    model = NnxModel(nnx.Rngs(0))
+    clean = model(IDS)[0]
+    attach(model, neftune())
+    assert same(nnx.view(model, deterministic=True)(IDS)[0], clean)
+    assert not same(model(IDS)[0], clean)
+
+
 def test_the_path_of_the_parameters_stays():
     model = NnxModel(nnx.Rngs(0))
     before = nnx.state(model, nnx.Param)

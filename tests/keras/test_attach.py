@@ -161,6 +161,63 @@ def test_reports_in_the_logs():
         fit(model, callbacks=[NoiseReport()])
 
 
+def test_the_report_knows_steps_that_the_call_was_given():
+    class Model(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.embed = keras.layers.Embedding(20, DIM)
+            self.noise = EmbeddingNoise(neftune(alpha=linear(8, 0, 8)))
+
+        def call(self, ids, training=None):
+            x = self.noise(self.embed(ids), step=5, training=training)
+            return keras.ops.mean(x, axis=(1, 2))[:, None]
+
+    model = Model()
+    model.compile("sgd", "mse")
+    history = model.fit(IDS, TARGETS, verbose=0, callbacks=[NoiseReport()]).history
+    assert history["noise_alpha"] == [3.0]
+
+
+def test_a_callback_reads_and_sets_the_step():
+    model = sequential()
+    model.compile("sgd", "mse")
+    handle, seen = attach(model, neftune()), []
+
+    class Jump(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            seen.append(handle.step)
+            if batch == 0:
+                handle.step = 7
+
+    fit(model, callbacks=[Jump()])
+    assert (seen, handle.step) == ([0, 8], 9)
+
+
+def test_an_old_handle_does_not_end_a_new_noise():
+    model = sequential()
+    model(IDS)
+    old = attach(model, neftune())
+    old.remove()
+    with attach(model, neftune()):
+        old.remove()
+        embed = lookup_of(model)
+        assert (numpy(embed(IDS, training=True)) != numpy(embed(IDS))).all()
+
+
+class OneHot(keras.layers.Layer):
+    def call(self, ids):
+        return keras.ops.one_hot(ids, 20)
+
+
+def test_a_lookup_of_another_class_may_be_named():
+    model = keras.Sequential([OneHot(name="lookup"), keras.layers.Flatten()])
+    model(IDS)
+    with attach(model, neftune(), layer="lookup"):
+        noisy = numpy(model(IDS, training=True))
+    expected = embnoise.add_noise(np.eye(20, dtype=np.float32)[IDS], neftune())
+    np.testing.assert_allclose(noisy, expected.reshape(4, -1), rtol=0, atol=1e-6)
+
+
 class Two(keras.Model):
     def __init__(self):
         super().__init__()

@@ -1,5 +1,6 @@
 """The models of keras-hub, from tiny configurations: noise on the token embedding alone."""
 
+import keras
 import keras_hub
 import numpy as np
 import pytest
@@ -84,17 +85,20 @@ def test_the_token_embedding_is_noised_at_its_true_length(build):
 def test_an_encoder_decoder_gets_two_noises():
     model = keras_hub.models.T5Backbone(**ENCODER, intermediate_dim=32, dropout=0.0)
     decoder_mask = np.ones_like(IDS)
-    inputs = {
+    arrays = {
         "encoder_token_ids": IDS,
         "encoder_padding_mask": MASK.astype(np.int32),
         "decoder_token_ids": IDS,
         "decoder_padding_mask": decoder_mask,
     }
+    inputs = {name: keras.ops.convert_to_tensor(array) for name, array in arrays.items()}
     clean, seen = numpy(model.token_embedding(IDS)), []
     with attach(model, neftune()) as handle:
         recorded(model.token_embedding, seen)
         model(inputs, training=True)
         assert handle.step == 1
+        with pytest.raises(ValueError, match="describe must say which tokens are real"):
+            model(arrays, training=True)
     expected = [
         embnoise.add_noise(clean, neftune(), mask=MASK),
         embnoise.add_noise(clean, neftune(stream="/2"), mask=decoder_mask),
