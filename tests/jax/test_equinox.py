@@ -1,5 +1,7 @@
 """Noise in Equinox: the module, and a model whose embedding adds noise."""
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -10,22 +12,12 @@ import pytest
 import embnoise
 from embnoise import linear, neftune
 from embnoise_jax.equinox import EmbeddingNoise, attach
-from tests.jax.models import IDS, MASK, EquinoxModel
+from tests.jax import models
+from tests.jax.models import IDS, MASK, EquinoxModel, same
 
 MODEL = EquinoxModel(jax.random.key(0))
 CLEAN = jax.vmap(MODEL)(IDS)[0]
-
-
-def same(left, right):
-    return np.asarray(left).tobytes() == np.asarray(right).tobytes()
-
-
-def reference(noise, **arguments):
-    given = {
-        name: np.asarray(value) if hasattr(value, "shape") else value
-        for name, value in arguments.items()
-    }
-    return embnoise.add_noise(np.asarray(CLEAN), noise, **given)
+reference = partial(models.reference, CLEAN)
 
 
 def test_the_layer():

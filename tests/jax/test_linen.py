@@ -1,5 +1,7 @@
 """Noise in Flax Linen: the module, and noise from outside by intercepting methods."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -11,24 +13,14 @@ from flax.training.train_state import TrainState
 import embnoise
 from embnoise import linear, neftune
 from embnoise_jax.linen import EmbeddingNoise, attach
-from tests.jax.models import IDS, MASK, LinenModel
+from tests.jax import models
+from tests.jax.models import IDS, MASK, LinenModel, same
 
 MODEL = LinenModel()
 VARIABLES = MODEL.init(jax.random.key(0), IDS)
 CLEAN = MODEL.apply(VARIABLES, IDS)[0]
+reference = partial(models.reference, CLEAN)
 X = CLEAN
-
-
-def same(left, right):
-    return np.asarray(left).tobytes() == np.asarray(right).tobytes()
-
-
-def reference(noise, **arguments):
-    given = {
-        name: np.asarray(value) if hasattr(value, "shape") else value
-        for name, value in arguments.items()
-    }
-    return embnoise.add_noise(np.asarray(CLEAN), noise, **given)
 
 
 class WithLayer(nn.Module):

@@ -10,29 +10,16 @@ import orbax.checkpoint as ocp
 import pytest
 from flax import nnx
 
-import embnoise
 from embnoise import linear, neftune
 from embnoise_jax import add_noise
 from embnoise_jax.nnx import EmbeddingNoise, NoiseCount, attach
-from tests.jax.models import IDS, MASK, NnxModel
+from tests.jax.models import IDS, MASK, NnxModel, reference, same
 
 X = jnp.asarray(np.random.default_rng(0).standard_normal((2, 5, 16)), jnp.float32)
 
 
-def same(left, right):
-    return np.asarray(left).tobytes() == np.asarray(right).tobytes()
-
-
 def with_mask(ids):
     return {"mask": ids != 0}
-
-
-def reference(x, noise, **arguments):
-    given = {
-        name: np.asarray(value) if hasattr(value, "shape") else value
-        for name, value in arguments.items()
-    }
-    return embnoise.add_noise(np.asarray(x), noise, **given)
 
 
 def test_the_layer_counts_its_training_calls():

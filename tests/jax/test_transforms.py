@@ -1,5 +1,7 @@
 """``add_noise`` under JAX's transformations: the same noise, and no compilation for new values."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,23 +11,14 @@ import pytest
 import embnoise
 from embnoise import Noise, cosine, exponential, linear, neftune
 from embnoise_jax import add_noise, step_of
+from tests.jax import models
+from tests.jax.models import same
 from tests.strategies import embeddings
 
 SHAPE = (3, 5, 20)
 X = jnp.asarray(embeddings(SHAPE))
+reference = partial(models.reference, X)
 MASK = jnp.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1], [0, 1, 1, 1, 0]])
-
-
-def same(left, right):
-    return np.asarray(left).tobytes() == np.asarray(right).tobytes()
-
-
-def reference(noise, **arguments):
-    given = {
-        name: np.asarray(value) if hasattr(value, "shape") else value
-        for name, value in arguments.items()
-    }
-    return embnoise.add_noise(np.asarray(X), noise, **given)
 
 
 def test_values_that_change_compile_nothing_anew():
