@@ -206,7 +206,7 @@ def test_an_old_handle_does_not_end_a_new_noise():
 
 class OneHot(keras.layers.Layer):
     def call(self, ids):
-        return keras.ops.one_hot(ids, 20)
+        return keras.ops.one_hot(keras.ops.cast(ids, "int32"), 20)
 
 
 def test_a_lookup_of_another_class_may_be_named():
