@@ -12,7 +12,7 @@ __all__ = ["NAMESPACE"]
 class _Namespace:
     """TensorFlow's operations under the array API's names."""
 
-    int32, int64, float32, float64 = tf.int32, tf.int64, tf.float32, tf.float64
+    int32, float32, float64 = tf.int32, tf.float32, tf.float64
     cos = staticmethod(tf.cos)
     divide = staticmethod(tf.divide)
     exp = staticmethod(tf.exp)
@@ -21,8 +21,8 @@ class _Namespace:
     tanh = staticmethod(tf.tanh)
     where = staticmethod(tf.where)
 
-    def arange(self, stop: Any, dtype: tf.DType = tf.int32) -> tf.Tensor:
-        return tf.cast(tf.range(stop), dtype)
+    def arange(self, stop: Any) -> tf.Tensor:
+        return tf.range(stop)
 
     def argsort(self, x: tf.Tensor, axis: int, stable: bool) -> tf.Tensor:
         return tf.argsort(x, axis=axis, stable=stable)
