@@ -89,7 +89,7 @@ class EmbeddingNoise(nn.Module):
         if torch.compiler.is_compiling():
             operator.apply_(noisy.detach(), [step, *tokens], self._calls.number)
         else:
-            self._calls.apply_(noisy, step, *tokens)
+            operator.unseen(self._calls.apply_, noisy, step, *tokens)
         return noisy
 
     def extra_repr(self) -> str:

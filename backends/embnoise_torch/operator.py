@@ -7,14 +7,15 @@ that a compiled graph neither breaks at the noise nor is compiled again because 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from typing import Protocol
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
 
-__all__ = ["Source", "apply_", "register"]
+__all__ = ["Source", "apply_", "register", "unseen"]
 
 
 class Source(Protocol):
@@ -38,7 +39,29 @@ def register(source: Source) -> int:
 @torch.library.custom_op("embnoise::apply_", mutates_args={"x"}, tags=(torch.Tag.cudagraph_unsafe,))
 def apply_(x: Tensor, arrays: Sequence[Tensor | None], source: int) -> None:
     """``Source.apply_`` of the source with this number."""
-    _SOURCES[source].apply_(x, *arrays)
+    unseen(_SOURCES[source].apply_, x, *arrays)
+
+
+def unseen(function: Callable[..., None], *args: Any) -> None:
+    """Call a function that Dynamo must not look into.
+
+    It would where it skipped the caller: with the backend "eager", or because nothing happened in
+    the first call that it traced (a layer in evaluation mode).
+    """
+    if "torch._dynamo" in sys.modules:
+        if not _OPAQUE:
+            _OPAQUE["call"] = torch.compiler.disable(_call)  # type: ignore[no-untyped-call]
+        _OPAQUE["call"](function, *args)
+    else:
+        function(*args)
+
+
+def _call(function: Callable[..., None], *args: Any) -> None:
+    function(*args)
+
+
+_OPAQUE: dict[str, Callable[..., None]] = {}
+"""``_call`` as Dynamo sees it; made when first needed, since that imports the compiler."""
 
 
 @apply_.register_fake

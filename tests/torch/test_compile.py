@@ -122,3 +122,18 @@ def test_gradient_is_one():
     fast, _ = compiled(lambda x: add_noise(x, noise))
     (fast(x) * torch.arange(48.0).view(2, 3, 8)).sum().backward()
     assert torch.equal(x.grad, torch.arange(48.0).view(2, 3, 8))
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_a_layer_that_is_compiled_in_evaluation_mode_first(backend):
+    """Nothing happens there, so Dynamo skips the frame, and would trace what it calls later."""
+    mask = torch.tensor([[1, 1, 1, 0]])
+    arguments = {"mask": mask, "segment_ids": mask}
+    layer, x = EmbeddingNoise(neftune()), torch.zeros(1, 4, 8)
+    fast = torch.compile(layer, backend=backend)
+    layer.eval()
+    assert fast(x, **arguments) is x
+    layer.train()
+    for step in range(3):
+        expected = add_noise(x, neftune(), step=step, **arguments)
+        assert torch.equal(fast(x, step=step, **arguments), expected)

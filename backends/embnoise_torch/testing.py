@@ -1,0 +1,127 @@
+"""The driver of ``embnoise.testing`` for PyTorch."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from embnoise.testing.drivers import named, signature_of
+
+__all__ = ["TorchDriver", "driver"]
+
+
+class TorchDriver:
+    """A layer is a ``torch.nn.Module``, or a function that names ``training``.
+
+    The compiler is ``torch.compile`` with the backend "aot_eager": what is traced is what counts
+    here.
+
+    Args:
+        device: where the inputs lie, and where a module is moved.
+    """
+
+    name = "torch"
+    dtypes = {  # noqa: RUF012, nobody's to change
+        "embeddings": ("float32", "bfloat16", "float16"),
+        "ids": ("float32", "bfloat16", "float16"),
+    }
+
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = device
+
+    def make(
+        self, make_layer: Callable[..., Any], *, dtype: str, dim: int, alpha: Any, seed: int
+    ) -> Any:
+        layer = make_layer(dim=dim, alpha=alpha, seed=seed)
+        if isinstance(layer, nn.Module):
+            return layer.to(self.device, getattr(torch, dtype))
+        return layer
+
+    def call(self, layer: Any, inputs: Any, **keywords: Any) -> Any:
+        if isinstance(layer, nn.Module):
+            layer.train(keywords["training"])
+        return layer(inputs, **named(signature_of(layer), keywords))
+
+    def to_numpy(self, array: Tensor) -> NDArray[Any]:
+        array = array.detach().cpu()
+        return np.array(array.float() if array.dtype == torch.bfloat16 else array)
+
+    def from_numpy(self, array: NDArray[Any], dtype: str | None = None) -> Tensor:
+        tensor = torch.from_numpy(np.array(array))
+        return tensor.to(self.device, getattr(torch, dtype) if dtype else tensor.dtype)
+
+    def gradient(
+        self, call: Callable[..., Any], layer: Any, inputs: Tensor, weights: Tensor, *, of: str
+    ) -> list[NDArray[Any]]:
+        if of == "inputs":
+            sources = [inputs.requires_grad_()]
+        else:
+            parameters = layer.parameters() if isinstance(layer, nn.Module) else ()
+            sources = [each for each in parameters if each.requires_grad]
+        # A layer may add in place, which a leaf that trains does not allow.
+        output = call(layer, inputs * 1 if of == "inputs" else inputs)
+        total = (output * weights).sum()
+        found: tuple[Tensor | None, ...] = (None,) * len(sources)
+        if total.requires_grad and sources:
+            found = torch.autograd.grad(total, sources, allow_unused=True)
+        return [
+            self.to_numpy(torch.zeros_like(source) if gradient is None else gradient)
+            for source, gradient in zip(sources, found, strict=True)
+        ]
+
+    def seed(self, seed: int) -> None:
+        torch.manual_seed(seed)
+
+    def random_state(self) -> bytes:
+        """The state of the CPU's generator, and of the device's."""
+        states = [torch.get_rng_state()]
+        if self.device != "cpu":
+            states.append(torch.get_device_module(self.device).get_rng_state())
+        return b"".join(state.numpy().tobytes() for state in states)
+
+    def state(self, layer: Any) -> dict[str, NDArray[Any]]:
+        """The ``state_dict``."""
+        entries = layer.state_dict() if isinstance(layer, nn.Module) else {}
+        return {name: self.to_numpy(value) for name, value in entries.items()}
+
+    def compile(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """``call`` with the layer compiled at its first call, and called again as it is then."""
+        compiled: dict[int, Any] = {}
+
+        def run(layer: Any, inputs: Any, **keywords: Any) -> Any:
+            if id(layer) not in compiled:
+                torch.compiler.reset()
+                compiled[id(layer)] = torch.compile(layer, backend="aot_eager")
+            if isinstance(layer, nn.Module):
+                layer.train(keywords["training"])
+            if call == self.call:
+                return compiled[id(layer)](inputs, **named(signature_of(layer), keywords))
+            return call(compiled[id(layer)], inputs, **keywords)
+
+        return run
+
+    def without_gradients(self) -> Any:
+        """``torch.no_grad()``."""
+        return torch.no_grad()
+
+    @contextlib.contextmanager
+    def rank(self, rank: int, world: int) -> Iterator[None]:
+        """This process as one rank of ``torch.distributed``'s default group, without the others."""
+        from torch.testing._internal.distributed.fake_pg import (  # noqa: PLC0415, imports much
+            FakeStore,
+        )
+
+        torch.distributed.init_process_group("fake", rank=rank, world_size=world, store=FakeStore())
+        try:
+            yield
+        finally:
+            torch.distributed.destroy_process_group()
+
+
+driver = TorchDriver()

@@ -1,0 +1,133 @@
+"""``Case``: a layer to test, and what it promises."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from embnoise import _check
+from embnoise.testing.claims import Claims
+from embnoise.testing.drivers import Driver, driver_of
+
+__all__ = ["Case", "case"]
+
+_KEYWORDS = ("dim", "alpha", "seed")
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A layer and its claims, made by ``case``."""
+
+    name: str
+    make_layer: Callable[..., Any]
+    driver: Driver
+    inputs: str
+    call: Callable[..., Any] | None
+    claims: Claims
+    expected_failures: Mapping[str, str] = field(default_factory=dict)
+
+
+def case(
+    name: str,
+    make_layer: Callable[..., Any],
+    *,
+    driver: str | Driver,
+    inputs: str = "embeddings",
+    call: Callable[..., Any] | None = None,
+    claims: Claims | None = None,
+    expected_failures: Mapping[str, str] | None = None,
+) -> Case:
+    """A layer to test.
+
+    Args:
+        name: what tests and reports call it. The kit's seeds depend on it.
+        make_layer: ``make_layer(*, dim, alpha, seed)`` gives a fresh layer: ``dim``, the embedding
+            size d, an int; ``alpha``, a float; ``seed``, an int. It is called anew for every check.
+        driver: ``"numpy"``, ``"torch"``, ``"jax"``, ``"keras"``, the name of another adapter that
+            is installed, or a ``Driver``.
+        inputs: ``"embeddings"``, the layer takes floating-point [B, L, d]; ``"ids"``, it takes
+            integers [B, L] and embeds them itself (ids of 0 to 7, 0 being padding).
+        call: ``call(layer, inputs, *, training, mask, step, segment_ids)``, for a layer with
+            another signature; it is given those keywords that it names. ``mask`` is boolean [B, L],
+            ``segment_ids`` integers [B, L], ``step`` an int.
+        claims: what the layer promises; ``Claims()`` by default.
+        expected_failures: reasons for the checks that are known to fail, by code:
+            ``{"EN09": "padding gets noise, see our issue 12"}``.
+
+    Raises:
+        TypeError: an argument of the wrong type, or a ``make_layer`` that does not take its
+        keywords.
+        ValueError: an unknown driver, kind of inputs or code.
+        ImportError: the driver's framework is not installed.
+
+    Example:
+        >>> import numpy as np
+        >>> import embnoise
+        >>> def make_layer(*, dim, alpha, seed):
+        ...     noise = embnoise.neftune(alpha, seed=seed)
+        ...     def layer(x, *, training, mask, step):
+        ...         return embnoise.add_noise(x, noise, training=training, mask=mask, step=step)
+        ...     return layer
+        >>> from embnoise.testing import case, check_layer
+        >>> mine = case("add_noise", make_layer, driver="numpy")
+        >>> check_layer(mine, profile="quick").ok
+        True
+    """
+    if not isinstance(name, str) or not name:
+        raise TypeError(f"name must be a string that is not empty, got {_check.shown(name)}")
+    if not callable(make_layer):
+        raise TypeError(
+            "make_layer must be a function of dim, alpha and seed that returns a layer, got "
+            f"{_check.shown(make_layer)}"
+        )
+    _takes_its_keywords(make_layer)
+    if isinstance(driver, str):
+        driver = driver_of(driver)
+    elif not isinstance(driver, Driver):
+        raise TypeError(f"driver must be a name or a Driver, got {_check.shown(driver)}")
+    _check.choice("inputs", inputs, ("embeddings", "ids"))
+    if call is not None and not callable(call):
+        raise TypeError(f"call must be a function, got {_check.shown(call)}")
+    claims = Claims() if claims is None else claims
+    if not isinstance(claims, Claims):
+        raise TypeError(f"claims must be a Claims, got {_check.shown(claims)}")
+    expected = dict(expected_failures or {})
+    _are_codes(expected)
+    return Case(name, make_layer, driver, inputs, call, claims, expected)
+
+
+def _takes_its_keywords(make_layer: Callable[..., Any]) -> None:
+    try:
+        signature = inspect.signature(make_layer)
+    except (TypeError, ValueError):  # some builtins have none
+        return
+    try:
+        signature.bind(**dict.fromkeys(_KEYWORDS))
+    except TypeError as error:
+        raise TypeError(
+            f"make_layer must take the keywords dim, alpha and seed, as in def make_layer(*, dim, "
+            f"alpha, seed); got the signature {signature}: {error}"
+        ) from None
+
+
+def _are_codes(expected: Mapping[str, str]) -> None:
+    from embnoise.testing.registry import CHECKS  # noqa: PLC0415, the checks need this module
+
+    for code, reason in expected.items():
+        if code not in CHECKS:
+            names = {spec.title: spec.title for spec in CHECKS.values()} | {
+                spec.name: spec.title for spec in CHECKS.values()
+            } | {known: CHECKS[known].title for known in CHECKS}  # fmt: skip
+            near = difflib.get_close_matches(str(code), names, n=1, cutoff=0.0)
+            raise ValueError(
+                f"expected_failures has an unknown code {code!r}; the nearest is "
+                f"{names[near[0]][:4]!r} ({names[near[0]]}). `embnoise checks` lists them all."
+            )
+        if not isinstance(reason, str) or not reason:
+            raise TypeError(
+                f"expected_failures[{code!r}] must be the reason, a string, got "
+                f"{_check.shown(reason)}"
+            )

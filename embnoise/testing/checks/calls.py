@@ -1,0 +1,94 @@
+"""The layer can be made and called, and gives back what it was given in shape and dtype."""
+
+from __future__ import annotations
+
+import math
+
+from embnoise import _check
+from embnoise.testing.failures import MisuseError
+from embnoise.testing.registry import check
+from embnoise.testing.statistics import RATE, extreme_window
+from embnoise.testing.subject import Layer, Subject
+
+SHAPE = (3, 7, 16)
+
+
+@check("EN01")
+def can_be_called(subject: Subject) -> None:
+    """Every make_layer(...) gives a fresh layer, whose outputs are finite arrays [B, L, d].
+
+    The other checks stand on this one. It fails for a factory that raises, returns something that
+    cannot be called, or the same object each time; and for a layer that raises or returns
+    another shape, integers, or NaN, in training or in evaluation mode.
+    """
+    subject.layer(dim=SHAPE[2])
+    layer = subject.layer(dim=SHAPE[2])
+    inputs = subject.batch(SHAPE, "normal")
+    for output in (layer.train(inputs), layer.eval(inputs)):
+        subject.expect(output.shape == SHAPE, f"the output is {output.shape}", "another shape")
+
+
+@check("EN04", dtypes="all")
+def dtype_kept(subject: Subject) -> None:
+    """The output in training has the dtype and the device of the embeddings.
+
+    A layer fails it whose noise is drawn in float32 (or float64) and promotes the sum, which
+    doubles the memory of everything that comes after; or that draws on the CPU for inputs
+    elsewhere.
+    """
+    layer = subject.layer(dim=SHAPE[2])
+    inputs = subject.batch(SHAPE, "normal")
+    native = layer.prepared(inputs)
+    noisy = layer.raw(inputs, native, training=True, step=layer.advance(inputs, None))
+    layer.checked(noisy, inputs)
+    clean = native
+    if subject.case.inputs == "ids":
+        clean = layer.raw(inputs, native, training=False, step=layer.calls)
+    before, after = _check.dtype_name(clean), _check.dtype_name(noisy)
+    subject.expect(
+        before == after,
+        f"the output is {after} in training, where the embeddings are {before}",
+        "the noise is drawn in another dtype, and the sum promoted to it: draw in float32 if "
+        "you like, and cast the sum to the embeddings' dtype",
+    )
+    places = [str(getattr(array, "device", None)) for array in (clean, noisy)]
+    subject.expect(
+        places[0] == places[1],
+        f"the output is on {places[1]}, the embeddings are on {places[0]}",
+        "the noise is drawn on the default device: draw it on that of the embeddings",
+    )
+
+
+@check("EN23", random=True)
+def edge_shapes(subject: Subject) -> None:
+    """A batch of 1, a length of 1, one channel and an empty batch work, with noise as promised.
+
+    A layer fails it that squeezes its sizes away, divides by L - 1, or cannot take a batch without
+    rows, the last of an epoch on some ranks.
+    """
+    shapes = [(1, 7, 8), (3, 1, 8), (3, 7, 1), (1, 1, 1), (0, 7, 8)]
+    for shape in shapes:
+        subject.anew()
+        inputs = subject.batch(shape)
+        step = subject.first_step()
+        try:
+            layer = subject.layer(dim=shape[2])
+            units = layer.units(inputs, step)
+            subject.expect(not layer.eval(inputs).size or not units.size or bool(units.any()),
+                f"inputs of shape {shape} get no noise", "a size of 1 is taken for a missing one",
+            )  # fmt: skip
+        except MisuseError as error:
+            raise MisuseError(f"for B, L, d = {shape}: {error}") from None
+        _within(subject, layer, inputs.shape, float(abs(units).max(initial=0)))
+
+
+def _within(subject: Subject, layer: Layer, shape: tuple[int, int, int], largest: float) -> None:
+    law, count = subject.claims.distribution, math.prod(shape)
+    if law and count:
+        upper = extreme_window(law, count, RATE / 10)[1] * (1 + 4 * subject.grid) + 2.0**-10
+        subject.expect(
+            largest <= upper,
+            f"for B, L, d = {shape} the largest |noise| is {largest:.4g} of "
+            f"{subject.claims.rule()}, expected at most {upper:.4g}",
+            "a size of 1 takes another path through the code, or is squeezed away",
+        )

@@ -1,0 +1,93 @@
+"""How the noise is distributed."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from embnoise.testing.claims import Claims
+from embnoise.testing.diagnosis import cause_of_noise
+from embnoise.testing.registry import check, needs_distribution
+from embnoise.testing.statistics import RATE, band, cdf_distance, distinct_least, once_in
+from embnoise.testing.subject import Array, Subject
+
+BITS = {"bfloat16": 7, "float16": 10}
+"""The bits of the coarsest correct draw, of the dtype's mantissa; 16 in anything wider."""
+
+
+def _units(subject: Subject) -> Array:
+    inputs = subject.sample()
+    return subject.layer(dim=inputs.dim).units(inputs, subject.first_step())
+
+
+def _continuous(claims: Claims) -> str | None:
+    if claims.distribution == "rademacher":
+        return "distribution='rademacher' has two values"
+    return needs_distribution(claims)
+
+
+@check("EN28", dtypes="all", claimed=_continuous, random=True)
+def enough_values(subject: Subject) -> None:
+    """The noise takes about as many distinct values as a draw of 16 bits does.
+
+    In bfloat16 7 bits will do, and in float16 10: those of the mantissa. A layer fails it that
+    draws from few integers, rounds its draw, or repeats one draw.
+    """
+    units = _units(subject)
+    least = distinct_least(units.size, BITS.get(subject.dtype, 16))
+    found = np.unique(units).size
+    subject.expect(
+        found >= least,
+        f"the noise takes {found} distinct values in {units.size} elements ({subject.dtype}), "
+        f"expected at least {least}",
+        "the draw is rounded to a coarse grid (a few random integers, a low-precision draw), "
+        "or one draw is repeated over rows, tokens or channels",
+    )
+
+
+@check("EN29", random=True)
+def mean_is_zero(subject: Subject) -> None:
+    """The noise has the mean 0: by Hoeffding's inequality, or of the signs if it is unbounded.
+
+    A layer fails it whose draw is not centred.
+    """
+    units = _units(subject)
+    bounded = subject.claims.distribution in ("uniform", "rademacher")
+    values = units if bounded else np.sign(units)
+    allowed = 2 * band(values.size) + 2 * subject.grid
+    mean = float(values.mean())
+    subject.expect(
+        abs(mean) <= allowed,
+        f"the mean of the {'noise' if bounded else 'signs of the noise'} is {mean:+.4g} of "
+        f"{subject.claims.rule() if bounded else '1'}, expected within {allowed:.4g} (a correct "
+        f"layer fails this less than {once_in()})",
+        "the draw is not centred: on [0, 1] instead of [-1, 1], or shifted",
+    )
+
+
+@check("EN31", dtypes="all", claimed=needs_distribution, random=True)
+def cdf(subject: Subject) -> None:
+    """The noise's distribution function is the promised one, within the DKW band.
+
+    sup |F_n - F| <= sqrt(ln(2 / rate) / (2 n)) (Dvoretzky, Kiefer and Wolfowitz; Massart 1990). A
+    layer fails it of another distribution, be it of the right range and RMS.
+    """
+    units = _units(subject)
+    law = str(subject.claims.distribution)
+    if law == "rademacher":
+        near = np.round(units)
+        units = np.where(abs(units - near) <= 4 * subject.grid, near, units)
+    distance, where = cdf_distance(law, units)
+    allowed = band(units.size, RATE) + subject.grid
+    batch, length, dim = subject.profile.shape(subject.dtype)
+    likely = cause_of_noise(units, subject.claims, batch=batch, length=length, dim=dim)
+    if math.isclose(float(abs(units).max()), 1, rel_tol=0.01) and law == "uniform":
+        likely = "another distribution on the same range, such as a clipped or squared draw"
+    subject.expect(
+        distance <= allowed,
+        f"the noise's distribution function is {distance:.4f} away from the {law} one at "
+        f"{where:.3g} of {subject.claims.rule()}, expected within {allowed:.4f} (a correct layer "
+        f"fails this less than {once_in()})",
+        likely,
+    )

@@ -1,0 +1,156 @@
+"""Rows, tokens, channels and steps have noise of their own, and it is independent.
+
+The correlation of neighbours is measured by signs: for symmetric noise the products of neighbouring
+signs are martingale differences of size 1, so Azuma's inequality bounds their mean whatever the
+distribution is. Products of (|u| above its median or not) catch sizes that go together.
+What is bounded is the covariance, the product of two means more, each within Azuma's bound too.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from embnoise.testing.claims import Claims
+from embnoise.testing.registry import check
+from embnoise.testing.statistics import RATE, once_in
+from embnoise.testing.subject import Array, Subject
+
+MEDIAN = {"uniform": 0.5, "gaussian": 0.674489750196}
+"""The median of |u|."""
+
+AXES = {"rows": 0, "tokens": 1, "channels": 2}
+
+
+def _units(subject: Subject, *, step: int = 0) -> Array:
+    """The units of a sample; of antithetic noise those of the even rows, which are independent."""
+    inputs = subject.sample()
+    units = subject.layer(dim=inputs.dim).units(inputs, subject.first_step() + step)
+    return units[::2] if subject.claims.antithetic else units
+
+
+def _differ(subject: Subject, which: str) -> None:
+    units = np.moveaxis(_units(subject), AXES[which], 0)
+    keys = [np.round(part, 5).tobytes() for part in units]
+    first: dict[bytes, int] = {}
+    twins = [(first[key], k) for k, key in enumerate(keys) if first.setdefault(key, k) != k]
+    pair = f"{which} {twins[0][0]} and {twins[0][1]}" if twins else ""
+    scope = "all of them share" if len(set(keys)) == 1 else f"{len(twins)} of {len(keys)} repeat"
+    subject.expect(
+        not twins,
+        f"{pair} have the same noise ({scope} one draw)",
+        f"one draw is shared by {which}: its shape has a 1 where the number of {which} should be, "
+        f"and is broadcast",
+    )
+
+
+@check("EN25")
+def rows_differ(subject: Subject) -> None:
+    """No two rows of a batch have the same noise.
+
+    A layer fails it that draws for one row, and adds that to all.
+    """
+    _differ(subject, "rows")
+
+
+@check("EN26")
+def tokens_differ(subject: Subject) -> None:
+    """No two positions have the same noise.
+
+    A layer fails it that draws one vector per row, and adds it to every token.
+    """
+    _differ(subject, "tokens")
+
+
+@check("EN27")
+def channels_differ(subject: Subject) -> None:
+    """No two channels have the same noise.
+
+    A layer fails it that draws one number per token, and adds it to every channel.
+    """
+    _differ(subject, "channels")
+
+
+def _uncorrelated(subject: Subject, left: Array, right: Array, which: str) -> None:
+    # Three means for each of two products: those of both sides are taken out of the product's, so
+    # that noise that is off centre or of another scale is left to the checks of these.
+    azuma = math.sqrt(2 * math.log(12 / RATE) / left.size)
+    allowed = azuma + azuma**2 + subject.grid
+    median = MEDIAN.get(str(subject.claims.distribution))
+    pairs = {"signs": (np.sign(left), np.sign(right))}
+    if median:
+        pairs["sizes"] = (np.sign(abs(left) - median), np.sign(abs(right) - median))
+    for name, (one, other) in pairs.items():
+        together = float((one * other).mean() - one.mean() * other.mean())
+        subject.expect(
+            abs(together) <= allowed,
+            f"the {name} of the noise in neighbouring {which} go together: their correlation is "
+            f"{together:+.3f}, expected within {allowed:.3f} (a correct layer fails this less than "
+            f"{once_in()})",
+            f"the noise of {which} is not independent: smoothed, averaged or reused between "
+            f"neighbours, or drawn for some of the {which} only",
+        )
+
+
+def _neighbours(subject: Subject, which: str) -> None:
+    units = np.moveaxis(_units(subject), AXES[which], 0)
+    _uncorrelated(subject, units[:-1], units[1:], which)
+
+
+@check("EN32", random=True)
+def rows_uncorrelated(subject: Subject) -> None:
+    """The noise of neighbouring rows is uncorrelated.
+
+    A layer fails it that gives rows opposite noise without claiming ``antithetic=True``.
+    """
+    _neighbours(subject, "rows")
+
+
+@check("EN33", random=True)
+def tokens_uncorrelated(subject: Subject) -> None:
+    """The noise of neighbouring tokens is uncorrelated.
+
+    A layer fails it that smooths its noise along the sequence.
+    """
+    _neighbours(subject, "tokens")
+
+
+@check("EN34", random=True)
+def channels_uncorrelated(subject: Subject) -> None:
+    """The noise of neighbouring channels is uncorrelated.
+
+    A layer fails it that draws for half of the channels, and repeats each.
+    """
+    _neighbours(subject, "channels")
+
+
+@check("EN35", random=True)
+def steps_uncorrelated(subject: Subject) -> None:
+    """The noise of neighbouring steps is uncorrelated.
+
+    A layer fails it that mixes the last step's noise into the next, or keeps it in part.
+    """
+    inputs = subject.sample()
+    layer = subject.layer(dim=inputs.dim)
+    start = subject.first_step()
+    steps = [step for step in range(start, start + 20) if subject.claims.share(step) > 0][:3]
+    units = np.stack([layer.units(inputs, step) for step in steps])
+    _uncorrelated(subject, units[:-1], units[1:], "steps")
+
+
+def _claims_pairs(claims: Claims) -> str | None:
+    return None if claims.antithetic else "antithetic=False"
+
+
+@check("EN36", claimed=_claims_pairs)
+def pairs_cancel(subject: Subject) -> None:
+    """The rows 2i and 2i + 1 of a batch have opposite noise (SymNoise, arXiv 2312.01523)."""
+    noise = subject.layer(dim=16).noise(subject.batch((4, 6, 16)), subject.first_step())
+    left = float(abs(noise[0::2] + noise[1::2]).max())
+    size = float(abs(noise).max())
+    subject.expect(
+        left <= 2.0**-20 * (size + 8) and size > 0,
+        f"the noise of rows 0 and 1 adds up to {left:.3g}, expected 0",
+        "the rows of a pair have draws of their own, or another row is their partner",
+    )

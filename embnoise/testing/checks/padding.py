@@ -1,0 +1,78 @@
+"""Which tokens get noise: all real ones, and no padding."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from embnoise.testing.batches import Batch, over_batches
+from embnoise.testing.claims import Claims
+from embnoise.testing.registry import check
+from embnoise.testing.subject import Subject
+
+
+def _clean_padding(claims: Claims) -> str | None:
+    return None if claims.length == "tokens" else f"length={claims.length!r}"
+
+
+@check("EN09", dtypes="all", claimed=_clean_padding)
+def padding_untouched(subject: Subject) -> None:
+    """Padding gets no noise, on either side; nor does a row that is all padding.
+
+    A layer fails it that does not look at the mask, or divides by a length of 0.
+    """
+
+    def body(batch: Batch) -> None:
+        inputs = batch.inputs(subject, "normal")
+        layer = subject.layer(dim=batch.dim, alpha=batch.scaled(subject))
+        noise = layer.noise(inputs)
+        padding = noise[~inputs.mask]
+        blind = "" if layer.takes("mask") else " (it takes no `mask`, so it cannot know)"
+        subject.expect(
+            not padding.any(),
+            f"padding gets noise: {int((padding != 0).sum())} of its {padding.size} elements, up "
+            f"to {float(abs(padding).max(initial=0)):.3g} (real lengths {list(batch.lengths)} in "
+            f"rows of {batch.width})",
+            f"the noise is not multiplied with the mask{blind}. If that is meant, claim "
+            "length='padded', or None",
+        )
+
+    over_batches(subject, body)
+
+
+@check("EN24", dtypes="all")
+def every_token_noised(subject: Subject) -> None:
+    """Every real token gets noise.
+
+    A layer fails it that leaves out the first or the last token, one row, or some channels.
+    """
+    width, dim = 12, 32
+    mask = np.arange(width) < np.array([[width], [width - 5], [3]])
+    for masked in (False, True):
+        subject.anew()
+        inputs = subject.batch((3, width, dim), mask=mask if masked else None)
+        units = subject.layer(dim=dim).units(inputs, subject.first_step())
+        _covers(subject, units != 0, inputs.mask)
+
+
+def _covers(subject: Subject, noised: np.ndarray, real: np.ndarray) -> None:
+    subject.expect(
+        bool(noised[real].any()),
+        "no token gets noise in training mode",
+        "the layer is not in its framework's training mode, its noise sits on a module that "
+        "forward never calls, or it is multiplied with the embeddings (the kit feeds zeros)",
+    )
+    missed = [(int(b), int(i)) for b, i in np.argwhere(real & ~noised.any(axis=-1))]
+    last = [(b, int(np.flatnonzero(real[b])[-1])) for b in range(len(real))]
+    which = "the last token of every row" if missed == last else f"tokens (row, place) {missed[:5]}"
+    subject.expect(
+        not missed,
+        f"{which} gets no noise ({len(missed)} of {int(real.sum())} real tokens)",
+        "a slice that ends too early ([:-1]), or a mask shifted by one",
+    )
+    channels = np.flatnonzero(~noised[real].any(axis=0))
+    subject.expect(
+        not channels.size,
+        f"channels {channels[:5].tolist()} get no noise in any token ({channels.size} of "
+        f"{noised.shape[-1]})",
+        "the noise is drawn for fewer channels than the embedding has",
+    )

@@ -1,0 +1,188 @@
+"""What the noise depends on: its seed and the step, and nothing global."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+
+from embnoise.testing.claims import Claims
+from embnoise.testing.failures import MisuseError
+from embnoise.testing.inputs import Inputs
+from embnoise.testing.registry import check, needs_repeats
+from embnoise.testing.subject import Array, Layer, Subject
+
+SHAPE = (4, 6, 16)
+
+
+def same(left: Array, right: Array, tolerance: float = 2.0**-18) -> bool:
+    """Whether two noises are one, but for what subtracting a table that differs may leave."""
+    return bool(abs(left - right).max() <= tolerance * abs(left).max())
+
+
+@check("EN05", claimed=needs_repeats)
+def same_seed_same_noise(subject: Subject) -> None:
+    """A layer made again with the same seed gives the same noise at the same steps.
+
+    With ``seeded=True`` the framework's global seed is another one the second time, and must not
+    matter; with ``seeded="global"`` it is the same.
+    """
+    own = subject.claims.seeded is True
+    inputs = subject.batch(SHAPE)
+    steps = [subject.first_step() + k for k in (0, 1, 2)]
+    first = _noises(subject.layer(dim=16), inputs, steps)
+    again = _noises(subject.layer(dim=16, world=subject.world + own), inputs, steps)
+    likely = "nothing fixes the draw: it comes from a generator that is seeded by the clock"
+    if own and not same(first, again):
+        lines = list(subject.lines)
+        follows = same(_noises(subject.layer(dim=16), inputs, steps), first)
+        subject.lines = lines
+        if follows:
+            likely = (
+                "the layer draws from the framework's global generator (in JAX, from the key that "
+                "it is given): give it a generator of its own, or claim seeded='global'"
+            )
+    other = "another" if own else "the same"
+    subject.expect(
+        same(first, again),
+        f"two layers made with seed {subject.seed} give different noise ({other} global seed)",
+        likely,
+    )
+
+
+def _noises(layer: Layer, inputs: Inputs, steps: list[int]) -> Array:
+    return np.stack([layer.noise(inputs, step) for step in steps])
+
+
+@check("EN06")
+def steps_differ(subject: Subject) -> None:
+    """Every step has noise of its own.
+
+    A layer fails it that draws once and keeps the draw, seeds its generator anew in every call, or
+    does not use the step that it is given.
+    """
+    inputs = subject.batch(SHAPE)
+    layer = subject.layer(dim=16)
+    start = subject.first_step()
+    steps = [step for step in range(start, start + 3) if subject.claims.share(step) > 0]
+    units = [layer.units(inputs, step) for step in steps]
+    subject.expect(bool(units[0].any()), "there is no noise in training mode", "none is added")
+    for k in range(1, len(steps)):
+        subject.expect(
+            not same(units[k], units[0], 2.0**-12),
+            f"steps {steps[0]} and {steps[k]} have the same noise in all {units[0].size} elements",
+            "it is drawn once and kept (in __init__, in a buffer, in a cache), the generator is "
+            "seeded anew in every call, or the step is not used",
+        )
+
+
+@check("EN07", claimed=needs_repeats)
+def seeds_differ(subject: Subject) -> None:
+    """Another seed gives other noise: its own with ``seeded=True``, else the global one.
+
+    A layer fails it whose seed is written into the code, or is dropped on the way.
+    """
+    own = subject.claims.seeded is True
+    inputs = subject.batch(SHAPE)
+    step = subject.first_step()
+    first = subject.layer(dim=16).noise(inputs, step)
+    other = subject.layer(
+        dim=16, seed=subject.seed + own, world=subject.world + (not own)
+    ).noise(inputs, step)  # fmt: skip
+    which = "seed=" if own else "the global seed "
+    subject.expect(
+        not same(first, other, 2.0**-12) or not first.any(),
+        f"{which}{subject.seed} and {which}{subject.seed + 1} give the same noise",
+        "the seed is not used: it is fixed in the code, or dropped on the way to the generator",
+    )
+
+
+@check(
+    "EN14",
+    claimed=lambda claims: None if claims.seeded is True else f"seeded={claims.seeded!r}",
+)
+def random_state_untouched(subject: Subject) -> None:
+    """A call leaves the global random state of the framework, NumPy and Python alone.
+
+    Otherwise turning noise on changes dropout and the order of the data, and no comparison with and
+    without noise is fair. Evaluation and alpha = 0 must not draw either.
+    """
+    state = subject.able("random_state")
+    inputs = subject.batch(SHAPE)
+    for alpha, training in ((subject.alpha, True), (0.0, True), (subject.alpha, False)):
+        subject.anew()
+        layer = subject.layer(dim=16, alpha=alpha)
+        native = layer.prepared(inputs)
+        layer.raw(inputs, native, training=training, step=0)  # what is built once is built now
+        layer.driver.seed(layer.world_at(1))
+        before = _python_and_numpy()
+        kept = state()
+        layer.raw(inputs, native, training=training, step=1)
+        after = _python_and_numpy()
+        mode = "training" if training else "evaluation"
+        moved = [name for name in before if before[name] != after[name]]
+        if state() != kept:
+            moved.append(f"the framework ({subject.case.driver.name})")
+        subject.expect(
+            not moved,
+            f"a call in {mode} mode with alpha = {alpha:g} moves the global random state of "
+            f"{' and '.join(moved)}",
+            "the noise is drawn from (or seeds) the global generator: draw it from a generator "
+            "of the layer's own, and only where there is noise to add",
+        )
+
+
+def _python_and_numpy() -> dict[str, Any]:
+    words = np.random.get_state(legacy=True)  # noqa: NPY002, the state that must not move
+    assert isinstance(words, tuple)
+    return {"Python": random.getstate(), "NumPy": (words[1].tobytes(), *words[2:])}
+
+
+def _claims_ranks(claims: Claims) -> str | None:
+    return None if claims.ranks else "ranks=False"
+
+
+@check("EN38", claimed=_claims_ranks)
+def ranks_differ(subject: Subject) -> None:
+    """The ranks of a data-parallel run draw different noise from the same seed.
+
+    Ranks are seeded alike, so that their weights agree; a layer fails it that draws from that seed
+    alone, and gives all ranks one draw for different data.
+    """
+    rank = subject.able("rank")
+    inputs = subject.batch(SHAPE)
+    noises = []
+    for number in range(2):
+        subject.lines.append(f"# as rank {number} of 2")
+        with rank(number, 2):
+            noises.append(subject.layer(dim=16).noise(inputs, subject.first_step()))
+    subject.expect(
+        not same(noises[0], noises[1], 2.0**-12),
+        "ranks 0 and 1 of a data-parallel run draw the same noise",
+        "every rank seeds its generator alike: make the rank part of the seed, or number the "
+        "samples over all ranks",
+    )
+
+
+@check("EN39", claimed=lambda claims: None if claims.refuses else "refuses=False")
+def bad_alpha_refused(subject: Subject) -> None:
+    """A negative, infinite or NaN alpha is refused with an error that names alpha.
+
+    A layer fails it that takes any number, and trains on NaN.
+    """
+    for alpha in (-1.0, float("nan"), float("inf")):
+        subject.anew()
+        try:
+            subject.make(16, alpha, subject.seed)
+        except MisuseError as error:
+            text = str(error).partition("raised")[2]
+            subject.expect(
+                text.lstrip().startswith(("ValueError", "TypeError")) and "alpha" in text,
+                f"make_layer(alpha={alpha}) raised{text}",
+                "the error is one by accident: refuse it by name, with a ValueError",
+            )
+        else:
+            subject.expect(
+                False, f"make_layer(alpha={alpha}) gives a layer", "alpha is not looked at"
+            )

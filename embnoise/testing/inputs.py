@@ -1,0 +1,99 @@
+"""The batches that the kit feeds to a layer, each with the text that makes it again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["FIRST_ID", "LAST_ID", "Inputs", "left_mask", "right_mask"]
+
+FIRST_ID, LAST_ID = 1, 7
+"""Real tokens have the ids 1 to 7, padding has 0, so that the smallest vocabulary will do."""
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Embeddings, floating-point [B, L, d], or ids, integers [B, L], and what is real of them."""
+
+    values: NDArray[Any]
+    dim: int
+    mask: NDArray[np.bool_]
+    """[B, L]: true for a real token."""
+    segments: NDArray[np.int64]
+    """[B, L]: the document of a token, counted from 1 in each row; 0 for padding."""
+    source: str
+    """Python that makes ``values``, given ``np``."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """B, the row's width, d."""
+        batch, width = self.mask.shape
+        return batch, width, self.dim
+
+    @property
+    def mask_source(self) -> str:
+        """Python that makes ``mask``."""
+        width, lengths = self.shape[1], self.mask.sum(axis=1)
+        for rows, sign, made in (
+            (lengths, "<", right_mask(lengths.tolist(), width)),
+            (width - lengths, ">=", left_mask(lengths.tolist(), width)),
+        ):
+            if np.array_equal(made, self.mask):
+                return f"np.arange({width}) {sign} np.array({rows[:, None].tolist()})"
+        return f"np.array({self.mask.astype(int).tolist()}, bool)"
+
+    def lengths(self) -> NDArray[np.int64]:
+        """The real tokens of each token's own document, [B, L]; 0 for padding."""
+        same = self.segments[:, :, None] == self.segments[:, None, :]
+        return np.where(self.mask, same.sum(axis=-1), 0)
+
+
+def right_mask(lengths: list[int], width: int) -> NDArray[np.bool_]:
+    """Rows of these lengths, padded on the right."""
+    return np.arange(width) < np.array(lengths)[:, None]
+
+
+def left_mask(lengths: list[int], width: int) -> NDArray[np.bool_]:
+    """Rows of these lengths, padded on the left."""
+    return right_mask(lengths, width)[:, ::-1]
+
+
+def inputs_of(
+    kind: str,
+    shape: tuple[int, int, int],
+    *,
+    fill: str = "zeros",
+    seed: int = 0,
+    mask: NDArray[np.bool_] | None = None,
+    segments: NDArray[np.int64] | None = None,
+) -> Inputs:
+    """A batch of a shape.
+
+    Args:
+        kind: "embeddings" or "ids".
+        shape: B, the row's width and d.
+        fill: of embeddings: "zeros", "ones" or "normal".
+        seed: of the ids, and of normal embeddings.
+        mask: [B, L], true for a real token; all by default.
+        segments: [B, L], the documents of packed rows; one per row by default.
+    """
+    if mask is None:
+        mask = np.ones(shape[:2], bool) if segments is None else segments != 0
+    if segments is None:
+        segments = mask.astype(np.int64)
+    draw = f"np.random.default_rng({seed})"
+    if kind == "ids":
+        generator = np.random.default_rng(seed)
+        values: NDArray[Any] = generator.integers(FIRST_ID, LAST_ID + 1, shape[:2])
+        source = f"{draw}.integers({FIRST_ID}, {LAST_ID + 1}, {shape[:2]})"
+        if not mask.all():
+            values, source = values * mask, f"{source} * mask"
+    elif fill == "normal":
+        values = np.random.default_rng(seed).standard_normal(shape)
+        source = f"{draw}.standard_normal({shape})"
+    else:
+        values, source = getattr(np, fill)(shape), f"np.{fill}({shape})"
+    return Inputs(values, shape[2], mask, segments, source)

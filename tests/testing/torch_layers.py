@@ -1,0 +1,692 @@
+"""PyTorch layers for the kit: correct ones, and one for every fault that it must name.
+
+The faulty ones are ``Uniform`` with one method as people have written it.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import numpy as np
+import torch
+from torch import nn
+from transformers.integrations.neftune import neftune_post_forward_hook
+
+import embnoise
+from embnoise import Noise, cosine, linear, neftune, symnoise
+from embnoise.testing import Claims
+from embnoise_torch import EmbeddingNoise, add_noise, attach
+from tests.testing.zoo import Correct, Faulty
+
+VOCABULARY = 8
+
+
+class Uniform(nn.Module):
+    """NEFTune by hand, right: true lengths, a generator of its own, no noise on padding."""
+
+    def __init__(self, alpha, seed):
+        super().__init__()
+        self.alpha, self.seed = alpha, seed
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def rand(self, shape):
+        return torch.rand(shape, generator=self.generator)
+
+    def units(self, x, mask):
+        return 2 * self.rand(x.shape) - 1
+
+    def length(self, x, mask):
+        return mask.sum(dim=1).clamp(min=1)[:, None, None]
+
+    def magnitude(self, x, mask):
+        return self.alpha / torch.sqrt(self.length(x, mask) * x.shape[2])
+
+    def noise(self, x, mask):
+        return self.units(x, mask) * self.magnitude(x, mask) * mask[..., None]
+
+    def forward(self, x, mask):
+        return x + self.noise(x, mask).to(x.dtype) if self.training else x
+
+
+class Follower(Uniform):
+    """Right, with the global generator."""
+
+    def rand(self, shape):
+        return torch.rand(shape)
+
+
+class Normal(Uniform):
+    def units(self, x, mask):
+        return torch.randn(x.shape, generator=self.generator)
+
+
+class Stepped(Uniform):
+    """Right, as a function of the step that it is given; alpha goes down to 0 in 10 steps."""
+
+    def share(self, step):
+        return max(1 - step / 10, 0.0)
+
+    def forward(self, x, mask, step):
+        self.generator.manual_seed(self.seed + step)
+        noise = self.noise(x, mask) * self.share(step)
+        return x + noise.to(x.dtype) if self.training else x
+
+
+DECAY = Claims(schedule=lambda step: max(1 - step / 10, 0.0))
+
+
+class Embedded(nn.Module):
+    """An embedding, and a layer that noises it."""
+
+    def __init__(self, dim, noise):
+        super().__init__()
+        self.table = nn.Embedding(VOCABULARY, dim)
+        self.noise = noise
+
+    def forward(self, ids, mask):
+        return self.noise(self.table(ids), mask)
+
+
+def of(layer):
+    """A factory for a class that takes alpha and a seed."""
+    return lambda *, dim, alpha, seed: layer(alpha, seed)
+
+
+def embedded(layer):
+    return lambda *, dim, alpha, seed: Embedded(dim, layer(alpha, seed))
+
+
+def ours(make_noise):
+    return lambda *, dim, alpha, seed: EmbeddingNoise(make_noise(alpha, seed=seed))
+
+
+def function(*, dim, alpha, seed):
+    noise = neftune(alpha, seed=seed)
+    return lambda x, training, mask, step: add_noise(
+        x, noise, training=training, mask=mask, step=step
+    )
+
+
+def attached(*, dim, alpha, seed):
+    model = nn.Sequential(nn.Embedding(VOCABULARY, dim))
+    attach(model, neftune(alpha, seed=seed))
+    return model
+
+
+def hooked(*, dim, alpha, seed):
+    """What transformers does."""
+    table = nn.Embedding(VOCABULARY, dim)
+    table.neftune_noise_alpha = alpha
+    table.register_forward_hook(neftune_post_forward_hook)
+    return table
+
+
+GAUSSIAN = Claims(distribution="gaussian")
+ALL_OF_OURS = Claims(ranks=True, refuses=True)
+
+
+def one(name, make, claims=ALL_OF_OURS, inputs="embeddings", call=None):
+    return Correct(name, make, "torch", inputs, call, claims)
+
+
+CORRECT = [
+    one("EmbeddingNoise", ours(neftune)),
+    one("gaussian", ours(functools.partial(Noise, distribution="gaussian")), GAUSSIAN),
+    one("symnoise", ours(symnoise), Claims(distribution="rademacher", antithetic=True)),
+    one(
+        "padded",
+        ours(functools.partial(Noise, length="padded")),
+        Claims(length="padded"),
+    ),
+    one("absolute", ours(functools.partial(Noise, scale="absolute")), Claims(scale="absolute")),
+    one("relative", ours(functools.partial(Noise, scale="relative")), Claims(scale="relative")),
+    one(
+        "matched",
+        ours(functools.partial(Noise, distribution="gaussian", match="rms")),
+        Claims(
+            distribution="gaussian",
+            scale=lambda alpha, length, d: alpha / math.sqrt(3 * length * d),
+        ),
+    ),
+    one(
+        "annealed",
+        ours(lambda alpha, seed: neftune(cosine(alpha, 0, 8), seed=seed)),
+        Claims(schedule=cosine(1, 0, 8)),
+    ),
+    one(
+        "warmed-up",
+        ours(lambda alpha, seed: neftune(linear(0, alpha, 8), seed=seed)),
+        Claims(schedule=linear(0, 1, 8)),
+    ),
+    one("add_noise", function, Claims(refuses=True)),
+    one("attach", attached, Claims(gradients_only=True, length="padded"), "ids"),
+    one("Uniform", of(Uniform), Claims()),
+    one("Follower", of(Follower), Claims(seeded="global")),
+    one("Normal", of(Normal), GAUSSIAN),
+    one("Stepped", of(Stepped), DECAY),
+    one("Embedded", embedded(Uniform), Claims(), "ids"),
+    one("hook of transformers", hooked, Claims(seeded="global", length="padded"), "ids"),
+]
+
+
+# The faulty ones, from here on.
+
+
+class PerToken(Uniform):
+    def magnitude(self, x, mask):
+        return torch.full((len(x), 1, 1), self.alpha / x.shape[2] ** 0.5)
+
+
+class BatchCounted(Uniform):
+    """dolomite's."""
+
+    def magnitude(self, x, mask):
+        return self.alpha / torch.sqrt(mask.sum() * x.shape[2])
+
+
+class FirstSizes(Uniform):
+    """instructlab's: the sizes of [B, L] where those of [L, d] were meant."""
+
+    def magnitude(self, x, mask):
+        return torch.full((len(x), 1, 1), self.alpha / (x.shape[0] * x.shape[1]) ** 0.5)
+
+
+class NoSize(Uniform):
+    def magnitude(self, x, mask):
+        return self.alpha / torch.sqrt(self.length(x, mask))
+
+
+class NoRoot(Uniform):
+    def magnitude(self, x, mask):
+        return self.alpha / (self.length(x, mask) * x.shape[2])
+
+
+class NoScale(Uniform):
+    def magnitude(self, x, mask):
+        return torch.full((len(x), 1, 1), self.alpha)
+
+
+class Fixed(Uniform):
+    """fairseq's R3F: an epsilon, whatever alpha is."""
+
+    def magnitude(self, x, mask):
+        return torch.full((len(x), 1, 1), 1e-5)
+
+
+class SquaredAlpha(Uniform):
+    def magnitude(self, x, mask):
+        return self.alpha * super().magnitude(x, mask)
+
+
+class Half(Uniform):
+    def units(self, x, mask):
+        return self.rand(x.shape) - 0.5
+
+
+class OneSided(Uniform):
+    def units(self, x, mask):
+        return self.rand(x.shape)
+
+
+class DividedByDeviation(Uniform):
+    def magnitude(self, x, mask):
+        return super().magnitude(x, mask) / 3**0.5
+
+
+class MagnitudeAsDeviation(Uniform):
+    def magnitude(self, x, mask):
+        return super().magnitude(x, mask) * 3**0.5
+
+
+class Clipped(Normal):
+    def units(self, x, mask):
+        return super().units(x, mask).clamp(-1, 1)
+
+
+class Coarse(Uniform):
+    def units(self, x, mask):
+        return torch.randint(-127, 128, x.shape, generator=self.generator).to(torch.float32) / 127
+
+
+class Shifted(Normal):
+    def units(self, x, mask):
+        return super().units(x, mask) + 0.1
+
+
+class Rare(Uniform):
+    """Full range, too seldom: half of the draws are a tenth as large."""
+
+    def units(self, x, mask):
+        small = self.rand(x.shape) < 0.5
+        return super().units(x, mask) * torch.where(small, 0.1, 1.0)
+
+
+class Twice(Uniform):
+    """Two hooks, one left behind by a run that failed."""
+
+    def noise(self, x, mask):
+        return super().noise(x, mask) + super().noise(x, mask)
+
+
+class AlwaysOn(Uniform):
+    def forward(self, x, mask):
+        return x + self.noise(x, mask).to(x.dtype)
+
+
+class NeverAgain(Uniform):
+    """The hook is removed by eval(), and train() does not bring it back."""
+
+    def __init__(self, alpha, seed):
+        super().__init__(alpha, seed)
+        self.on = True
+
+    def train(self, mode=True):
+        self.on = self.on and mode
+        return super().train(mode)
+
+    def noise(self, x, mask):
+        return super().noise(x, mask) * self.on
+
+
+class OneRow(Uniform):
+    def rand(self, shape):
+        return super().rand((1, *shape[1:])).expand(shape)
+
+
+class OneToken(Uniform):
+    def rand(self, shape):
+        return super().rand((shape[0], 1, shape[2])).expand(shape)
+
+
+class OneChannel(Uniform):
+    def rand(self, shape):
+        return super().rand((*shape[:2], 1)).expand(shape)
+
+
+class Cached(Uniform):
+    """One draw for each shape, kept."""
+
+    def rand(self, shape):
+        self.kept = getattr(self, "kept", {})
+        if shape not in self.kept:
+            self.kept[shape] = super().rand(shape)
+        return self.kept[shape]
+
+
+class Reseeded(Uniform):
+    def rand(self, shape):
+        torch.manual_seed(self.seed)
+        return torch.rand(shape)
+
+
+class SeedDropped(Uniform):
+    def __init__(self, alpha, seed):
+        super().__init__(alpha, 0)
+
+
+class Clock(Uniform):
+    """Seeded by the operating system."""
+
+    def __init__(self, alpha, seed):
+        super().__init__(alpha, seed)
+        self.generator.seed()
+
+
+class DrawsAnyway(Uniform):
+    """It draws from the global generator, also for alpha 0, and hides it by its seed."""
+
+    def rand(self, shape):
+        torch.rand(1)
+        return super().rand(shape)
+
+
+class DrawsNumPy(Uniform):
+    def rand(self, shape):
+        np.random.seed(self.seed + torch.randint(2**20, (), generator=self.generator).item())  # noqa: NPY002
+        return torch.from_numpy(np.random.rand(*shape)).float()  # noqa: NPY002
+
+
+class OnPadding(Uniform):
+    def noise(self, x, mask):
+        return self.units(x, mask) * self.magnitude(x, mask)
+
+
+class PaddedLength(Uniform):
+    def length(self, x, mask):
+        return torch.full((len(x), 1, 1), x.shape[1])
+
+
+class LongestRow(Uniform):
+    def length(self, x, mask):
+        return mask.sum(dim=1).amax().clamp(min=1).reshape(1, 1, 1)
+
+
+class NoRowIsEmpty(Uniform):
+    """The authors' code: an all-padding row divides by 0."""
+
+    def length(self, x, mask):
+        return mask.sum(dim=1)[:, None, None]
+
+
+class LastLeftOut(Uniform):
+    def noise(self, x, mask):
+        noise = super().noise(x, mask)
+        last = mask.sum(dim=1).clamp(min=1) - 1
+        noise[torch.arange(len(x)), last] = 0
+        return noise
+
+
+class HalfOfTheChannels(Uniform):
+    def noise(self, x, mask):
+        noise = super().noise(x, mask)
+        noise[..., x.shape[2] // 2 :] = 0
+        return noise
+
+
+class HalfOverflow(Uniform):
+    """NeMo's: L * d in the embeddings' own dtype."""
+
+    def magnitude(self, x, mask):
+        size = self.length(x, mask).to(x.dtype) * torch.tensor(x.shape[2], dtype=x.dtype)
+        return (self.alpha / torch.sqrt(size.float())).float()
+
+
+class Multiplied(Uniform):
+    def forward(self, x, mask):
+        return x * (1 + self.noise(x, mask).to(x.dtype)) if self.training else x
+
+
+class OwnScale(Uniform):
+    """Magnitudes from the spread of the embeddings, where none was promised."""
+
+    def magnitude(self, x, mask):
+        return super().magnitude(x, mask) * (1 + x.float().abs().mean())
+
+
+class InPlace(Uniform):
+    def forward(self, x, mask):
+        return x.add_(self.noise(x, mask).to(x.dtype)) if self.training else x
+
+
+class Detached(Uniform):
+    def forward(self, x, mask):
+        return super().forward(x, mask).detach() if self.training else x
+
+
+class Rescaled(Uniform):
+    """Twice the embeddings less a constant copy of them: the values are right."""
+
+    def forward(self, x, mask):
+        return super().forward(2 * x - x.detach(), mask) if self.training else x
+
+
+class Promoted(Uniform):
+    def forward(self, x, mask):
+        return x + self.noise(x, mask) if self.training else x
+
+
+class SavedNoise(Uniform):
+    def __init__(self, alpha, seed):
+        super().__init__(alpha, seed)
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x, mask):
+        self.step += self.training
+        return super().forward(x, mask)
+
+
+class Smoothed(Uniform):
+    """Averaged with the token before, and scaled back to full range."""
+
+    axis = 1
+
+    def units(self, x, mask):
+        units = super().units(x, mask)
+        before = units.roll(1, self.axis)
+        return torch.where(torch.rand(x.shape, generator=self.generator) < 0.5, units, before)
+
+
+class SmoothedChannels(Smoothed):
+    axis = 2
+
+
+class OppositeRows(Uniform):
+    """SymNoise's pairs, not claimed."""
+
+    def units(self, x, mask):
+        units = super().units(x, mask)
+        units[1::2] = -units[: len(x) // 2 * 2 : 2]
+        return units
+
+
+class Sticky(Uniform):
+    """Half of the elements keep the noise of the call before."""
+
+    def units(self, x, mask):
+        units, kept = super().units(x, mask), getattr(self, "kept", None)
+        if kept is not None and kept.shape == units.shape:
+            units = torch.where(self.rand(x.shape) < 0.5, units, kept)
+        self.kept = units
+        return units
+
+
+class Squeezed(Uniform):
+    """A sequence of one token loses its axis."""
+
+    def units(self, x, mask):
+        return 2 * self.rand(x.squeeze(1).shape) - 1
+
+
+class Early(Stepped):
+    """The counter is advanced before it is read."""
+
+    def share(self, step):
+        return super().share(step + 1)
+
+
+class Late(Stepped):
+    def share(self, step):
+        return super().share(max(step - 1, 0))
+
+
+class Backwards(Stepped):
+    def share(self, step):
+        return super().share(max(10 - step, 0))
+
+
+class Ignored(Stepped):
+    def share(self, step):
+        return 1.0
+
+
+class StepUnused(Stepped):
+    def forward(self, x, mask, step):
+        noise = super().forward(torch.zeros_like(x), mask, 0)
+        return x + noise * self.share(step)
+
+
+class Frozen(Uniform):
+    """A draw that the compiler takes for a constant."""
+
+    def rand(self, shape):
+        return _drawn_while_tracing(self.generator, tuple(shape))
+
+
+@torch.compiler.assume_constant_result
+def _drawn_while_tracing(generator, shape):
+    return torch.rand(shape, generator=generator)
+
+
+class Packed(Uniform):
+    """It knows documents, and counts the row."""
+
+    def forward(self, x, mask, segment_ids):
+        return super().forward(x, mask)
+
+
+class SameOnRanks(Uniform):
+    """Right on one process."""
+
+
+class InGenerate(Uniform):
+    """It looks at its mode alone."""
+
+
+class AnyAlpha(Uniform):
+    """It trains on NaN."""
+
+
+class UnlikePairs(Uniform):
+    def units(self, x, mask):
+        return super().units(x, mask).sign()
+
+
+# Layers that embed ids themselves.
+
+
+class OnTheTable(Embedded):
+    def forward(self, ids, mask):
+        if self.training:
+            noise = self.noise(torch.zeros_like(self.table(ids)), mask)
+            self.table.weight.data[ids] += noise
+        return self.table(ids)
+
+
+class NoiseInTable(Embedded):
+    """The lookup is noised, and the table a little."""
+
+    def forward(self, ids, mask):
+        if self.training:
+            self.table.weight.data[7] += 1e-3
+        return super().forward(ids, mask)
+
+
+class NeverCalled(Embedded):
+    """The hook sits on a module that forward does not call, as in T5 and BART."""
+
+    def __init__(self, dim, noise):
+        super().__init__(dim, noise)
+        self.shared = nn.Embedding(VOCABULARY, dim)
+        self.shared.weight = self.table.weight
+        self.shared.register_forward_hook(lambda module, ids, output: self.noise(output))
+
+    def forward(self, ids, mask):
+        return self.table(ids)
+
+
+class MultipliedAfter(Embedded):
+    """Gemma's: embeddings times sqrt(d), with the noise already in them."""
+
+    def forward(self, ids, mask):
+        return super().forward(ids, mask) * self.table.embedding_dim**0.5
+
+
+class FrozenTable(Embedded):
+    def forward(self, ids, mask):
+        with torch.no_grad():
+            return super().forward(ids, mask)
+
+
+class ImagesCounted(Embedded):
+    """Image positions get no noise, and count in L."""
+
+    def forward(self, ids, mask):
+        x = self.table(ids)
+        return (
+            x
+            + self.noise.alpha
+            / (x.shape[1] * x.shape[2]) ** 0.5
+            * (self.noise.units(x, mask) * mask[..., None]).to(x.dtype)
+            * self.training
+        )
+
+
+def on(layer):
+    return lambda *, dim, alpha, seed: layer(dim, Uniform(alpha, seed))
+
+
+GLOBAL = Claims(seeded="global")
+
+
+def bad(layer, code, says, fault, claims=None, inputs="embeddings", make=None):
+    made = make or (on(layer) if inputs == "ids" else of(layer))
+    return Faulty(
+        layer.__name__, made, "torch", inputs, None, claims or Claims(), code, says, fault
+    )
+
+
+FAULTY = [
+    bad(PerToken, "EN10", r"sqrt\(d\) instead of sqrt\(L\*d\)", "sqrt(d) for sqrt(L*d)"),
+    bad(BatchCounted, "EN08", "the batch is counted", "sqrt(B*L*d) for sqrt(L*d)"),
+    bad(FirstSizes, "EN10", r"sqrt\(B\*L\) instead", "sqrt(B*L) for sqrt(L*d)"),
+    bad(NoSize, "EN10", "the embedding size is left out", "sqrt(L) for sqrt(L*d)"),
+    bad(NoRoot, "EN08", "square root is missing", "alpha/(L*d)"),
+    bad(NoScale, "EN10", "alpha itself", "alpha, not scaled"),
+    bad(Fixed, "EN11", "alpha is not used", "a fixed epsilon for alpha"),
+    bad(SquaredAlpha, "EN11", "alpha enters twice", "alpha squared"),
+    bad(Half, "EN08", "half the amplitude", "half the amplitude"),
+    bad(OneSided, "EN08", "one-sided", "noise on one side of 0"),
+    bad(DividedByDeviation, "EN08", "standard deviation instead of the range",
+        "divided by sqrt(3): the deviation for the range"),
+    bad(MagnitudeAsDeviation, "EN10", r"times sqrt\(3\)",
+        "times sqrt(3): the range for the deviation"),
+    bad(Normal, "EN10", "gaussian rather than uniform", "a Gaussian claimed as uniform"),
+    bad(Clipped, "EN31", "clipped", "a clipped Gaussian claimed as uniform"),
+    bad(Coarse, "EN28", "255 distinct", "a draw of 8 bits"),
+    bad(Shifted, "EN29", "not centred", "a draw that is not centred", GAUSSIAN),
+    bad(Rare, "EN30", "RMS is", "half of the draws too small"),
+    bad(Twice, "EN10", "added twice", "noise added twice (two hooks)"),
+    bad(AlwaysOn, "EN02", "in evaluation mode too", "noise in evaluation"),
+    bad(NeverAgain, "EN15", r"train\(\) again there is no noise", "none after train() again"),
+    bad(OneRow, "EN25", "shared by rows", "one draw for all rows"),
+    bad(OneToken, "EN26", "shared by tokens", "one draw for all tokens"),
+    bad(OneChannel, "EN27", "shared by channels", "one draw for all channels"),
+    bad(Cached, "EN06", "drawn once and kept", "the same noise at every step"),
+    bad(StepUnused, "EN06", "the step is not used", "the step is not used", DECAY),
+    bad(SeedDropped, "EN07", "seed is not used", "the seed is dropped"),
+    bad(Clock, "EN05", "seeded by the clock", "seeded by the clock"),
+    bad(Follower, "EN05", "global generator", "the global generator, claimed as its own seed"),
+    bad(DrawsAnyway, "EN14", "moves the global random state of the framework",
+        "global random state moved"),
+    bad(DrawsNumPy, "EN14", "NumPy", "NumPy's global state reseeded"),
+    bad(OnPadding, "EN09", "padding gets noise", "padding noised"),
+    bad(PaddedLength, "EN19", "row's width, padding included", "padded length used"),
+    bad(LongestRow, "EN19", "longest row", "the longest row's length used"),
+    bad(ImagesCounted, "EN19", "row's width", "image positions count in L", None, "ids"),
+    bad(Packed, "EN20", "whole packed row", "packed length used"),
+    bad(NoRowIsEmpty, "EN09", "NaN.*all padding", "an all-padding row divides by 0"),
+    bad(LastLeftOut, "EN24", "last token of every row gets no noise", "the last token left out"),
+    bad(HalfOfTheChannels, "EN24", "fewer channels", "half of the channels left out"),
+    bad(HalfOverflow, "EN08", "overflows in float16", "L*d overflows in float16: no noise"),
+    bad(Multiplied, "EN12", "multiplied with the embeddings", "noise multiplied in"),
+    bad(OwnScale, "EN12", "scale is taken from them", "scale taken from the embeddings"),
+    bad(InPlace, "EN16", "in place", "input changed in place"),
+    bad(Detached, "EN13", "detached", "gradient blocked"),
+    bad(Rescaled, "EN13", "gradient is scaled", "gradient scaled"),
+    bad(Promoted, "EN04", "promoted", "dtype promoted"),
+    bad(SavedNoise, "EN18", "'step'", "extra entries in the saved state"),
+    bad(Smoothed, "EN33", "neighbouring tokens", "correlation between tokens"),
+    bad(SmoothedChannels, "EN34", "neighbouring channels", "correlation between channels"),
+    bad(OppositeRows, "EN32", "neighbouring rows", "opposite rows, not claimed"),
+    bad(Sticky, "EN35", "neighbouring steps", "noise kept in part from step to step"),
+    bad(Squeezed, "EN23", r"\(3, 1, 8\).*\(3, 3, 8\)", "sizes of 1 squeezed away"),
+    bad(Early, "EN21", "one step ahead", "alpha's schedule one step ahead", DECAY),
+    bad(Late, "EN21", "one step behind", "alpha's schedule one step behind", DECAY),
+    bad(Backwards, "EN21", "backwards", "alpha's schedule reversed", DECAY),
+    bad(Ignored, "EN21", "ignored", "alpha's schedule ignored", DECAY),
+    bad(Frozen, "EN22", "drawn while tracing", "noise frozen while tracing"),
+    bad(SameOnRanks, "EN38", "same noise", "the same noise on every rank", Claims(ranks=True)),
+    bad(UnlikePairs, "EN36", "draws of their own", "pairs that do not cancel",
+        Claims(distribution="rademacher", antithetic=True)),
+    bad(InGenerate, "EN37", "generate", "noise in generate() and reference passes",
+        Claims(gradients_only=True)),
+    bad(AnyAlpha, "EN39", "alpha is not looked at", "any alpha accepted", Claims(refuses=True)),
+    bad(OnTheTable, "EN17", "added to the table", "noise written into the table", None, "ids"),
+    bad(NoiseInTable, "EN17", "added to the table", "the table itself changed", None, "ids"),
+    bad(NeverCalled, "EN24", "forward never calls", "a hook on a module that is never called",
+        None, "ids"),
+    bad(MultipliedAfter, "EN10", r"multiplied by sqrt\(d\) after", "embeddings multiplied after",
+        None, "ids"),
+    bad(FrozenTable, "EN13", "detached", "the table does not train", None, "ids"),
+]  # fmt: skip
