@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -50,7 +51,7 @@ class TorchDriver:
 
     def to_numpy(self, array: Tensor) -> NDArray[Any]:
         array = array.detach().cpu()
-        return np.array(array.float() if array.dtype == torch.bfloat16 else array)
+        return (array.float() if array.dtype == torch.bfloat16 else array).numpy().copy()
 
     def from_numpy(self, array: NDArray[Any], dtype: str | None = None) -> Tensor:
         tensor = torch.from_numpy(np.array(array))
@@ -101,8 +102,12 @@ class TorchDriver:
             if isinstance(layer, nn.Module):
                 layer.train(keywords["training"])
             if call == self.call:
-                return compiled[id(layer)](inputs, **named(signature_of(layer), keywords))
-            return call(compiled[id(layer)], inputs, **keywords)
+                keywords = named(signature_of(layer), keywords)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what Dynamo says of itself while it traces
+                if call == self.call:
+                    return compiled[id(layer)](inputs, **keywords)
+                return call(compiled[id(layer)], inputs, **keywords)
 
         return run
 

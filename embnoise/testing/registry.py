@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -31,6 +32,11 @@ class Spec:
     def title(self) -> str:
         """Code and name: ``EN05_same_seed_same_noise``."""
         return f"{self.code}_{self.name}"
+
+    @property
+    def explanation(self) -> str:
+        """What is promised, and what makes a layer fail."""
+        return inspect.cleandoc(self.run.__doc__ or "")
 
     @property
     def promise(self) -> str:

@@ -77,19 +77,23 @@ class Report:
 
     def table(self, *, color: bool = False) -> str:
         """A readable table, a line for each check, with what is wrong in full below it."""
-        wide = max(len(f"{each.code} {each.name}") for each in self.results)
+        groups: dict[tuple[str, str, str], list[Result]] = {}
+        for each in self.results:
+            reason = each.message if each.status in ("not_claimed", "expected_failure") else ""
+            groups.setdefault((f"{each.code} {each.name}", each.status, reason), []).append(each)
+        wide = max(len(title) for title, _, _ in groups)
         lines = [f"{self.case.name} ({self.case.driver.name}, profile {self.profile}, seed "
                  f"{self.seed})", f"  {self.case.claims}", ""]  # fmt: skip
-        for each in self.results:
-            status = each.status.replace("_", " ")
-            code = _COLOURS.get(each.status)
-            shown = f"\033[{code}m{status:16}\033[0m" if color and code else f"{status:16}"
-            title = f"{each.code} {each.name}".ljust(wide)
-            reason = each.message if each.status in ("not_claimed", "expected_failure") else ""
-            lines.append(f"  {title}  {each.dtype:8}  {shown}  {reason}".rstrip())
-        for each in self.results:
-            if each.wrong:
-                lines += ["", each.message]
+        for (title, status, reason), group in groups.items():
+            shown = f"{status.replace('_', ' '):16}"
+            if color and status in _COLOURS:
+                shown = f"\033[{_COLOURS[status]}m{shown}\033[0m"
+            dtypes = " ".join(each.dtype for each in group)
+            lines.append(f"  {title.ljust(wide)}  {shown}  {reason or dtypes}".rstrip())
+        for group in groups.values():
+            if group[0].wrong:
+                lines += ["", group[0].message]
+                lines += [f"The same in {each.dtype}." for each in group[1:]]
         seconds = sum(each.seconds for each in self.results)
         verdict = "holds" if self.ok else "does not hold"
         lines += ["", f"{self.case.name} {verdict}: {self.summary()} in {seconds:.1f} s"]

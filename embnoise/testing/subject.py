@@ -59,11 +59,11 @@ class Subject:
         """The step of the coarsest grid that a correct draw of this dtype may have."""
         return GRID.get(self.dtype, 2.0**-22)
 
-    def expect(self, holds: bool, seen: str, likely: str) -> None:
-        """Count an assertion; raise if it does not hold."""
+    def expect(self, holds: bool, seen: str, likely: str | Callable[[], str]) -> None:
+        """Count an assertion; raise if it does not hold. A cause may be worked out then."""
         self.assertions += 1
         if not holds:
-            raise BrokenError(seen, likely)
+            raise BrokenError(seen, likely if isinstance(likely, str) else likely())
 
     def able(self, name: str) -> Any:
         """A capability that a driver may lack; without it nothing is said of the layer."""

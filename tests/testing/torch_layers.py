@@ -13,7 +13,6 @@ import torch
 from torch import nn
 from transformers.integrations.neftune import neftune_post_forward_hook
 
-import embnoise
 from embnoise import Noise, cosine, linear, neftune, symnoise
 from embnoise.testing import Claims
 from embnoise_torch import EmbeddingNoise, add_noise, attach

@@ -80,10 +80,13 @@ def cdf(subject: Subject) -> None:
         units = np.where(abs(units - near) <= 4 * subject.grid, near, units)
     distance, where = cdf_distance(law, units)
     allowed = band(units.size, RATE) + subject.grid
-    batch, length, dim = subject.profile.shape(subject.dtype)
-    likely = cause_of_noise(units, subject.claims, batch=batch, length=length, dim=dim)
-    if math.isclose(float(abs(units).max()), 1, rel_tol=0.01) and law == "uniform":
-        likely = "another distribution on the same range, such as a clipped or squared draw"
+
+    def likely() -> str:
+        if law == "uniform" and math.isclose(float(abs(units).max()), 1, rel_tol=0.01):
+            return "another distribution on the same range, such as a clipped or squared draw"
+        batch, length, dim = subject.profile.shape(subject.dtype)
+        return cause_of_noise(units, subject.claims, batch=batch, length=length, dim=dim)
+
     subject.expect(
         distance <= allowed,
         f"the noise's distribution function is {distance:.4f} away from the {law} one at "

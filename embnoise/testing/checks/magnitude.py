@@ -48,7 +48,7 @@ def support_filled(subject: Subject) -> None:
         largest >= least,
         f"largest |noise| is {largest:.4g} of {rule}, expected at least {least:.4g} ({chance}; "
         f"B, L, d = {inputs.shape}, {subject.dtype})",
-        _cause(subject, units, inputs),
+        lambda: _cause(subject, units, inputs),
     )
     for side, reached in (("positive", float(units.max())), ("negative", float(-units.min()))):
         subject.expect(
@@ -84,7 +84,7 @@ def within_bound(subject: Subject) -> None:
             largest <= upper,
             f"largest |noise| is {largest:.4g} of {subject.claims.rule()}, expected at most "
             f"{upper:.4g} (B, L, d = {inputs.shape}, {subject.dtype})",
-            _cause(subject, units, inputs),
+            lambda: _cause(subject, units, inputs),
         )
 
     inputs = subject.sample()
@@ -257,7 +257,7 @@ def rms(subject: Subject) -> None:
         low - slack <= found <= high + slack,
         f"the noise's RMS is {found:.4g} of {subject.claims.rule()}, expected {low:.4g} to "
         f"{high:.4g} (a correct layer fails this less than {once_in()})",
-        _cause(subject, units, inputs),
+        lambda: _cause(subject, units, inputs),
     )
 
 
@@ -299,7 +299,7 @@ def schedule_followed(subject: Subject) -> None:
     subject.expect(
         not wrong,
         f"alpha is, as a share of make_layer's: {said}",
-        _schedule_cause(claims, found, end),
+        lambda: _schedule_cause(claims, found, end),
     )
 
 

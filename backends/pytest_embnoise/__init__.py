@@ -1,0 +1,54 @@
+"""The pytest plugin of embnoise: options for the tests of ``parametrize_with_checks``.
+
+pytest imports it wherever embnoise is installed, so it imports nothing: neither embnoise, nor
+NumPy, nor a framework.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--embnoise-profile`` and ``--embnoise-seed``."""
+    group = parser.getgroup("embnoise", "property tests of noise layers")
+    group.addoption(
+        "--embnoise-profile",
+        choices=["quick", "default", "nightly"],
+        help="how much the checks look at (default: default)",
+    )
+    group.addoption(
+        "--embnoise-seed",
+        metavar="N",
+        type=_seed,
+        help="the kit's seed: an integer, or 'random' for one that is drawn and printed",
+    )
+
+
+def _seed(text: str) -> int:
+    # The operating system's randomness: tests may have seeded Python's.
+    return random.SystemRandom().getrandbits(32) if text == "random" else int(text)
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """The profile and the seed, where one is given."""
+    given = {"profile": config.getoption("embnoise_profile"),
+             "seed": config.getoption("embnoise_seed")}  # fmt: skip
+    said = [f"{name} {value}" for name, value in given.items() if value is not None]
+    return f"embnoise: {', '.join(said)}" if said else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Hand the options to the checks."""
+    profile, seed = config.getoption("embnoise_profile"), config.getoption("embnoise_seed")
+    if profile is None and seed is None:
+        return
+    for item in items:
+        params = getattr(getattr(item, "callspec", None), "params", {})
+        check = params.get("check")
+        if check is not None and type(check).__module__ == "embnoise.testing.run":
+            params["check"] = check.with_options(profile=profile, seed=seed)

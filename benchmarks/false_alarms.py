@@ -1,0 +1,64 @@
+"""How often the kit fails a correct layer: none of 2,000 kit seeds should.
+
+    python benchmarks/false_alarms.py torch --seeds 2000
+
+runs, for every correct layer of ``tests/testing``, each check that a correct layer may fail by
+chance, at every seed, in the quick profile (the chance is the same in all of them). The exact
+checks leave nothing to chance, and run at seed 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from embnoise.testing import check_layer, iter_checks
+
+
+def alarms(layer: Any, seeds: int) -> tuple[int, list[str]]:
+    """How many checks ran, and the ids of those that failed."""
+    report = check_layer(layer.case(), profile="quick", raises=False)
+    ran = len(report.results)
+    failed = [f"{each.code} at seed 0" for each in report.results if each.wrong]
+    for seed in tqdm(range(1, seeds), desc=layer.name, leave=False):
+        for check in iter_checks(layer.case(), profile="quick", seed=seed):
+            if check.spec.random:
+                result = check.run()
+                ran += result.status != "not_claimed"
+                failed += [f"{check.id} at seed {seed}"] if result.wrong else []
+    return ran, failed
+
+
+def main() -> int:
+    """Print a line per layer; returns 1 if a check failed."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("framework", choices=["torch", "jax", "keras"])
+    parser.add_argument("--seeds", type=int, default=2000)
+    parser.add_argument("--only", help="layers whose names hold this")
+    options = parser.parse_args()
+    if options.framework != "jax":
+        importlib.import_module("torch").set_num_threads(1)
+    layers = importlib.import_module(f"tests.testing.{options.framework}_layers").CORRECT
+    wrong = 0
+    print(f"{'layer':24} {'checks run':>10} {'failed':>7} {'seconds':>8}")
+    for layer in layers:
+        if options.only and options.only not in layer.name:
+            continue
+        started = time.perf_counter()
+        ran, failed = alarms(layer, options.seeds)
+        wrong += len(failed)
+        seconds = time.perf_counter() - started
+        print(f"{layer.name:24} {ran:10} {len(failed):7} {seconds:8.0f}", *failed[:5], flush=True)
+    return int(wrong > 0)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
