@@ -11,7 +11,6 @@ import functools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 from unittest import mock
@@ -30,6 +29,7 @@ import embnoise
 import embnoise_jax
 import embnoise_keras
 import embnoise_torch
+from embnoise.testing import driver_of
 from embnoise_torch import kernels
 
 KERAS = keras.backend.backend()
@@ -142,10 +142,9 @@ def third_parties() -> Iterator[Backend]:
     """The adapters of others, found as a user's would be."""
     for entry in entry_points(group="embnoise.backends"):
         if entry.name not in OURS:
-            adapter, testing = entry.load(), import_module(f"{entry.value}.testing")
-            yield Backend(
-                entry.name, testing.from_numpy, testing.to_numpy, adapter.add_noise, fused=False
-            )
+            driver = driver_of(entry.name)
+            verb = entry.load().add_noise
+            yield Backend(entry.name, driver.from_numpy, driver.to_numpy, verb, fused=False)
 
 
 BACKENDS.extend(third_parties())

@@ -47,8 +47,18 @@ def test_the_frameworks_are_there_to_be_imported(framework):
     assert find_spec(framework) is not None
 
 
-def test_the_core_imports_numpy_alone():
-    assert foreign_modules() <= {"numpy", "embnoise"}
+KIT = """
+import embnoise.cli, embnoise.testing
+layer = lambda *, dim, alpha, seed: lambda x: x
+assert not embnoise.testing.check_layer(
+    embnoise.testing.case("mine", layer, driver="numpy"), profile="quick", raises=False
+).ok
+"""
+
+
+@pytest.mark.parametrize("imports", ["", KIT], ids=["core", "kit"])
+def test_the_core_imports_numpy_alone(imports):
+    assert foreign_modules(imports) <= {"numpy", "embnoise"}
 
 
 def test_the_test_would_notice():

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 import embnoise
+import embnoise.testing
 import embnoise_jax
 import embnoise_keras
 import embnoise_torch
+from embnoise.testing.registry import CHECKS
 from embnoise_jax import equinox, linen, nnx
 
 ROOT = Path(__file__).parent.parent
@@ -53,7 +55,16 @@ def test_links_lead_somewhere(page):
 
 @pytest.mark.parametrize(
     "package",
-    [embnoise, embnoise_torch, embnoise_jax, nnx, linen, equinox, embnoise_keras],
+    [
+        embnoise,
+        embnoise.testing,
+        embnoise_torch,
+        embnoise_jax,
+        nnx,
+        linen,
+        equinox,
+        embnoise_keras,
+    ],
     ids=lambda package: package.__name__,
 )
 def test_all_that_is_public_is_documented(package):
@@ -68,7 +79,7 @@ def test_all_that_is_public_is_documented(package):
 def test_the_contributors_page_lists_every_module():
     text = (ROOT / "CONTRIBUTING.md").read_text()
     for package in (ROOT / "embnoise", *(ROOT / "backends").glob("embnoise_*")):
-        for module in package.glob("*.py"):
+        for module in (*package.glob("*.py"), *package.glob("testing/*.py")):
             private = module.name.startswith("_") or module.name == "namespace.py"
             assert private or module.name in text, module
 
@@ -76,3 +87,19 @@ def test_the_contributors_page_lists_every_module():
 def test_the_changelog_and_the_version_agree():
     assert "## Unreleased" in (ROOT / "CHANGELOG.md").read_text()
     assert re.fullmatch(r"\d+\.\d+\.\d+", embnoise.__version__)
+
+
+def test_the_table_of_faults_is_that_of_the_layers():
+    from tests.testing import table  # noqa: PLC0415, it imports every framework's layers
+
+    assert table.PAGE.read_text() == table.page_with_the_table()
+
+
+def test_every_check_is_documented_and_has_a_layer_that_it_must_catch():
+    from tests.testing import table  # noqa: PLC0415
+
+    caught = {layer.caught_by for layers in table.FRAMEWORKS.values() for layer in layers}
+    # EN01 is about factories and layers that cannot be called: tests/testing/test_kit.py.
+    assert caught | {"EN01"} == set(CHECKS)
+    faults = sum(len(layers) for layers in table.FRAMEWORKS.values())
+    assert faults >= 40 + 12 + 12

@@ -39,8 +39,12 @@ def test_the_wheel_holds_the_packages_side_by_side(tmp_path):
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    packages = {"embnoise", "embnoise_torch", "embnoise_jax", "embnoise_keras"}
-    assert {"embnoise/noise.py", *(f"{name}/py.typed" for name in packages)} <= set(names)
+    packages = {"embnoise", "embnoise_torch", "embnoise_jax", "embnoise_keras", "pytest_embnoise"}
+    assert {
+        "embnoise/noise.py",
+        "embnoise/testing/checks/seeds.py",
+        *(f"{name}/py.typed" for name in packages),
+    } <= set(names)
     tops = {name.split("/")[0] for name in names}
     assert tops == {*packages, f"embnoise-{embnoise.__version__}.dist-info"}
 

@@ -75,7 +75,7 @@ def _drawn(subject: Subject, body: Callable[[Batch], None], examples: int) -> No
             width,
             draw(st.integers(1, 33)),
             draw(st.booleans()),
-            draw(st.floats(2**-4, 2**6, width=32)),
+            draw(st.floats(2**-4, 2**4, width=32)),
         )
 
     @settings(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -116,15 +117,20 @@ def _takes_its_keywords(make_layer: Callable[..., Any]) -> None:
 def _are_codes(expected: Mapping[str, str]) -> None:
     from embnoise.testing.registry import CHECKS  # noqa: PLC0415, the checks need this module
 
+    known = {
+        alias: spec.title
+        for spec in CHECKS.values()
+        for alias in (spec.code, spec.name, spec.title)
+    }
     for code, reason in expected.items():
         if code not in CHECKS:
-            names = {spec.title: spec.title for spec in CHECKS.values()} | {
-                spec.name: spec.title for spec in CHECKS.values()
-            } | {known: CHECKS[known].title for known in CHECKS}  # fmt: skip
-            near = difflib.get_close_matches(str(code), names, n=1, cutoff=0.0)
+            number = re.fullmatch(r"EN0*(\d{1,2})", str(code))
+            same = [f"EN{int(number[1]):02}"] if number else []
+            similar = difflib.get_close_matches(str(code), known, n=1, cutoff=0.0)
+            nearest = next(known[alias] for alias in (*same, *similar) if alias in known)
             raise ValueError(
                 f"expected_failures has an unknown code {code!r}; the nearest is "
-                f"{names[near[0]][:4]!r} ({names[near[0]]}). `embnoise checks` lists them all."
+                f"{nearest[:4]!r} ({nearest}). `embnoise checks` lists them all."
             )
         if not isinstance(reason, str) or not reason:
             raise TypeError(

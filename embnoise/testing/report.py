@@ -128,8 +128,8 @@ def reproduction(case: Case, lines: list[str]) -> str:
 
 
 def _where(name: str, function: Any) -> str:
-    module = getattr(function, "__module__", "__main__")
+    module = getattr(function, "__module__", None)
     known = getattr(function, "__qualname__", "<lambda>")
-    if "<" in known or "." in known or module == "__main__":
+    if "<" in known or "." in known or module in (None, "__main__"):
         return f"# {name}: that of your case"
     return f"from {module} import {known}" + ("" if known == name else f" as {name}")

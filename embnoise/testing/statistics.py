@@ -49,9 +49,9 @@ def band(count: int, rate: float = RATE) -> float:
 
 
 def extreme_window(distribution: str, count: int, rate: float = RATE) -> tuple[float, float]:
-    """Where the largest of ``count`` unit values lies, one-sided: the lower and the upper bound.
+    """A lower bound for the largest of ``count`` unit values, and an upper one for all sizes.
 
-    Of a uniform draw on [-1, 1] it is below t with the chance ((1 + t) / 2)^n.
+    The largest of a uniform draw on [-1, 1] is below t with the chance ((1 + t) / 2)^n.
     """
     if distribution == "uniform":
         return max(2 * rate ** (1 / count) - 1, 0.0), 1.0
@@ -60,7 +60,7 @@ def extreme_window(distribution: str, count: int, rate: float = RATE) -> tuple[f
     normal = NormalDist()
     # 1 - p is exact in floating point where p is close to 0, so take the other tail.
     lower = -normal.inv_cdf(-math.expm1(math.log(rate) / count))
-    return max(lower, 0.0), -normal.inv_cdf(rate / count)
+    return max(lower, 0.0), -normal.inv_cdf(rate / (2 * count))
 
 
 def rms_window(distribution: str, count: int, rate: float = RATE) -> tuple[float, float]:

@@ -48,7 +48,11 @@ class Subject:
         self.seed = int.from_bytes(digest[:4], "little") % 2**31
         self.world = int.from_bytes(digest[4:8], "little") % 2**31
         self.draw = np.random.default_rng(int.from_bytes(digest[8:16], "little"))
-        self.alpha = 5.0 if case.inputs == "embeddings" else 640.0  # far above what rounding leaves
+        # Of ids the noise is a difference of embeddings, so it must be far above their rounding; as
+        # an absolute size some layers (Keras's GaussianNoise) accept 1 at most.
+        self.alpha = 5.0 if case.inputs == "embeddings" else 640.0
+        if self.claims.scale == "absolute":
+            self.alpha = 0.25
         self.assertions = 0
         self.lines: list[str] = []
         self.outputs = 0

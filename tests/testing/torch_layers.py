@@ -213,6 +213,11 @@ class Fixed(Uniform):
         return torch.full((len(x), 1, 1), 1e-5)
 
 
+class ZeroIsDefault(Uniform):
+    def __init__(self, alpha, seed):
+        super().__init__(alpha or 5.0, seed)
+
+
 class SquaredAlpha(Uniform):
     def magnitude(self, x, mask):
         return self.alpha * super().magnitude(x, mask)
@@ -623,6 +628,7 @@ FAULTY = [
     bad(NoRoot, "EN08", "square root is missing", "alpha/(L*d)"),
     bad(NoScale, "EN10", "alpha itself", "alpha, not scaled"),
     bad(Fixed, "EN11", "alpha is not used", "a fixed epsilon for alpha"),
+    bad(ZeroIsDefault, "EN03", "'not given'", "alpha 0 taken for the default"),
     bad(SquaredAlpha, "EN11", "alpha enters twice", "alpha squared"),
     bad(Half, "EN08", "half the amplitude", "half the amplitude"),
     bad(OneSided, "EN08", "one-sided", "noise on one side of 0"),

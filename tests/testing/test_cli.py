@@ -1,0 +1,190 @@
+"""The command ``embnoise``."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from importlib.metadata import entry_points
+
+import pytest
+
+import embnoise
+from embnoise.cli import main
+from embnoise.testing.checks import ALL
+
+LAYERS = """
+import embnoise
+from embnoise.testing import Claims, case
+
+def make_layer(*, dim, alpha, seed):
+    noise = embnoise.neftune(alpha, seed=seed)
+    def layer(x, *, training, step):
+        return embnoise.add_noise(x, noise, training=training, step=step)
+    return layer
+
+def call(layer, x, *, training, step):
+    return layer(x, training=training, step=step)
+
+class Layers:
+    make = staticmethod(make_layer)
+
+mine = case("mine", make_layer, driver="numpy", claims=Claims(length="padded"))
+"""
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    package = tmp_path / "made_for_cli"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "layers.py").write_text(LAYERS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield
+    for name in [name for name in sys.modules if name.startswith("made_for_cli")]:
+        del sys.modules[name]
+
+
+TARGET = "made_for_cli.layers:make_layer"
+CHECK = ("check", TARGET, "--driver", "numpy", "--profile", "quick")
+
+
+def test_it_is_installed():
+    (script,) = entry_points(group="console_scripts", name="embnoise")
+    assert script.load() is main
+    ran = subprocess.run(
+        [sys.executable, "-m", "embnoise", "--version"], capture_output=True, text=True, check=True
+    )
+    assert ran.stdout == f"embnoise {embnoise.__version__}\n"
+
+
+def test_check_says_what_does_not_hold(capsys):
+    assert main(CHECK) == 1
+    seen = capsys.readouterr()
+    assert "EN09 padding_untouched[float32]: padding gets noise" in seen.out
+    assert f"from {TARGET.replace(':', ' import ')}" in seen.out
+    assert "\033[" not in seen.out
+    assert not seen.err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        (*CHECK, "--length", "padded"),
+        ("check", "made_for_cli.layers:mine", "--profile", "quick", "--seed", "3"),
+        ("check", "made_for_cli.layers:Layers.make", *CHECK[2:], "--length", "padded",
+         "--call", "made_for_cli.layers:call"),
+    ],
+)  # fmt: skip
+def test_check_says_what_holds(command, capsys):
+    assert main(command) == 0
+    assert " holds: " in capsys.readouterr().out
+
+
+def test_claims_come_from_the_options(capsys):
+    main([*CHECK, "--distribution", "none", "--scale", "absolute", "--length", "none", "--seeded",
+          "global", "--not-compiled", "--antithetic", "--saves", "count"])  # fmt: skip
+    assert (
+        "Claims(distribution=None, scale='absolute', length=None, seeded='global', "
+        "antithetic=True, compiled=False, saves=('count',))"
+    ) in capsys.readouterr().out
+
+
+def test_check_as_json(capsys):
+    assert main([*CHECK, "--json"]) == 1
+    data = json.loads(capsys.readouterr().out)
+    assert data["driver"] == "numpy"
+    assert {each["code"] for each in data["results"] if each["status"] == "failed"} == {
+        "EN09", "EN19",
+    }  # fmt: skip
+
+
+def test_a_random_seed_is_printed(capsys):
+    assert main([*CHECK, "--length", "padded", "--seed", "random"]) == 0
+    seen = capsys.readouterr()
+    seed = seen.err.removeprefix("seed ").strip()
+    assert f"seed {seed})" in seen.out
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals")
+@pytest.mark.parametrize("no_colour", [False, True])
+def test_colour_and_progress_on_a_terminal_only(no_colour):
+    ours, theirs = pty.openpty()
+    environment = {key: value for key, value in os.environ.items() if key != "NO_COLOR"}
+    environment |= {"NO_COLOR": "1"} if no_colour else {}
+    command = [sys.executable, "-m", "embnoise", *CHECK]
+    with subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        seen = b""
+        try:
+            while chunk := os.read(ours, 4096):
+                seen += chunk
+        except OSError:  # the other side is closed
+            pass
+        assert process.wait() == 1
+    os.close(ours)
+    assert b"make_layer-EN05_same_seed_same_noise[float32] ..." in seen
+    assert (b"\033[31mfailed" in seen) is not no_colour
+
+
+def test_checks_and_explain(capsys):
+    assert main(["checks"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:4] for line in lines] == [check.code for check in ALL]
+    assert main(["checks", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    for entry, check in zip(listed, ALL, strict=True):
+        for name in (check.code, check.code.lower(), check.name, check.title):
+            assert main(["explain", name]) == 0
+            assert entry["promise"] in capsys.readouterr().out
+        assert main(["explain", check.code, "--json"]) == 0
+        explained = json.loads(capsys.readouterr().out)
+        assert explained["explanation"].startswith(entry["promise"])
+
+
+@pytest.mark.parametrize("more", [(), ("--call", "made_for_cli.layers:call")])
+def test_the_file_that_write_makes_runs_as_it_is(more, capsys, tmp_path):
+    assert main(["write", TARGET, "--driver", "numpy", "--length", "padded", *more]) == 0
+    assert "python -m pytest test_make_layer.py" in capsys.readouterr().out
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_make_layer.py"]
+    ran = subprocess.run(
+        [*command, "--embnoise-profile=quick"], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stdout
+    assert "failed" not in ran.stdout
+    lint = [sys.executable, "-m", "ruff", "check", "--isolated", "--ignore=I", "test_make_layer.py"]
+    assert subprocess.run(lint, check=False).returncode == 0
+    before = (tmp_path / "test_make_layer.py").read_text()
+    assert main(["write", TARGET, "--driver", "numpy"]) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert (tmp_path / "test_make_layer.py").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (("check", "made_for_cli.layers", "--driver", "numpy"), "must be module:name"),
+        (("check", "made_for_clo.layers:x", "--driver", "numpy"), "no module 'made_for_clo'"),
+        (("check", f"{TARGET}s", "--driver", "numpy"), "did you mean 'make_layer'"),
+        (("check", TARGET), "--driver is needed"),
+        (("check", TARGET, "--driver", "torhc"), "did you mean 'torch'"),
+        ((*CHECK, "--seed", "x"), "--seed must be an integer or 'random', got 'x'"),
+        ((*CHECK, "--length", "none"), "length must be 'tokens' or 'padded'"),
+        (("check", "made_for_cli.layers:mine", "--driver", "numpy"), "leave out the options"),
+        (("check", "made_for_cli.layers:call", "--driver", "numpy"), "must take the keywords"),
+        (("explain", "EN99"), "there is no check 'EN99' (did you mean EN39?)"),
+        (("write", "made_for_cli.layers:mine"), "is a case already"),
+    ],
+)
+def test_a_wrong_command_says_so_and_exits_with_2(command, says, capsys):
+    assert main(command) == 2
+    seen = capsys.readouterr()
+    assert says in seen.err
+    assert not seen.out
+
+
+def test_argparse_exits_with_2_as_well():
+    with pytest.raises(SystemExit) as left:
+        main(["check"])
+    assert left.value.code == 2

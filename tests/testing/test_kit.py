@@ -1,0 +1,442 @@
+"""The kit itself: cases, checks, statuses, reports, misuse. Its layers are NumPy functions."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import traceback
+from importlib.util import find_spec
+from unittest import mock
+
+import numpy as np
+import pytest
+
+import embnoise
+from embnoise import linear, neftune
+from embnoise.testing import (
+    CheckFailedError,
+    Claims,
+    case,
+    check_layer,
+    driver_of,
+    iter_checks,
+    parametrize_with_checks,
+)
+from embnoise.testing import batches as kit_batches
+from embnoise.testing.checks import ALL
+from embnoise.testing.registry import Spec
+
+
+def right(*, dim, alpha, seed):
+    noise = neftune(alpha, seed=seed)
+
+    def layer(x, *, training, mask, step, segment_ids):
+        return embnoise.add_noise(
+            x, noise, training=training, mask=mask, step=step, segment_ids=segment_ids
+        )
+
+    return layer
+
+
+def wrong(*, dim, alpha, seed):
+    """Half of the noise, on padding too."""
+    layer = right(dim=dim, alpha=alpha / 2, seed=seed)
+
+    def unmasked(x, *, training, step):
+        ones = np.ones(x.shape[:2], bool)
+        return layer(x, training=training, mask=ones, step=step, segment_ids=None)
+
+    return unmasked
+
+
+def numpy_case(make=right, name="mine", **options):
+    return case(name, make, driver="numpy", **options)
+
+
+def results(made, code, **options):
+    return [check.run() for check in iter_checks(made, **options) if check.spec.code == code]
+
+
+# Running a case.
+
+
+def test_a_right_layer_holds_in_every_profile():
+    for profile in ("quick", "default"):
+        report = check_layer(numpy_case(), profile=profile)
+        assert report.ok
+        assert {result.status for result in report.results} == {"passed", "not_claimed"}
+        assert all(result.assertions for result in report.results if result.status == "passed")
+
+
+@pytest.mark.skipif("CI_NIGHTLY" not in os.environ, reason="2**20 values take a while")
+def test_a_right_layer_holds_nightly():
+    assert check_layer(numpy_case(), profile="nightly").ok
+
+
+def test_one_group_of_all_that_failed():
+    with pytest.raises(
+        ExceptionGroup, match=r"mine: \d+ passed, 8 failed, 12 not claimed"
+    ) as caught:
+        check_layer(numpy_case(wrong, claims=Claims(length="padded")), profile="quick")
+    assert all(isinstance(error, CheckFailedError) for error in caught.value.exceptions)
+    assert "half the amplitude" in str(caught.value.exceptions[0])
+
+
+def test_nothing_of_the_kit_is_in_the_traceback():
+    (check,) = [
+        check for check in iter_checks(numpy_case(wrong), profile="quick")
+        if check.spec.code == "EN19"
+    ]  # fmt: skip
+    with pytest.raises(CheckFailedError) as caught:
+        check()
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+    frames = traceback.extract_tb(caught.value.__traceback__)
+    assert [frame.name for frame in frames[1:]] == ["__call__"]
+
+
+def test_ids_codes_and_order():
+    ids = [check.id for check in iter_checks(numpy_case())]
+    assert "mine-EN05_same_seed_same_noise[float32]" in ids
+    assert "mine-EN08_support_filled[float16]" in ids
+    assert ids == sorted(ids, key=lambda each: each[5:9])
+    assert len(set(ids)) == len(ids)
+    assert {check.code for check in ALL} == {f"EN{k:02}" for k in range(1, 40)}
+
+
+def test_a_run_can_be_repeated_and_another_seed_is_another_run():
+    def messages(seed):
+        found = check_layer(numpy_case(wrong), profile="quick", seed=seed, raises=False)
+        return [result.message for result in found.results]
+
+    assert messages(0) == messages(0)
+    assert messages(0) != messages(1)
+
+
+def test_random_state_does_not_matter():
+    np.random.seed(1)  # noqa: NPY002
+    first = check_layer(numpy_case(wrong), profile="quick", raises=False)
+    np.random.seed(2)  # noqa: NPY002
+    second = check_layer(numpy_case(wrong), profile="quick", raises=False)
+    assert [each.message for each in first.results] == [each.message for each in second.results]
+
+
+def test_the_lines_of_a_failure_repeat_it():
+    (result,) = results(numpy_case(wrong), "EN19", profile="quick")
+    lines = [line.strip() for line in result.message.partition("To repeat it:\n")[2].splitlines()]
+    assert "from tests.testing.test_kit import wrong as make_layer" in lines
+    names = {}
+    exec("\n".join(lines), names)  # noqa: S102, what a user would paste
+    mask = names["mask"]
+    length, dim = mask[0].sum(), names["x"].shape[2]
+    magnitude = 5 / np.sqrt(length * dim)
+    seen = abs(names["y1"][0][mask[0]]).max() / magnitude
+    assert f"{seen:.4g} of the noise" in result.message
+
+
+def test_hypothesis_finds_what_the_table_does_not():
+    """A layer that is wrong for 20 channels or more; the table has at most 16."""
+
+    def make(*, dim, alpha, seed):
+        layer = right(dim=dim, alpha=alpha, seed=seed)
+
+        def noisy(x, *, training, mask, step, segment_ids):
+            y = layer(x, training=training, mask=mask, step=step, segment_ids=segment_ids)
+            return y + (not training and x.shape[2] in range(20, 34))
+
+        return noisy
+
+    def statuses():
+        return [each.status for each in results(numpy_case(make), "EN02")]
+
+    assert statuses() == ["failed"] * 3
+    with mock.patch.object(kit_batches, "find_spec", return_value=None):  # not installed
+        assert statuses() == ["passed"] * 3
+    assert find_spec("hypothesis")
+
+
+# Statuses.
+
+
+def test_what_is_not_claimed_is_counted_with_its_reason():
+    report = check_layer(numpy_case(wrong, claims=Claims(distribution=None, length="padded")),
+                         profile="quick", raises=False)  # fmt: skip
+    why = {result.code: result.message for result in report.results
+           if result.status == "not_claimed"}  # fmt: skip
+    assert why["EN08"] == "distribution=None"
+    assert why["EN09"] == "length='padded'"
+    assert why["EN22"] == "the driver 'numpy' has no compile"
+    assert f"{len([r for r in report.results if r.status == 'not_claimed'])} not claimed" in (
+        report.summary()
+    )
+
+
+def test_expected_failures():
+    reasons = {"EN09": "padding gets noise, see our issue 12", "EN02": "we thought so"}
+    made = numpy_case(wrong, expected_failures=reasons)
+    report = check_layer(made, profile="quick", raises=False)
+    status = {result.code: result for result in report.results}
+    assert status["EN09"].status == "expected_failure"
+    assert status["EN09"].message.startswith("padding gets noise, see our issue 12 (EN09 ")
+    assert status["EN02"].status == "unexpected_pass"
+    assert "Take EN02 out of expected_failures" in status["EN02"].message
+    assert not report.ok
+
+
+def test_a_case_with_nothing_but_expected_failures_holds():
+    codes = {
+        result.code
+        for result in check_layer(numpy_case(wrong), profile="quick", raises=False).results
+        if result.wrong
+    }
+    made = numpy_case(wrong, expected_failures=dict.fromkeys(codes, "known"))
+    assert check_layer(made, profile="quick").ok
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [("EN9", "EN09"), ("EN99", "EN39"), ("padding_untouched", "EN09"), ("EN08_support", "EN08")],
+)
+def test_an_unknown_expected_failure_names_the_nearest(key, nearest):
+    with pytest.raises(ValueError, match=f"unknown code '{key}'; the nearest is '{nearest}'"):
+        numpy_case(expected_failures={key: "why"})
+
+
+def test_an_expected_failure_needs_a_reason():
+    with pytest.raises(TypeError, match=r"expected_failures\['EN09'\] must be the reason"):
+        numpy_case(expected_failures={"EN09": ""})
+
+
+def test_a_check_without_an_assertion_is_an_error():
+    empty = Spec("EN99", "empty", lambda subject: None, ("embeddings",), "float32",
+                 lambda claims: None, random=False)  # fmt: skip
+    (check, *_) = iter_checks(numpy_case())
+    result = type(check)(check.case, empty, "float32").run()
+    assert (result.status, result.assertions) == ("error", 0)
+    assert "made no assertion" in result.message
+
+
+# Reports.
+
+
+def test_the_table_and_the_json_say_the_same():
+    report = check_layer(numpy_case(wrong), profile="quick", raises=False)
+    table, data = report.table(), json.loads(report.to_json())
+    assert data["ok"] is False
+    assert data["counts"]["failed"] == sum(each.status == "failed" for each in report.results)
+    assert sum(data["counts"].values()) == len(data["results"])
+    for each in data["results"]:
+        assert f"{each['code']} {each['name']}" in table
+    assert re.search("EN09 padding_untouched +failed +float32 float16 float64", table)
+    assert "The same in float16." in table
+    assert table.endswith(f" {report.summary()} in {sum(r.seconds for r in report.results):.1f} s")
+    assert "\033[" not in table
+    assert "\033[31mfailed" in report.table(color=True)
+
+
+# Misuse.
+
+
+def raises(*, dim, alpha, seed):
+    raise RuntimeError("no such thing")
+
+
+def not_a_layer(*, dim, alpha, seed):
+    return np.zeros(dim)
+
+
+ONE = right(dim=8, alpha=1.0, seed=0)
+
+
+def the_same(*, dim, alpha, seed):
+    return ONE
+
+
+def giving(change):
+    def make(*, dim, alpha, seed):
+        return lambda x, training: change(x)
+
+    return make
+
+
+def fails_inside(x):
+    return x[..., 99999]
+
+
+MISUSES = {
+    "a factory that raises": (
+        raises, r"make_layer\(dim=16, alpha=5.0, seed=\d+\) raised RuntimeError: no such thing "
+        r"\(test_kit.py:\d+, in raises\)"),
+    "no layer": (not_a_layer, r"make_layer returned an array .*, which cannot be called"),
+    "the same object": (the_same, "returned the same object twice; it must make a fresh layer"),
+    "another shape": (giving(lambda x: x[:, :1]), r"returned an array of shape \(3, 1, 16\) for "
+                      r"inputs of shape \(3, 7, 16\); it must be \(3, 7, 16\)"),
+    "NaN": (giving(lambda x: x * np.nan), "336 values of 336 that are NaN or infinite"),
+    "integers": (giving(lambda x: x.astype(int)), "dtype int64; it must be of a floating-point"),
+    "None": (giving(lambda x: None), "returned None; it must return an array"),
+    "a layer that raises": (giving(fails_inside), r"in training mode, raised IndexError: .* "
+                            r"\(test_kit.py:\d+, in fails_inside\)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", MISUSES)
+def test_misuse_is_one_clear_message(kind):
+    make, says = MISUSES[kind]
+    report = check_layer(numpy_case(make), profile="quick", raises=False)
+    (result,) = report.results  # the other checks would say the same
+    assert result.status == "error"
+    assert result.message.startswith("EN01 can_be_called[float32]: ")
+    with pytest.raises(ExceptionGroup) as caught:
+        check_layer(numpy_case(make), profile="quick")
+    (error,) = caught.value.exceptions
+    assert error.__traceback__ is None
+    with pytest.raises(CheckFailedError, match=says):
+        raise error
+
+
+@pytest.mark.parametrize("kind", MISUSES)
+def test_every_other_check_says_it_with_its_own_code(kind):
+    make, _ = MISUSES[kind]
+    for check in iter_checks(numpy_case(make), profile="quick"):
+        result = check.run()
+        assert result.status in ("error", "not_claimed", "passed", "failed")
+        if result.status == "error":
+            assert result.message.startswith(check.spec.code)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "says"),
+    [
+        ({"name": ""}, TypeError, "name must be a string that is not empty"),
+        ({"make_layer": 3}, TypeError, "make_layer must be a function of dim, alpha and seed"),
+        ({"make_layer": lambda dim: dim}, TypeError, "must take the keywords dim, alpha and seed"),
+        ({"driver": "torhc"}, ValueError, r"got 'torhc' \(did you mean 'torch'\?\)"),
+        ({"driver": 3}, TypeError, "driver must be a name or a Driver, got 3"),
+        ({"inputs": "tokens"}, ValueError, r"inputs must be one of \['embeddings', 'ids'\]"),
+        ({"call": 3}, TypeError, "call must be a function, got 3"),
+        ({"claims": {}}, TypeError, "claims must be a Claims, got {}"),
+    ],
+)
+def test_a_wrong_case_is_refused(options, error, says):
+    with pytest.raises(error, match=says):
+        case(**{"name": "mine", "make_layer": right, "driver": "numpy", **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "says"),
+    [
+        ({"distribution": "normal"}, ValueError, "distribution must be one of"),
+        ({"scale": "neftun"}, ValueError, "scale must be one of .* got 'neftun'"),
+        ({"scale": 3}, TypeError, "scale must be one of .* got 3"),
+        ({"length": "token"}, ValueError, "length must be 'tokens', 'padded' or None"),
+        ({"length": None}, ValueError, "with the scale 'neftune', which needs it"),
+        ({"seeded": 1}, ValueError, "seeded must be True, False or 'global', got 1"),
+        ({"schedule": 3}, TypeError, "schedule must be a function step -> share of alpha"),
+        ({"schedule": linear(1, 0)}, ValueError, "schedule must be bound"),
+        ({"schedule": lambda step: 0.0}, ValueError, "above 0 at one of its first 1000 steps"),
+        ({"schedule": lambda step: -1.0}, ValueError, "schedule at step 0 must be finite"),
+        ({"antithetic": 1}, TypeError, "antithetic must be True or False"),
+        ({"saves": "count"}, TypeError, "saves must be a tuple of names"),
+    ],
+)
+def test_wrong_claims_are_refused(options, error, says):
+    with pytest.raises(error, match=says):
+        Claims(**options)
+
+
+def test_wrong_options_of_a_run_are_refused():
+    with pytest.raises(ValueError, match="profile must be one of"):
+        check_layer(numpy_case(), profile="fast")
+    with pytest.raises(TypeError, match="seed must be an integer"):
+        check_layer(numpy_case(), seed="random")
+    with pytest.raises(TypeError, match=r"case must be what case\(\.\.\.\) returned"):
+        check_layer(right)
+    with pytest.raises(TypeError, match="put it in a list"):
+        parametrize_with_checks(numpy_case())
+    with pytest.raises(ValueError, match="names of their own"):
+        parametrize_with_checks([numpy_case(), numpy_case()])
+
+
+# How a layer is called.
+
+
+def test_call_is_given_the_keywords_that_it_names():
+    seen = set()
+
+    def call(layer, x, *, training, step):
+        seen.update({type(training), type(step)})
+        mask = np.ones(x.shape[:2], bool)
+        return layer(x, training=training, mask=mask, step=step, segment_ids=None)
+
+    report = check_layer(
+        numpy_case(call=call, claims=Claims(length="padded")), profile="quick", raises=False
+    )
+    assert seen == {bool, int}
+    assert [each.code for each in report.results if each.wrong] == []
+
+
+def test_a_layer_without_a_step_advances_by_being_called():
+    def make(*, dim, alpha, seed):
+        steps = iter(range(1000))
+        layer = right(dim=dim, alpha=alpha, seed=seed)
+        decay = linear(1, 0, 6)
+
+        def noisy(x, *, training, mask):
+            if not training:
+                return x
+            step = next(steps)
+            noise = neftune(alpha * decay(step), seed=seed)
+            return embnoise.add_noise(x, noise, mask=mask, step=step)
+
+        assert layer
+        return noisy
+
+    assert check_layer(numpy_case(make, claims=Claims(schedule=linear(1, 0, 6)))).ok
+
+
+def test_a_layer_may_have_a_mode_of_its_own():
+    class Layer:
+        training = None
+
+        def __init__(self, alpha, seed):
+            self.layer = right(dim=0, alpha=alpha, seed=seed)
+
+        def __call__(self, x, *, mask, step):
+            return self.layer(x, training=self.training, mask=mask, step=step, segment_ids=None)
+
+    assert check_layer(numpy_case(lambda *, dim, alpha, seed: Layer(alpha, seed))).ok
+
+
+# Drivers.
+
+
+def test_a_third_party_brings_its_driver():
+    assert driver_of("lists").name == "lists"
+
+    def make(*, dim, alpha, seed):
+        import embnoise_lists  # noqa: PLC0415
+
+        noise = neftune(alpha, seed=seed)
+
+        def layer(x, training, mask, step):
+            return embnoise_lists.add_noise(x, noise, training=training, mask=mask, step=step)
+
+        return layer
+
+    made = case("lists", make, driver="lists")
+    report = check_layer(made, profile="quick", raises=False)
+    assert report.ok, report.table()
+    assert {each.message for each in report.results if each.code == "EN18"} == {
+        "the driver 'lists' has no state"
+    }
+
+
+def test_a_framework_that_is_not_installed_is_named():
+    code = (
+        "import sys; sys.modules['keras'] = None\n"
+        "from embnoise.testing import driver_of\ndriver_of('keras')"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "driver 'keras' needs keras, which is not installed" in ran.stderr
+    assert 'pip install "embnoise[keras]"' in ran.stderr
