@@ -48,7 +48,7 @@ class Batch:
 TABLE = (
     Batch((5, 5), 5, 8),
     Batch((7, 3, 0), 7, 16),
-    Batch((7, 2), 7, 16, left=True, alpha=0.25),
+    Batch((7, 2, 5), 7, 16, left=True, alpha=0.25),
     Batch((1,), 1, 1),
 )
 

@@ -94,13 +94,16 @@ def cause_of_noise(
         return cause_of_ratio(0.0, batch=batch, length=length, dim=dim)
     kurtosis = float((units**4).mean()) / square**2
     law = min(_KURTOSIS, key=lambda name: abs(_KURTOSIS[name] - kurtosis))
-    # A sixth-moment bound is not needed here: a wrong guess costs a clear word, not a verdict.
-    if units.size > 4000 and law != claimed and float(abs(units.mean())) < 0.1 * square**0.5:
-        if law == "triangular":
-            return "the noise is the sum of two uniform draws: it is added twice (two hooks, say)"
+    size, root = amplitude(claimed, units), square**0.5
+    if claimed != "gaussian" and is_close(size, 1):
         return (
-            f"the noise is {law} rather than {claimed} (its RMS is {square**0.5:.4g} of the "
-            "magnitude)"
+            "another distribution on the same range: clipped or squared, or some of the draws are "
+            "smaller than the others"
         )
-    size = amplitude(claimed, units)
+    # A wrong guess costs a clear word, not the verdict.
+    centred = units.size > 4000 and abs(float(units.mean())) < 0.1 * root
+    if centred and law == "triangular":
+        return "the noise is the sum of two uniform draws: it is added twice (two hooks, say)"
+    if centred and law != claimed:
+        return f"the noise is {law} rather than {claimed} (its RMS is {root:.4g} of the magnitude)"
     return cause_of_ratio(size, batch=batch, length=length, dim=dim)

@@ -74,8 +74,8 @@ class Driver(Protocol):
 
 
 def signature_of(layer: Any) -> Callable[..., Any]:
-    """What is called when a layer is: its ``forward``, its ``call``, or itself."""
-    for name in ("forward", "call"):
+    """What is called when a layer is: ``call`` (Keras), ``forward`` (PyTorch), or itself."""
+    for name in ("call", "forward"):  # on PyTorch a Keras layer has both
         method = getattr(layer, name, None)
         if callable(method):
             return method  # type: ignore[no-any-return]

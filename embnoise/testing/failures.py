@@ -37,6 +37,6 @@ def raised_by_layer(what: str, error: Exception) -> MisuseError:
         if _KIT not in Path(frame.filename).parents
     ]
     text = " ".join(str(error).split())
-    text = text if len(text) <= 400 else text[:397] + "..."
+    text = text if len(text) <= 600 else text[:597] + "..."
     place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno}, in {frames[-1].name})"
     return MisuseError(f"{what} raised {type(error).__name__}: {text}{place if frames else ''}")

@@ -25,7 +25,7 @@ class Profile:
     def shape(self, dtype: str) -> tuple[int, int, int]:
         """The batch of a dtype: in float16 with an L*d that float16 cannot hold."""
         _, length, dim = self.batch
-        return (2, 521, 130) if dtype == "float16" and length * dim < 65536 else self.batch
+        return (1, 521, 130) if dtype == "float16" and length * dim < 65536 else self.batch
 
 
 PROFILES = {

@@ -303,7 +303,7 @@ class Layer:
             raise MisuseError(
                 f"the layer returned {wrong} values of {values.size} that are NaN or infinite, for "
                 f"finite inputs of shape {inputs.values.shape} and dtype {self.subject.dtype}. "
-                "Likely: a division by a length of 0 (a row that is all padding), or an overflow"
+                "Likely: a division by a length of 0 (a row that is all padding), or an overflow."
             )
         return values
 

@@ -640,7 +640,7 @@ FAULTY = [
     bad(Clipped, "EN31", "clipped", "a clipped Gaussian claimed as uniform"),
     bad(Coarse, "EN28", "255 distinct", "a draw of 8 bits"),
     bad(Shifted, "EN29", "not centred", "a draw that is not centred", GAUSSIAN),
-    bad(Rare, "EN30", "RMS is", "half of the draws too small"),
+    bad(Rare, "EN30", "smaller than the others", "half of the draws too small"),
     bad(Twice, "EN10", "added twice", "noise added twice (two hooks)"),
     bad(AlwaysOn, "EN02", "in evaluation mode too", "noise in evaluation"),
     bad(NeverAgain, "EN15", r"train\(\) again there is no noise", "none after train() again"),

@@ -10,7 +10,7 @@ from embnoise.testing.failures import UnclaimedError
 from embnoise.testing.registry import check
 from embnoise.testing.subject import Array, Layer, Subject
 
-SHAPE = (3, 5, 16)
+SHAPE = (4, 6, 16)
 
 
 @check("EN13")

@@ -41,7 +41,7 @@ def _differ(subject: Subject, which: str) -> None:
         not twins,
         f"{pair} have the same noise ({scope} one draw)",
         f"one draw is shared by {which}: its shape has a 1 where the number of {which} should be, "
-        f"and is broadcast",
+        f"and is broadcast; or, in JAX, one key is used for all {which} under vmap",
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
+
 import numpy as np
 
 from embnoise.schedules import Schedule
@@ -41,7 +43,10 @@ def support_filled(subject: Subject) -> None:
     units = layer.units(inputs, step)
     law = str(subject.claims.distribution)
     slack = _slack(subject, inputs)
-    least = extreme_window(law, units.size, RATE / 2)[0] - 2 * slack
+    reach = extreme_window(law, units.size, RATE / 2)[0]
+    if law == "gaussian":  # the quantile of the coarsest uniform grid has its end there
+        reach = min(reach, NormalDist().inv_cdf(1 - subject.grid / 2))
+    least = reach - 2 * slack
     rule, chance = subject.claims.rule(), f"a correct layer fails this less than {once_in()}"
     largest = float(abs(units).max())
     subject.expect(
@@ -155,8 +160,8 @@ def noise_is_added(subject: Subject) -> None:
         f"the noise depends on the embeddings: on other ones it differs by up to {error:.3g} "
         f"(its largest value is {reach:.3g})",
         "the noise is multiplied with the embeddings, or its scale is taken from them"
-        if not noises[0].any() or clean
-        else "the draw depends on the input",
+        if not noises[0].any() or bool((np.sign(noises[0]) == np.sign(noises[1])).all())
+        else "the draw depends on the embeddings: a seed or a key is made from them",
     )
 
 
@@ -172,8 +177,8 @@ def length_of_ragged_rows(subject: Subject) -> None:
     A layer fails it that takes L from x.shape[1] where the mask counts, or the longest or the mean
     length of the batch for all rows.
     """
-    _, width, dim = subject.profile.shape("float32")
-    lengths = [3 * width // 4, width // 2, width // 4, 5]
+    batch, width, dim = subject.profile.shape("float32")
+    lengths = ([3 * width // 4, width // 2, width // 4, 5] * batch)[:batch]
     _rows_have_their_length(subject, right_mask(lengths, width).astype(np.int64), dim)
 
 
@@ -187,14 +192,14 @@ def length_of_packed_rows(subject: Subject) -> None:
     """
     if subject.claims.length != "tokens":
         raise UnclaimedError(f"length={subject.claims.length!r}")
-    _, width, dim = subject.profile.shape("float32")
+    batch, width, dim = subject.profile.shape("float32")
     cuts = [width // 2, width // 4, 5]
     if not subject.layer(dim=dim).takes("segment_ids"):
         raise UnclaimedError("the layer takes no segment_ids")
     subject.anew()
-    segments = np.zeros((2, width), np.int64)
-    for row, order in enumerate((cuts, cuts[::-1])):
-        segments[row, : sum(cuts)] = np.repeat([1, 2, 3], order)
+    segments = np.zeros((batch, width), np.int64)
+    for row in range(batch):
+        segments[row, : sum(cuts)] = np.repeat([1, 2, 3], cuts[:: (-1) ** row])
     _rows_have_their_length(subject, segments, dim)
 
 

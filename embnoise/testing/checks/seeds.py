@@ -129,7 +129,7 @@ def random_state_untouched(subject: Subject) -> None:
             f"a call in {mode} mode with alpha = {alpha:g} moves the global random state of "
             f"{' and '.join(moved)}",
             "the noise is drawn from (or seeds) the global generator: draw it from a generator "
-            "of the layer's own, and only where there is noise to add",
+            "of the layer's own (keras.random with seed=), and only where there is noise to add",
         )
 
 

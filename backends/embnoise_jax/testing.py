@@ -1,0 +1,229 @@
+"""The driver of ``embnoise.testing`` for JAX."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import sys
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from numpy.typing import NDArray
+
+from embnoise.testing.drivers import named, signature_of
+
+__all__ = ["JaxDriver", "driver"]
+
+
+class JaxDriver:
+    """A layer is a function, or a module of Flax NNX, Flax Linen or Equinox.
+
+    Training mode is ``train()`` and ``eval()`` in NNX, ``eqx.nn.inference_mode`` in Equinox, and
+    whichever of ``training``, ``train``, ``deterministic`` and ``inference`` the layer names; where
+    the default of one is None, an NNX or Equinox layer is left to the mode that it has.
+
+    JAX has no global random state. Its place takes ``key``, which ``seed`` sets: a layer that names
+    ``key`` (in NNX, ``rngs``) is given it, as are all of ``make_rng``'s streams in Linen.
+
+    The variables of a Linen module are made at its first call. What it changes of them in
+    training, other than parameters, its next call sees.
+
+    Attributes:
+        key: what takes the place of the global random state; traced inside a compiled call.
+    """
+
+    name = "jax"
+    dtypes = {  # noqa: RUF012, nobody's to change
+        "embeddings": ("float32", "bfloat16", "float16"),
+        "ids": ("float32",),
+    }
+    examples = 3  # each new shape is compiled
+
+    def __init__(self) -> None:
+        self.key = jax.random.key(0)
+        self._variables: dict[int, Any] = {}
+        """Of Linen modules, by their id: equal ones are still different layers."""
+
+    def make(
+        self, make_layer: Callable[..., Any], *, dtype: str, dim: int, alpha: Any, seed: int
+    ) -> Any:
+        layer = make_layer(dim=dim, alpha=alpha, seed=seed)
+        if _is_a(layer, "flax.linen"):
+            weakref.finalize(layer, self._variables.pop, id(layer), None)
+        return layer
+
+    def call(self, layer: Any, inputs: Any, **keywords: Any) -> Any:
+        training = keywords["training"]
+        modes = {"train": training, "deterministic": not training, "inference": not training}
+        offered = {**modes, "key": self.key, **keywords}
+        if _is_a(layer, "flax.linen"):
+            return self._apply(layer, inputs, offered)
+        if nnx := _is_a(layer, "flax.nnx"):
+            layer.train() if training else layer.eval()
+            if named(signature_of(layer), {"rngs": None}):
+                offered["rngs"] = nnx.Rngs(self.key)
+            offered = _without_overrides(layer, offered, [*modes, "training", "rngs"])
+        elif eqx := _is_a(layer, "equinox"):
+            layer = eqx.nn.inference_mode(layer, not training)
+            offered = _without_overrides(layer, offered, [*modes, "training"])
+        return layer(inputs, **named(signature_of(layer), offered))
+
+    def _apply(self, layer: Any, inputs: Any, offered: dict[str, Any]) -> Any:
+        from flax.core import DenyList  # noqa: PLC0415, for layers of Flax only
+
+        given = named(signature_of(layer), offered)
+        if id(layer) not in self._variables:
+            training = {"training": True, "train": True, "deterministic": False}
+            at_first = given | named(signature_of(layer), training)
+            self._variables[id(layer)] = layer.init(jax.random.key(0), inputs, **at_first)
+        variables = self._variables[id(layer)]
+        if not offered["training"]:
+            return layer.apply(variables, inputs, rngs=self.key, **given)
+        fixed = DenyList(("params", "intermediates"))
+        output, changed = layer.apply(variables, inputs, rngs=self.key, mutable=fixed, **given)
+        self._variables[id(layer)] = {**variables, **changed}
+        return output
+
+    def to_numpy(self, array: Array | NDArray[Any]) -> NDArray[Any]:
+        copy = np.array(array)
+        return copy.astype(np.float32) if array.dtype == jnp.bfloat16 else copy
+
+    def from_numpy(self, array: NDArray[Any], dtype: str | None = None) -> Array:
+        # A copy that is NumPy's own, for jnp.array compiles one for each shape.
+        made: Array = jax.device_put(np.array(array, dtype and jnp.dtype(dtype)))
+        return made
+
+    def gradient(
+        self, call: Callable[..., Any], layer: Any, inputs: Array, weights: Array, *, of: str
+    ) -> list[NDArray[Any]]:
+        if _is_a(layer, "flax.linen") and id(layer) not in self._variables:
+            call(layer, inputs)  # makes its variables
+        parameters, with_parameters = self._taken_apart(layer)
+
+        def output(parameters: Any, inputs: Array) -> Array:
+            whole, variables = with_parameters(parameters)
+            with self._holding(self.key, whole, variables):
+                result: Array = call(whole, inputs)
+                return result
+
+        # Taken apart for the inputs' gradient too: NNX lets no trace change what is outside of it.
+        if of == "inputs":
+            made, back = jax.vjp(partial(output, parameters), inputs)
+        else:
+            made, back = jax.vjp(lambda parameters: output(parameters, inputs), parameters)
+        return [self.to_numpy(each) for each in jax.tree.leaves(back(weights.astype(made.dtype)))]
+
+    def _taken_apart(self, layer: Any) -> tuple[Any, Callable[[Any], tuple[Any, Any]]]:
+        """What the layer trains, and what makes of it a layer again, and its variables in Linen."""
+        if nnx := _is_a(layer, "flax.nnx"):
+            graph, parameters, others = nnx.split(layer, nnx.Param, ...)
+            return parameters, lambda given: (nnx.merge(graph, given, others, copy=True), None)
+        if eqx := _is_a(layer, "equinox"):
+            parameters, others = eqx.partition(layer, eqx.is_inexact_array)
+            return parameters, lambda given: (eqx.combine(given, others), None)
+        variables = self._variables.get(id(layer))
+        if variables is None:
+            return {}, lambda given: (layer, None)
+        parameters = variables.get("params", {})
+        return parameters, lambda given: (layer, {**variables, "params": given})
+
+    @contextlib.contextmanager
+    def _holding(self, key: Array, layer: Any, variables: Any) -> Iterator[None]:
+        """With another key and other variables of a layer, as they are while it is traced."""
+        kept, kept_variables = self.key, self._variables.pop(id(layer), None)
+        self.key = key
+        if variables is not None:
+            self._variables[id(layer)] = variables
+        try:
+            yield
+        finally:
+            self.key = kept
+            self._variables.pop(id(layer), None)
+            if kept_variables is not None:
+                self._variables[id(layer)] = kept_variables
+
+    def seed(self, seed: int) -> None:
+        self.key = jax.random.key(seed)
+
+    def random_state(self) -> bytes:
+        """Nothing: there is none in JAX."""
+        return b""
+
+    def state(self, layer: Any) -> dict[str, NDArray[Any]]:
+        """All variables in Flax, but for the counts of ``nnx.Rngs``; all arrays in Equinox."""
+        held: Any = self._variables.get(id(layer), {})
+        if nnx := _is_a(layer, "flax.nnx"):
+            held = nnx.to_pure_dict(nnx.state(layer, nnx.Not(nnx.RngState)))
+        elif _is_a(layer, "equinox"):
+            held = layer
+        return {
+            jax.tree_util.keystr(path, simple=True, separator="."): self.to_numpy(leaf)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(held)
+            if isinstance(leaf, Array | np.ndarray)
+            and not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        }
+
+    def compile(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """``call`` under ``jax.jit``, ``nnx.jit`` or ``eqx.filter_jit``.
+
+        It is compiled once for each mode. All arrays are traced, as are the step and the key.
+        """
+        compiled: dict[tuple[int, Any], Any] = {}
+
+        def run(layer: Any, inputs: Any, **keywords: Any) -> Any:
+            training = keywords.pop("training", None)
+            mode = {} if training is None else {"training": training}
+
+            def traced(layer: Any, variables: Any, inputs: Any, keywords: Any, key: Array) -> Any:
+                with self._holding(key, layer, variables):
+                    output = call(layer, inputs, **mode, **keywords)
+                    return output, self._variables.get(id(layer))
+
+            if (id(layer), training) not in compiled:
+                compiled[id(layer), training] = _jit(traced, layer)
+            traceable = {name: jnp.asarray(value) for name, value in keywords.items()}
+            if training is not None and _is_a(layer, "flax.nnx"):
+                # Before, as people do: set inside of nnx.jit, it would be compiled anew.
+                layer.train() if training else layer.eval()
+            output, variables = compiled[id(layer), training](
+                self._variables.get(id(layer)), inputs, traceable, self.key
+            )
+            if variables is not None:
+                self._variables[id(layer)] = variables
+            return output
+
+        return run
+
+
+def _is_a(layer: Any, library: str) -> Any:
+    """The library, if the layer is a module of it."""
+    loaded = sys.modules.get(library)
+    return loaded if loaded is not None and isinstance(layer, loaded.Module) else None
+
+
+def _without_overrides(layer: Any, offered: dict[str, Any], modes: list[str]) -> dict[str, Any]:
+    """Without the modes whose default is None: giving them would hide the layer's own mode."""
+    parameters: Mapping[str, Any] = inspect.signature(signature_of(layer)).parameters
+    return {
+        name: value
+        for name, value in offered.items()
+        if name not in modes or name not in parameters or parameters[name].default is not None
+    }
+
+
+def _jit(traced: Callable[..., Any], layer: Any) -> Callable[..., Any]:
+    """A function whose first argument is the layer, compiled in the way of the layer's library."""
+    if nnx := _is_a(layer, "flax.nnx"):
+        return partial(nnx.jit(traced), layer)
+    if eqx := _is_a(layer, "equinox"):
+        return partial(eqx.filter_jit(traced), layer)
+    return jax.jit(partial(traced, layer))
+
+
+driver = JaxDriver()

@@ -1,0 +1,543 @@
+"""Keras layers for the kit to judge, on whichever backend Keras runs."""
+
+import dataclasses
+
+import keras
+import numpy as np
+from keras import ops, random
+
+from embnoise import Noise as Recipe
+from embnoise import linear, neftune, symnoise
+from embnoise.testing import Claims
+from embnoise_keras import EmbeddingNoise, attach
+from tests.testing.zoo import Correct, Faulty
+
+COMPILES = keras.backend.backend() != "torch"
+WITH_JAX = keras.backend.backend() == "jax"
+
+ABSOLUTE = Claims(distribution="gaussian", scale="absolute", length=None)
+"""Of GaussianNoise, which leaves nothing out."""
+
+
+# Ours.
+
+
+def attached(model):
+    """Noise on a model; its calls keep the handle."""
+
+    def make(*, dim, alpha, seed):
+        made = model(dim)
+        attach(made, neftune(alpha, seed=seed))
+        return made
+
+    return make
+
+
+def sequential(dim):
+    return keras.Sequential([keras.layers.Embedding(8, dim, mask_zero=True)])
+
+
+def functional(dim):
+    ids = keras.Input((None,), dtype="int32")
+    return keras.Model(ids, keras.layers.Embedding(8, dim, mask_zero=True)(ids))
+
+
+def by_its_count(layer, x, *, training, mask, segment_ids):
+    return layer(x, training=training, mask=mask, segment_ids=segment_ids)
+
+
+OURS = Claims(saves=("count",), refuses=True)
+
+
+# By hand.
+
+
+class Noise(keras.layers.Layer):
+    """What all layers below have."""
+
+    def __init__(self, alpha, seed, **options):
+        super().__init__(**options)
+        self.alpha = alpha
+        self.seed_generator = random.SeedGenerator(seed)
+        self.supports_masking = True
+
+
+class Neftune(Noise):
+    def call(self, x, mask=None, training=None):
+        if not training:
+            return x
+        shape = ops.shape(x)
+        mask = ops.ones(shape[:2]) if mask is None else ops.cast(mask, "float32")
+        length = ops.maximum(ops.sum(mask, axis=1, keepdims=True), 1.0)
+        magnitude = self.alpha * mask / ops.sqrt(length * shape[2])
+        noise = random.uniform(shape, -1.0, 1.0, dtype="float32", seed=self.seed_generator)
+        return x + ops.cast(noise * ops.expand_dims(magnitude, -1), x.dtype)
+
+
+class Padded(Noise):
+    """As the reference implementation has it: no mask, and drawn in the compute dtype."""
+
+    def call(self, x, training=False):
+        if training:
+            _, length, dim = x.shape
+            magnitude = self.alpha / (length * dim) ** 0.5
+            x = x + random.uniform(
+                ops.shape(x), -magnitude, magnitude, dtype=x.dtype, seed=self.seed_generator
+            )
+        return x
+
+
+class NoisyEmbedding(keras.layers.Embedding):
+    """An embedding that noises what it looks up, at alpha / sqrt(d)."""
+
+    def __init__(self, dim, alpha, seed):
+        super().__init__(8, dim)
+        self.noise = Gaussian(alpha, seed)
+
+    def call(self, ids, training=None):
+        return self.noise(super().call(ids), training=training)
+
+
+class FollowsKeras(Noise):
+    def call(self, x, training=None):
+        if not training:
+            return x
+        magnitude = self.alpha / (x.shape[1] * x.shape[2]) ** 0.5
+        return x + random.uniform(ops.shape(x), -magnitude, magnitude, dtype=x.dtype)
+
+
+class Gaussian(Noise):
+    def call(self, x, training=None):
+        if not training:
+            return x
+        stddev = self.alpha / ops.shape(x)[-1] ** 0.5
+        noise = random.normal(ops.shape(x), stddev=stddev, seed=self.seed_generator)
+        return x + ops.cast(noise, x.dtype)
+
+
+class NoisyModel(keras.Model):
+    """A subclassed model, whose layers hear of ``training`` from Keras."""
+
+    def __init__(self, dim, alpha, seed):
+        super().__init__()
+        self.embed = keras.layers.Embedding(8, dim, mask_zero=True)
+        self.noise = Neftune(alpha, seed)
+
+    def call(self, ids, training=None):
+        return self.noise(self.embed(ids))
+
+
+def of(layer, **fixed):
+    """A ``make_layer`` for a class with the arguments alpha and seed."""
+    return lambda *, dim, alpha, seed: layer(alpha, seed, **fixed)
+
+
+CORRECT = [
+    Correct(
+        "EmbeddingNoise",
+        lambda *, dim, alpha, seed: EmbeddingNoise(neftune(alpha, seed=seed)),
+        "keras",
+        claims=OURS,
+    ),
+    Correct(
+        "EmbeddingNoise_by_its_count",
+        lambda *, dim, alpha, seed: EmbeddingNoise(neftune(alpha, seed=seed)),
+        "keras",
+        call=by_its_count,
+        claims=OURS,
+    ),
+    Correct(
+        "EmbeddingNoise_gaussian",
+        lambda *, dim, alpha, seed: EmbeddingNoise(
+            Recipe(alpha, "gaussian", scale="absolute", seed=seed)
+        ),
+        "keras",
+        claims=Claims(distribution="gaussian", scale="absolute", length="tokens", saves=("count",)),
+    ),
+    Correct(
+        "EmbeddingNoise_symnoise",
+        lambda *, dim, alpha, seed: EmbeddingNoise(symnoise(alpha, seed=seed)),
+        "keras",
+        claims=Claims(distribution="rademacher", antithetic=True, saves=("count",)),
+    ),
+    Correct(
+        "EmbeddingNoise_linear",
+        lambda *, dim, alpha, seed: EmbeddingNoise(neftune(linear(alpha, 0, 8), seed=seed)),
+        "keras",
+        call=by_its_count,
+        claims=Claims(schedule=linear(1, 0, 8), saves=("count",)),
+    ),
+    Correct("attach_sequential", attached(sequential), "keras", inputs="ids"),
+    Correct("attach_functional", attached(functional), "keras", inputs="ids"),
+    Correct(
+        "GaussianNoise",
+        lambda *, dim, alpha, seed: keras.layers.GaussianNoise(alpha, seed=seed),
+        "keras",
+        claims=ABSOLUTE,
+    ),
+    Correct(
+        "GaussianNoise_without_seed",
+        lambda *, dim, alpha, seed: keras.layers.GaussianNoise(alpha),
+        "keras",
+        claims=dataclasses.replace(ABSOLUTE, seeded="global"),
+    ),
+    Correct("keras_neftune", of(Neftune), "keras"),
+    Correct("keras_padded", of(Padded), "keras", claims=Claims(length="padded")),
+    Correct(
+        "keras_without_seed",
+        of(FollowsKeras),
+        "keras",
+        # With JAX, Keras refuses to draw from its global generator in compiled code.
+        claims=Claims(length="padded", seeded="global", compiled=not WITH_JAX),
+    ),
+    Correct(
+        "keras_embedding",
+        lambda *, dim, alpha, seed: NoisyEmbedding(dim, alpha, seed),
+        "keras",
+        inputs="ids",
+        claims=Claims(distribution="gaussian", scale="per_token", length=None),
+    ),
+    Correct(
+        "keras_model",
+        lambda *, dim, alpha, seed: NoisyModel(dim, alpha, seed),
+        "keras",
+        inputs="ids",
+    ),
+]
+
+
+# Wrong.
+
+
+class IgnoresTraining(Noise):
+    def call(self, x):
+        magnitude = self.alpha / (x.shape[1] * x.shape[2]) ** 0.5
+        return x + random.uniform(
+            ops.shape(x), -magnitude, magnitude, dtype=x.dtype, seed=self.seed_generator
+        )
+
+
+class SameEveryStep(Noise):
+    def __init__(self, alpha, seed):
+        super().__init__(alpha, seed)
+        self.seed = seed
+
+    def call(self, x, training=None):
+        if not training:
+            return x
+        magnitude = self.alpha / (x.shape[1] * x.shape[2]) ** 0.5
+        return x + random.uniform(
+            ops.shape(x), -magnitude, magnitude, dtype=x.dtype, seed=self.seed
+        )
+
+
+class HardCodedSeed(Padded):
+    def __init__(self, alpha, seed):
+        super().__init__(alpha, 1337)
+
+
+class SeedDropped(Padded):
+    def __init__(self, alpha, seed):
+        super().__init__(alpha, None)
+
+
+class NoisesPadding(Noise):
+    def call(self, x, mask=None, training=None):
+        if not training:
+            return x
+        if mask is None:
+            length = ops.cast(x.shape[1], "float32")
+        else:
+            length = ops.sum(ops.cast(mask, "float32"), axis=1)[:, None, None]
+        magnitude = self.alpha / ops.sqrt(ops.maximum(length, 1.0) * x.shape[2])
+        noise = random.uniform(ops.shape(x), -1, 1, seed=self.seed_generator)
+        return x + ops.cast(noise * magnitude, x.dtype)
+
+
+class PaddedLength(Noise):
+    def call(self, x, mask=None, training=None):
+        if not training:
+            return x
+        magnitude = self.alpha / (x.shape[1] * x.shape[2]) ** 0.5
+        noise = random.uniform(
+            ops.shape(x), -magnitude, magnitude, dtype=x.dtype, seed=self.seed_generator
+        )
+        if mask is not None:
+            noise = noise * ops.cast(mask, x.dtype)[:, :, None]
+        return x + noise
+
+
+class NumpyDraw(Noise):
+    def __init__(self, alpha, seed):
+        super().__init__(alpha, seed)
+        self.rng = np.random.default_rng(seed)
+
+    def call(self, x, training=None):
+        if not training:
+            return x
+        magnitude = self.alpha / (x.shape[1] * x.shape[2]) ** 0.5
+        return x + ops.cast(self.rng.uniform(-magnitude, magnitude, x.shape), x.dtype)
+
+
+class OneRowForAll(Noise):
+    def call(self, x, training=None):
+        if not training:
+            return x
+        magnitude = self.alpha / (x.shape[1] * x.shape[2]) ** 0.5
+        return x + random.uniform(
+            (1, *x.shape[1:]), -magnitude, magnitude, dtype=x.dtype, seed=self.seed_generator
+        )
+
+
+class NormalForUniform(Noise):
+    def call(self, x, training=None):
+        if not training:
+            return x
+        stddev = self.alpha / (x.shape[1] * x.shape[2]) ** 0.5
+        return x + random.normal(
+            ops.shape(x), stddev=stddev, dtype=x.dtype, seed=self.seed_generator
+        )
+
+
+class HalfAmplitude(Noise):
+    def call(self, x, training=None):
+        if not training:
+            return x
+        magnitude = self.alpha / (x.shape[1] * x.shape[2]) ** 0.5
+        noise = random.uniform(ops.shape(x), dtype=x.dtype, seed=self.seed_generator) - 0.5
+        return x + noise * magnitude
+
+
+class OneSided(Noise):
+    def call(self, x, training=None):
+        if not training:
+            return x
+        magnitude = self.alpha / (x.shape[1] * x.shape[2]) ** 0.5
+        noise = random.uniform(ops.shape(x), dtype=x.dtype, seed=self.seed_generator)
+        return x + noise * magnitude
+
+
+class WithoutLength(Noise):
+    def call(self, x, training=None):
+        if not training:
+            return x
+        magnitude = self.alpha / x.shape[-1] ** 0.5
+        return x + random.uniform(
+            ops.shape(x), -magnitude, magnitude, dtype=x.dtype, seed=self.seed_generator
+        )
+
+
+class BatchCounted(Noise):
+    def call(self, x, training=None):
+        if not training:
+            return x
+        size = ops.cast(ops.size(x), "float32")
+        noise = random.uniform(ops.shape(x), -1, 1, seed=self.seed_generator)
+        return x + ops.cast(noise * self.alpha / ops.sqrt(ops.maximum(size, 1)), x.dtype)
+
+
+class Promotes(Noise):
+    def __init__(self, alpha, seed):
+        super().__init__(alpha, seed, autocast=False)
+
+    def call(self, x, training=None):
+        if not training:
+            return x
+        magnitude = self.alpha / (x.shape[1] * x.shape[2]) ** 0.5
+        noise = random.uniform(ops.shape(x), -magnitude, magnitude, seed=self.seed_generator)
+        return ops.add(x, noise)
+
+
+class SizeInHalf(Noise):
+    def call(self, x, training=None):
+        if not training:
+            return x
+        size = ops.cast(x.shape[1] * x.shape[2], x.dtype)
+        noise = random.uniform(ops.shape(x), -1, 1, dtype=x.dtype, seed=self.seed_generator)
+        return x + noise * (self.alpha / ops.sqrt(size))
+
+
+class KeepsAlpha(Noise):
+    def __init__(self, alpha, seed):
+        super().__init__(alpha, seed)
+        self.alpha = self.add_weight(
+            shape=(), initializer=keras.initializers.Constant(alpha), dtype="float32",
+            trainable=False, name="alpha",
+        )  # fmt: skip
+
+    def call(self, x, training=None):
+        if not training:
+            return x
+        noise = random.uniform(ops.shape(x), -1, 1, seed=self.seed_generator)
+        magnitude = ops.cast(self.alpha, "float32") / (x.shape[1] * x.shape[2]) ** 0.5
+        return x + ops.cast(noise * magnitude, x.dtype)
+
+
+class Detached(Padded):
+    def call(self, x, training=None):
+        return ops.stop_gradient(super().call(x, training=training))
+
+
+class Multiplies(Noise):
+    def call(self, x, training=None):
+        if not training:
+            return x
+        magnitude = self.alpha / (x.shape[1] * x.shape[2]) ** 0.5
+        return x * random.uniform(
+            ops.shape(x), 1 - magnitude, 1 + magnitude, dtype=x.dtype, seed=self.seed_generator
+        )
+
+
+class AheadOfSchedule(Noise):
+    def __init__(self, alpha, seed):
+        super().__init__(alpha, seed)
+        self.count = self.add_weight(
+            shape=(), initializer="zeros", dtype="int32", trainable=False, name="count"
+        )
+
+    def call(self, x, training=None):
+        if not training:
+            return x
+        self.count.assign(self.count + 1)
+        left = ops.maximum(8 - self.count, 0) / 8
+        noise = random.uniform(ops.shape(x), -1, 1, seed=self.seed_generator)
+        magnitude = self.alpha * ops.cast(left, "float32") / (x.shape[1] * x.shape[2]) ** 0.5
+        return x + ops.cast(noise * magnitude, x.dtype)
+
+
+class CountsInPython(Noise):
+    def __init__(self, alpha, seed):
+        super().__init__(alpha, seed)
+        self.seed, self.calls = seed, 0
+
+    def call(self, x, training=None):
+        if not training:
+            return x
+        self.calls += 1
+        magnitude = self.alpha / (x.shape[1] * x.shape[2]) ** 0.5
+        return x + random.uniform(
+            ops.shape(x), -magnitude, magnitude, dtype=x.dtype, seed=self.seed + self.calls
+        )
+
+
+class NoisesTheTable(keras.layers.Embedding):
+    def __init__(self, dim, alpha, seed):
+        super().__init__(8, dim)
+        self.alpha = alpha
+        self.seed_generator = random.SeedGenerator(seed)
+
+    def call(self, ids, training=None):
+        if training:
+            table = self._embeddings
+            noise = random.uniform(table.shape, -1, 1, seed=self.seed_generator)
+            noise = noise * self.alpha / self.output_dim**0.5
+            table.assign(table + ops.cast(noise, table.dtype))
+        return super().call(ids)
+
+
+PADDED = Claims(length="padded")
+
+FAULTY = [
+    Faulty(
+        "IgnoresTraining", of(IgnoresTraining), "keras", claims=PADDED, caught_by="EN02",
+        says="does not look at its mode", fault="noise in evaluation",
+    ),
+    Faulty(
+        "SameEveryStep", of(SameEveryStep), "keras", claims=PADDED, caught_by="EN06",
+        says="seeded anew in every call", fault="an int as the seed of keras.random: one draw",
+    ),
+    Faulty(
+        "HardCodedSeed", of(HardCodedSeed), "keras", claims=PADDED, caught_by="EN07",
+        says="fixed in the code", fault="SeedGenerator(1337), whatever the seed",
+    ),
+    Faulty(
+        "SeedDropped", of(SeedDropped), "keras", claims=PADDED, caught_by="EN05",
+        says="claim seeded='global'", fault="SeedGenerator() without the seed",
+    ),
+    Faulty(
+        "FollowsKeras", of(FollowsKeras), "keras", claims=PADDED, caught_by="EN14",
+        says="moves the global random state", fault="keras.random without a seed",
+    ),
+    Faulty(
+        "NoisesPadding", of(NoisesPadding), "keras", caught_by="EN09",
+        says="not multiplied with the mask", fault="padding noised",
+    ),
+    Faulty(
+        "PaddedLength", of(PaddedLength), "keras", caught_by="EN19",
+        says="L is the row's width, padding included", fault="padded length used",
+    ),
+    Faulty(
+        "OneRowForAll", of(OneRowForAll), "keras", claims=PADDED, caught_by="EN25",
+        says="one draw is shared by rows", fault="one draw for all rows",
+    ),
+    Faulty(
+        "GaussianNoise_for_uniform",
+        lambda *, dim, alpha, seed: keras.layers.GaussianNoise(alpha, seed=seed),
+        "keras", claims=Claims(scale="absolute", length=None), caught_by="EN10",
+        says="gaussian rather than uniform", fault="a Gaussian claimed as uniform",
+    ),
+    Faulty(
+        "NormalForUniform", of(NormalForUniform), "keras", claims=PADDED, caught_by="EN31",
+        says="gaussian rather than uniform", fault="alpha/sqrt(L*d) as a standard deviation",
+    ),
+    Faulty(
+        "HalfAmplitude", of(HalfAmplitude), "keras", claims=PADDED, caught_by="EN08",
+        says=r"a draw on \[-1/2, 1/2\]", fault="half the amplitude",
+    ),
+    Faulty(
+        "OneSided", of(OneSided), "keras", claims=PADDED, caught_by="EN29",
+        says=r"on \[0, 1\] instead of \[-1, 1\]", fault="noise on one side of 0",
+    ),
+    Faulty(
+        "WithoutLength", of(WithoutLength), "keras", claims=PADDED, caught_by="EN10",
+        says=r"sqrt\(d\) instead of sqrt\(L\*d\)", fault="sqrt(d) for sqrt(L*d)",
+    ),
+    Faulty(
+        "BatchCounted", of(BatchCounted), "keras", claims=PADDED, caught_by="EN08",
+        says="the batch is counted", fault="sqrt(B*L*d) for sqrt(L*d)",
+    ),
+    Faulty(
+        "Promotes", of(Promotes), "keras", claims=PADDED, caught_by="EN04",
+        says="the sum promoted", fault="dtype promoted",
+    ),
+    Faulty(
+        "SizeInHalf", of(SizeInHalf), "keras", claims=PADDED, caught_by="EN08",
+        says="overflows in float16", fault="L*d overflows in float16: no noise",
+    ),
+    Faulty(
+        "KeepsAlpha", of(KeepsAlpha), "keras", claims=PADDED, caught_by="EN18",
+        says=r"entry '\w+\.alpha'", fault="alpha in a weight that is saved",
+    ),
+    Faulty(
+        "Detached", of(Detached), "keras", claims=PADDED, caught_by="EN13",
+        says="the output is detached", fault="gradient blocked",
+    ),
+    Faulty(
+        "Multiplies", of(Multiplies), "keras", claims=Claims(distribution=None, length="padded"),
+        caught_by="EN12", says="multiplied with the embeddings", fault="noise multiplied in",
+    ),
+    Faulty(
+        "AheadOfSchedule", of(AheadOfSchedule), "keras",
+        claims=Claims(length="padded", schedule=linear(1, 0, 8), saves=("count",)),
+        caught_by="EN21", says="one step ahead", fault="alpha's schedule one step ahead",
+    ),
+    Faulty(
+        "NoisesTheTable", lambda *, dim, alpha, seed: NoisesTheTable(dim, alpha, seed), "keras",
+        inputs="ids",
+        claims=Claims(distribution=None, scale="per_token", length=None, compiled=False),
+        caught_by="EN17", says="added to the table", fault="noise written into the table",
+    ),
+]  # fmt: skip
+
+if COMPILES:  # what only a compiler shows
+    FAULTY += [
+        Faulty(
+            "NumpyDraw", of(NumpyDraw), "keras", claims=PADDED, caught_by="EN22",
+            says="drawn while tracing", fault="drawn by NumPy: frozen while compiling",
+        ),
+        Faulty(
+            "CountsInPython", of(CountsInPython), "keras", claims=PADDED, caught_by="EN22",
+            says="a constant to the compiler",
+            fault="steps counted in Python: frozen while compiling",
+        ),
+    ]  # fmt: skip

@@ -1,0 +1,23 @@
+"""The kit on JAX layers."""
+
+import pytest
+
+from tests.testing.jax_layers import CORRECT, FAULTY
+from tests.testing.zoo import holds, is_caught, raises_no_alarm
+
+name = lambda layer: layer.name  # noqa: E731
+
+
+@pytest.mark.parametrize("layer", CORRECT, ids=name)
+def test_a_correct_layer_keeps_its_promises(layer):
+    holds(layer)
+
+
+@pytest.mark.parametrize("layer", CORRECT, ids=name)
+def test_no_false_alarm(layer):
+    raises_no_alarm(layer, range(1, 3))
+
+
+@pytest.mark.parametrize("layer", FAULTY, ids=name)
+def test_a_fault_is_named(layer):
+    is_caught(layer)
