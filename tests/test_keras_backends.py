@@ -19,7 +19,7 @@ def test_the_suite_holds(backend):
         [
             *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
             *(f"tests/{name}" for name in SUITE),
-            "tests/keras",
+            *("tests/keras", "tests/testing/test_keras.py"),
             *("-k", "keras"),
         ],
         cwd=ROOT,

@@ -46,10 +46,9 @@ class Batch:
 
 
 TABLE = (
-    Batch((5, 5), 5, 8),
-    Batch((7, 3, 0), 7, 16),
-    Batch((7, 2, 5), 7, 16, left=True, alpha=0.25),
-    Batch((1,), 1, 1),
+    Batch((7, 7, 7, 7), 7, 16),
+    Batch((7, 3, 0, 1), 7, 16),
+    Batch((7, 2, 5, 1), 7, 16, left=True, alpha=0.25),
 )
 
 

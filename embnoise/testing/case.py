@@ -53,7 +53,8 @@ def case(
             integers [B, L] and embeds them itself (ids of 0 to 7, 0 being padding).
         call: ``call(layer, inputs, *, training, mask, step, segment_ids)``, for a layer with
             another signature; it is given those keywords that it names. ``mask`` is boolean [B, L],
-            ``segment_ids`` integers [B, L], ``step`` an int.
+            ``step`` an int, ``segment_ids`` integers [B, L], given where rows are packed or if it
+            has no default.
         claims: what the layer promises; ``Claims()`` by default.
         expected_failures: reasons for the checks that are known to fail, by code:
             ``{"EN09": "padding gets noise, see our issue 12"}``.

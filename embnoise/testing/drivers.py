@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
-__all__ = ["Driver", "driver_of", "named", "signature_of"]
+__all__ = ["Driver", "driver_of", "named", "needs", "signature_of"]
 
 
 @runtime_checkable
@@ -89,6 +89,15 @@ def named(function: Callable[..., Any], keywords: Mapping[str, Any]) -> dict[str
     except (TypeError, ValueError):  # some builtins have none
         return {}
     return {name: value for name, value in keywords.items() if name in parameters}
+
+
+def needs(function: Callable[..., Any], keyword: str) -> bool:
+    """Whether the function names the keyword, and has no default for it."""
+    try:
+        parameter = inspect.signature(function).parameters.get(keyword)
+    except (TypeError, ValueError):
+        return False
+    return parameter is not None and parameter.default is parameter.empty
 
 
 def driver_of(name: str) -> Driver:

@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FIRST_ID", "LAST_ID", "Inputs", "left_mask", "right_mask"]
+__all__ = ["SMALL", "Inputs", "inputs_of", "left_mask", "right_mask"]
+
+SMALL = (4, 7, 16)
+"""B, L and d of most checks: the same, since some frameworks compile for each shape."""
 
 FIRST_ID, LAST_ID = 1, 7
 """Real tokens have the ids 1 to 7, padding has 0, so that the smallest vocabulary will do."""

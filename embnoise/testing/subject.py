@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from embnoise import _check
 from embnoise.testing.case import Case
-from embnoise.testing.drivers import named, signature_of
+from embnoise.testing.drivers import named, needs, signature_of
 from embnoise.testing.failures import BrokenError, MisuseError, UnclaimedError, raised_by_layer
-from embnoise.testing.inputs import Inputs, inputs_of
+from embnoise.testing.inputs import SMALL, Inputs, inputs_of
 from embnoise.testing.profiles import Profile
 
 __all__ = ["Layer", "Subject"]
@@ -79,7 +79,7 @@ class Subject:
     def layer(
         self,
         *,
-        dim: int,
+        dim: int = SMALL[2],
         alpha: float | None = None,
         seed: int | None = None,
         world: int | None = None,
@@ -87,7 +87,7 @@ class Subject:
         """A fresh layer.
 
         Args:
-            dim: d.
+            dim: d; that of ``SMALL`` by default.
             alpha: the case's usual one by default.
             seed: its own; the check's by default.
             world: the seed of the framework's global random state, before every call.
@@ -139,7 +139,12 @@ class Subject:
         self.lines.clear()
         self.outputs = 0
 
-    def batch(self, shape: tuple[int, int, int], fill: str | None = None, **options: Any) -> Inputs:
+    def batch(
+        self,
+        shape: tuple[int, int, int] = SMALL,
+        fill: str | None = None,
+        **options: Any,
+    ) -> Inputs:
         """A batch of the case's kind; embeddings of zeros show the noise as it is."""
         if fill is None:
             fill = "ones" if self.claims.scale == "relative" else "zeros"
@@ -188,7 +193,7 @@ class Layer:
         self.world = world
         self.calls = 0
         self.driver = subject.case.driver
-        self.driver.seed(self.world_at("make"))
+        self.seed("make")
         self.native = subject.make(dim, alpha, seed)
         self.call: Callable[..., Any] = subject.case.call or self.driver.call
         self._signature = subject.case.call or signature_of(self.native)
@@ -254,19 +259,29 @@ class Layer:
         return self.driver.from_numpy(inputs.values, dtype)
 
     def keywords(self, inputs: Inputs, *, training: bool, step: int) -> dict[str, Any]:
-        """What the layer may be given besides its inputs."""
-        return {
+        """What the layer may be given besides its inputs.
+
+        Documents are told where rows are packed, and to a layer that cannot do without them.
+        """
+        keywords = {
             "training": training,
             "mask": self.driver.from_numpy(inputs.mask),
             "step": step,
-            "segment_ids": self.driver.from_numpy(inputs.segments),
         }
+        if self.told(inputs):
+            keywords["segment_ids"] = self.driver.from_numpy(inputs.segments)
+        return keywords
+
+    def told(self, inputs: Inputs) -> bool:
+        """Whether the layer is given ``segment_ids`` with these inputs."""
+        packed = bool(inputs.segments.max(initial=0) > 1)
+        return packed or needs(self._signature, "segment_ids")
 
     def raw(self, inputs: Inputs, native: Any, *, training: bool, step: int) -> Any:
         """The output as the framework has it, of inputs as the framework has them."""
-        state = self.world_at(step)
-        self.driver.seed(state)
-        self._write(inputs, state, training=training, step=step)
+        if self.subject.claims.seeded is not True:  # else what is global does not matter: EN05
+            self.seed(step)
+        self._write(inputs, training=training, step=step)
         keywords = self.keywords(inputs, training=training, step=step)
         if self.subject.case.call:
             keywords = named(self.subject.case.call, keywords)
@@ -307,12 +322,14 @@ class Layer:
             )
         return values
 
-    def world_at(self, moment: int | str) -> int:
-        """The seed of the framework's global random state for a call at a step."""
+    def seed(self, moment: int | str) -> None:
+        """Set the framework's global random state to that of a step's calls."""
         digest = hashlib.sha256(f"{self.world}/{moment}".encode()).digest()
-        return int.from_bytes(digest[:4], "little") % 2**31
+        state = int.from_bytes(digest[:4], "little") % 2**31
+        self.subject.lines.append(f"driver.seed({state})")
+        self.driver.seed(state)
 
-    def _write(self, inputs: Inputs, state: int, *, training: bool, step: int) -> None:
+    def _write(self, inputs: Inputs, *, training: bool, step: int) -> None:
         kind = "" if self.subject.case.inputs == "ids" else f", {self.subject.dtype!r}"
         given = [f"training={training}"]
         if self.takes("mask"):
@@ -322,14 +339,13 @@ class Layer:
         documents = "mask.astype(int)"
         if inputs.segments.max(initial=0) > 1:
             documents = f"np.array({inputs.segments.tolist()})"
-        if self.takes("segment_ids"):
+        if self.takes("segment_ids") and self.told(inputs):
             given.append(f"segment_ids=driver.from_numpy({documents})")
         call = "call" if self.subject.case.call else "driver.call"
         self.subject.outputs += 1
         if not inputs.mask.all() or len(given) > 1:
             self.subject.write(f"mask = {inputs.mask_source}")
         self.subject.write(f"x = driver.from_numpy({inputs.source}{kind})")
-        self.subject.lines.append(f"driver.seed({state})")
         self.subject.lines.append(
             f"y{self.subject.outputs} = driver.to_numpy({call}(layer, x, {', '.join(given)}))"
         )

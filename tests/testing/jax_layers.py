@@ -502,7 +502,8 @@ def bad(layer, code, says, fault, claims=None, inputs="embeddings", make=None):
 
 FAULTY = [
     bad(FromNumPy, "EN22", "while tracing", "drawn by NumPy: frozen while compiling"),
-    bad(CountsInPython, "EN22", "a constant to the compiler", "steps counted in Python: frozen while compiling"),
+    bad(CountsInPython, "EN22", "a constant to the compiler",
+        "steps counted in Python: frozen while compiling"),
     bad(SplitsInPython, "EN22", "a constant to the compiler", "a key kept on self: frozen by jit"),
     bad(TracedMode, "EN01", "TracerBoolConversionError", "training traced, not static"),
     bad(SameKey, "EN06", "seeded anew in every call", "the same key at every step"),

@@ -270,9 +270,9 @@ MISUSES = {
         r"\(test_kit.py:\d+, in raises\)"),
     "no layer": (not_a_layer, r"make_layer returned an array .*, which cannot be called"),
     "the same object": (the_same, "returned the same object twice; it must make a fresh layer"),
-    "another shape": (giving(lambda x: x[:, :1]), r"returned an array of shape \(3, 1, 16\) for "
-                      r"inputs of shape \(3, 7, 16\); it must be \(3, 7, 16\)"),
-    "NaN": (giving(lambda x: x * np.nan), "336 values of 336 that are NaN or infinite"),
+    "another shape": (giving(lambda x: x[:, :1]), r"returned an array of shape \(4, 1, 16\) for "
+                      r"inputs of shape \(4, 7, 16\); it must be \(4, 7, 16\)"),
+    "NaN": (giving(lambda x: x * np.nan), "448 values of 448 that are NaN or infinite"),
     "integers": (giving(lambda x: x.astype(int)), "dtype int64; it must be of a floating-point"),
     "None": (giving(lambda x: None), "returned None; it must return an array"),
     "a layer that raises": (giving(fails_inside), r"in training mode, raised IndexError: .* "

@@ -675,7 +675,7 @@ FAULTY = [
     bad(SmoothedChannels, "EN34", "neighbouring channels", "correlation between channels"),
     bad(OppositeRows, "EN32", "neighbouring rows", "opposite rows, not claimed"),
     bad(Sticky, "EN35", "neighbouring steps", "noise kept in part from step to step"),
-    bad(Squeezed, "EN23", r"\(3, 1, 8\).*\(3, 3, 8\)", "sizes of 1 squeezed away"),
+    bad(Squeezed, "EN23", r"\(4, 1, 1\).*\(4, 4, 1\)", "sizes of 1 squeezed away"),
     bad(Early, "EN21", "one step ahead", "alpha's schedule one step ahead", DECAY),
     bad(Late, "EN21", "one step behind", "alpha's schedule one step behind", DECAY),
     bad(Backwards, "EN21", "backwards", "alpha's schedule reversed", DECAY),

@@ -8,8 +8,6 @@ from embnoise.testing.failures import BrokenError, MisuseError, UnclaimedError
 from embnoise.testing.registry import check
 from embnoise.testing.subject import Subject
 
-SHAPE = (4, 6, 16)
-
 
 @check("EN22", claimed=lambda claims: None if claims.compiled else "compiled=False")
 def compiled_equals_eager(subject: Subject) -> None:
@@ -20,14 +18,14 @@ def compiled_equals_eager(subject: Subject) -> None:
     tracing and frozen, or that is compiled once for both modes.
     """
     compile_ = subject.able("compile")
-    inputs = subject.batch(SHAPE)
+    inputs = subject.batch()
     start = subject.first_step()
     steps = [step for step in range(start, start + 20) if subject.claims.share(step) > 0][:2]
-    eager = subject.layer(dim=16)
+    eager = subject.layer()
     clean = eager.eval(inputs)
     expected = [eager.train(inputs, step) - clean for step in steps]
     subject.anew()
-    layer = subject.layer(dim=16)
+    layer = subject.layer()
     subject.lines.append("# the calls below are compiled: driver.compile(driver.call)")
     layer.call = compile_(layer.call)
     try:

@@ -10,8 +10,6 @@ from embnoise.testing.failures import UnclaimedError
 from embnoise.testing.registry import check
 from embnoise.testing.subject import Array, Layer, Subject
 
-SHAPE = (4, 6, 16)
-
 
 @check("EN13")
 def gradient_is_one(subject: Subject) -> None:
@@ -23,9 +21,9 @@ def gradient_is_one(subject: Subject) -> None:
     """
     of = "inputs" if subject.case.inputs == "embeddings" else "parameters"
     fill = None if subject.claims.scale == "relative" else "normal"
-    inputs = subject.batch(SHAPE, fill)
-    weights = subject.draw.integers(1, 8, SHAPE).astype(np.float64)
-    layer = subject.layer(dim=SHAPE[2])
+    inputs = subject.batch(fill=fill)
+    weights = subject.draw.integers(1, 8, inputs.shape).astype(np.float64)
+    layer = subject.layer()
     noisy = _gradients(layer, inputs, weights, of, training=True)
     if of == "inputs":
         expected = [weights]
@@ -92,8 +90,8 @@ def clean_without_gradients(subject: Subject) -> None:
     alone.
     """
     context = subject.able("without_gradients")
-    inputs = subject.batch(SHAPE, "normal")
-    layer = subject.layer(dim=SHAPE[2])
+    inputs = subject.batch(fill="normal")
+    layer = subject.layer()
     subject.expect(
         bool(layer.noise(inputs, subject.first_step()).any()), "there is no noise", "none is added"
     )

@@ -38,9 +38,9 @@ def eval_is_identity(subject: Subject) -> None:
 
 def _equal_rows(subject: Subject) -> None:
     subject.anew()
-    inputs = subject.batch((3, 5, 8))
+    inputs = subject.batch()
     inputs.values[1:] = inputs.values[0]
-    output = subject.layer(dim=8).eval(inputs)
+    output = subject.layer().eval(inputs)
     subject.expect(
         bool((output == output[:1]).all()),
         "in evaluation mode rows of equal ids have different embeddings",
@@ -78,8 +78,8 @@ def train_again(subject: Subject) -> None:
     A layer fails it that switches its noise off in eval() and never on again, or keeps a copy of
     the mode.
     """
-    inputs = subject.batch((4, 6, 16), "normal")
-    layer = subject.layer(dim=16)
+    inputs = subject.batch(fill="normal")
+    layer = subject.layer()
     start = subject.first_step()
     first = layer.noise(inputs, start)
     clean = layer.eval(inputs)

@@ -146,7 +146,7 @@ def _claims_pairs(claims: Claims) -> str | None:
 @check("EN36", claimed=_claims_pairs)
 def pairs_cancel(subject: Subject) -> None:
     """The rows 2i and 2i + 1 of a batch have opposite noise (SymNoise, arXiv 2312.01523)."""
-    noise = subject.layer(dim=16).noise(subject.batch((4, 6, 16)), subject.first_step())
+    noise = subject.layer().noise(subject.batch(), subject.first_step())
     left = float(abs(noise[0::2] + noise[1::2]).max())
     size = float(abs(noise).max())
     subject.expect(

@@ -6,6 +6,7 @@ import numpy as np
 
 from embnoise.testing.batches import Batch, over_batches
 from embnoise.testing.claims import Claims
+from embnoise.testing.inputs import SMALL, right_mask
 from embnoise.testing.registry import check
 from embnoise.testing.subject import Subject
 
@@ -45,12 +46,11 @@ def every_token_noised(subject: Subject) -> None:
 
     A layer fails it that leaves out the first or the last token, one row, or some channels.
     """
-    width, dim = 7, 16
-    mask = np.arange(width) < np.array([[width], [width - 3], [2]])
+    mask = right_mask([7, 4, 2, 1], SMALL[1])
     for masked in (False, True):
         subject.anew()
-        inputs = subject.batch((3, width, dim), mask=mask if masked else None)
-        units = subject.layer(dim=dim).units(inputs, subject.first_step())
+        inputs = subject.batch(mask=mask if masked else None)
+        units = subject.layer().units(inputs, subject.first_step())
         _covers(subject, units != 0, inputs.mask)
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from embnoise.testing.batches import Batch, over_batches
 from embnoise.testing.failures import UnclaimedError
+from embnoise.testing.inputs import SMALL
 from embnoise.testing.registry import check
 from embnoise.testing.subject import Subject
 
@@ -72,7 +73,7 @@ def saved_state_clean(subject: Subject) -> None:
     tables = subject.case.inputs == "ids"
     for name, value in after.items():
         allowed = name.rpartition(".")[2] in subject.claims.saves
-        table = tables and name in before and 16 in value.shape and value.ndim <= 2
+        table = tables and name in before and SMALL[2] in value.shape and value.ndim <= 2
         subject.expect(
             allowed or table,
             f"the saved state has an entry {name!r}, of shape {value.shape}",
@@ -90,8 +91,8 @@ def saved_state_clean(subject: Subject) -> None:
 def _states(subject: Subject) -> tuple[State, State]:
     """The saved state before and after two training calls, once the layer is built."""
     state = subject.able("state")
-    inputs = subject.batch((4, 6, 16), "normal")
-    layer = subject.layer(dim=16)
+    inputs = subject.batch(fill="normal")
+    layer = subject.layer()
     layer.eval(inputs)
     before = {name: np.array(value) for name, value in state(layer.native).items()}
     for _ in range(2):
