@@ -17,12 +17,16 @@ class CheckFailedError(AssertionError):
 class BrokenError(Exception):
     """A promise is broken: what was seen, what was promised, and the likely cause."""
 
+    status = "failed"
+
     def __init__(self, seen: str, likely: str) -> None:
         super().__init__(f"{seen}. Likely: {likely}.")
 
 
 class MisuseError(Exception):
     """The layer or its factory cannot be tested as it is."""
+
+    status = "error"
 
 
 class UnclaimedError(Exception):

@@ -10,7 +10,13 @@ from typing import Any
 from embnoise import _check
 from embnoise.testing.case import Case
 from embnoise.testing.checks import ALL
-from embnoise.testing.failures import BrokenError, CheckFailedError, MisuseError, UnclaimedError
+from embnoise.testing.failures import (
+    BrokenError,
+    CheckFailedError,
+    MisuseError,
+    UnclaimedError,
+    raised_by_layer,
+)
 from embnoise.testing.profiles import PROFILES, Profile, profile_of
 from embnoise.testing.registry import Spec
 from embnoise.testing.report import Report, Result, reproduction
@@ -73,15 +79,18 @@ class Check:
         started = time.perf_counter()
         subject = Subject(self.case, self.spec.code, self.dtype, self.profile, self.seed)
         status, message = self._outcome(subject)
-        reason = self.case.expected_failures.get(self.spec.code)
-        if reason is not None and status == "failed":
+        expected = self.case.expected_failures
+        key = f"{self.spec.code}[{self.dtype}]"
+        key = key if key in expected else self.spec.code
+        reason = expected.get(key)
+        if reason is not None and status in ("failed", "error"):
             status, message = "expected_failure", f"{reason} ({message.splitlines()[0]})"
         elif reason is not None and status == "passed":
             status, message = (
                 "unexpected_pass",
                 (
                     f"{self.spec.title}[{self.dtype}] passes, but was expected to fail: {reason}. "
-                    f"Take {self.spec.code} out of expected_failures"
+                    f"Take {key} out of expected_failures"
                 ),
             )
         return Result(
@@ -95,7 +104,6 @@ class Check:
         )
 
     def _outcome(self, subject: Subject) -> tuple[str, str]:
-        title = f"{self.spec.title.replace('_', ' ', 1)}[{self.dtype}]"
         unclaimed = self.spec.claimed(self.case.claims)
         if unclaimed is not None:
             return "not_claimed", unclaimed
@@ -103,13 +111,18 @@ class Check:
             self.spec.run(subject)
         except UnclaimedError as why:
             return "not_claimed", str(why)
-        except BrokenError as found:
-            return "failed", f"{title}: {found}\n{reproduction(self.case, subject.lines)}"
-        except MisuseError as misuse:
-            return "error", f"{title}: {misuse}\n{reproduction(self.case, subject.lines)}"
+        except (BrokenError, MisuseError) as found:
+            return found.status, self._message(subject, str(found))
+        except Exception as error:  # from a claim's function, say, or a driver
+            misuse = raised_by_layer("what the check stands on", error)
+            return misuse.status, self._message(subject, str(misuse))
         if not subject.assertions:
-            return "error", f"{title}: the check made no assertion, so it shows nothing"
+            return "error", self._message(subject, "the check made no assertion: it shows nothing")
         return "passed", ""
+
+    def _message(self, subject: Subject, found: str) -> str:
+        title = f"{self.spec.code} {self.spec.name}[{self.dtype}]"
+        return f"{title}: {found}\n{reproduction(self.case, subject.lines)}"
 
 
 def iter_checks(case: Case, *, profile: str = "default", seed: int = 0) -> Iterator[Check]:

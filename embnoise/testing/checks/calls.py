@@ -6,9 +6,10 @@ import math
 
 from embnoise import _check
 from embnoise.testing.failures import MisuseError
+from embnoise.testing.layer import Layer
 from embnoise.testing.registry import check
 from embnoise.testing.statistics import RATE, extreme_window
-from embnoise.testing.subject import Layer, Subject
+from embnoise.testing.subject import Subject
 
 
 @check("EN01")

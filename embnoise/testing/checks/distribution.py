@@ -6,9 +6,10 @@ import numpy as np
 
 from embnoise.testing.claims import Claims
 from embnoise.testing.diagnosis import cause_of_noise
+from embnoise.testing.layer import Array
 from embnoise.testing.registry import check, needs_distribution
 from embnoise.testing.statistics import RATE, band, cdf_distance, distinct_least, once_in
-from embnoise.testing.subject import Array, Subject
+from embnoise.testing.subject import Subject
 
 BITS = {"bfloat16": 7, "float16": 10}
 """The bits of the coarsest correct draw, of the dtype's mantissa; 16 in anything wider."""

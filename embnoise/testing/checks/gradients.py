@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from embnoise.testing.failures import UnclaimedError
+from embnoise.testing.layer import Array, Layer
 from embnoise.testing.registry import check
-from embnoise.testing.subject import Array, Layer, Subject
+from embnoise.testing.subject import Subject
 
 
 @check("EN13")

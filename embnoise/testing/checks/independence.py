@@ -13,9 +13,10 @@ import math
 import numpy as np
 
 from embnoise.testing.claims import Claims
+from embnoise.testing.layer import Array
 from embnoise.testing.registry import check
 from embnoise.testing.statistics import RATE, once_in
-from embnoise.testing.subject import Array, Subject
+from embnoise.testing.subject import Subject
 
 MEDIAN = {"uniform": 0.5, "gaussian": 0.674489750196}
 """The median of |u|."""

@@ -12,6 +12,7 @@ from embnoise.testing.claims import Claims
 from embnoise.testing.diagnosis import cause_of_noise, cause_of_ratio, is_close
 from embnoise.testing.failures import UnclaimedError
 from embnoise.testing.inputs import Inputs, right_mask
+from embnoise.testing.layer import Array
 from embnoise.testing.registry import check, needs_distribution, needs_repeats
 from embnoise.testing.statistics import (
     RATE,
@@ -21,7 +22,7 @@ from embnoise.testing.statistics import (
     once_in,
     rms_window,
 )
-from embnoise.testing.subject import Array, Subject
+from embnoise.testing.subject import Subject
 
 
 def _cause(subject: Subject, units: Array, inputs: Inputs) -> str:

@@ -10,8 +10,9 @@ import numpy as np
 from embnoise.testing.claims import Claims
 from embnoise.testing.failures import MisuseError
 from embnoise.testing.inputs import Inputs
+from embnoise.testing.layer import Array, Layer
 from embnoise.testing.registry import check, needs_repeats
-from embnoise.testing.subject import Array, Layer, Subject
+from embnoise.testing.subject import Subject
 
 
 def same(left: Array, right: Array, tolerance: float = 2.0**-18) -> bool:
