@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import re
 import sys
 import time
 from pathlib import Path
@@ -42,7 +43,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("framework", choices=["torch", "jax", "keras"])
     parser.add_argument("--seeds", type=int, default=2000)
-    parser.add_argument("--only", help="layers whose names hold this")
+    parser.add_argument("--only", default="", help="layers whose names match this pattern")
     options = parser.parse_args()
     if options.framework != "jax":
         importlib.import_module("torch").set_num_threads(1)
@@ -50,7 +51,7 @@ def main() -> int:
     wrong = 0
     print(f"{'layer':24} {'checks run':>10} {'failed':>7} {'seconds':>8}")
     for layer in layers:
-        if options.only and options.only not in layer.name:
+        if not re.search(options.only, layer.name):
             continue
         started = time.perf_counter()
         ran, failed = alarms(layer, options.seeds)

@@ -10,6 +10,7 @@ import difflib
 import importlib
 import json
 import os
+import re
 import secrets
 import sys
 from collections.abc import Callable, Sequence
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         code: int = options.run(options)
-    except (_UsageError, ValueError, TypeError, ImportError) as error:
+    except (_UsageError, ValueError, TypeError, ImportError, OSError) as error:
         print(f"embnoise {options.command}: {error}", file=sys.stderr)
         return 2
     return code
@@ -144,8 +145,9 @@ def _list_checks(options: argparse.Namespace) -> int:
 def _explain(options: argparse.Namespace) -> int:
     from embnoise.testing.checks import ALL  # noqa: PLC0415
 
-    code = options.code.upper()[:4]
-    found = [check for check in ALL if code == check.code or options.code == check.name]
+    code = options.code.upper()
+    found = [check for check in ALL if options.code in (check.name, check.title)]
+    found += [check for check in ALL if re.fullmatch(f"EN0*{int(check.code[2:])}", code)]
     if not found:
         near = difflib.get_close_matches(code, [check.code for check in ALL], n=1, cutoff=0)
         raise _UsageError(
@@ -166,14 +168,16 @@ def _write(options: argparse.Namespace) -> int:
     from embnoise.testing.starter import starter  # noqa: PLC0415
 
     if _is_case(_load(options.target)):
-        raise _UsageError(f"{options.target} is a case already: it needs a decorator only")
+        raise _UsageError(
+            f"{options.target} is a case already: put @parametrize_with_checks([it]) above a test"
+        )
     case = _case(options)
     name = options.target.rpartition(":")[2].replace(".", "_")
     path = options.output or Path(f"test_{name}.py")
     if path.exists():
         raise _UsageError(f"{path} is there already: name another file with --output")
     call = options.call
-    path.write_text(starter(case, options.target, call))
+    path.write_text(starter(case, options.target, call), encoding="utf-8")
     print(f"wrote {path}: run it with `python -m pytest {path}`")
     return 0
 
@@ -220,8 +224,8 @@ def _is_case(target: Any) -> bool:
 
 def _load(target: str) -> Any:
     """What ``module:name`` names; modules are looked for here, as Python does for scripts."""
-    module, colon, path = target.partition(":")
-    if not (module and colon and path):
+    module, colon, name_in_it = target.partition(":")
+    if not (module and colon and name_in_it):
         raise _UsageError(
             f"what to load must be module:name, such as my_package.layers:make_layer, got "
             f"{target!r}"
@@ -232,13 +236,19 @@ def _load(target: str) -> Any:
         found: Any = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name and (error.name == module or module.startswith(f"{error.name}.")):
-            raise _UsageError(f"there is no module {error.name!r} here or installed") from None
-        raise
-    for name in path.split("."):
+            meant = module.removesuffix(".py").replace("/", ".")
+            hint = f" (did you mean {meant}:{name_in_it}?)" if meant != module else ""
+            raise _UsageError(
+                f"there is no module {error.name!r} here or installed{hint}"
+            ) from None
+        raise _UsageError(f"{module} needs {error.name}, which is not installed") from None
+    except Exception as error:
+        raise _UsageError(f"importing {module} raised {type(error).__name__}: {error}") from None
+    for name in name_in_it.split("."):
         if not hasattr(found, name):
             near = difflib.get_close_matches(name, dir(found), n=1)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise _UsageError(f"{module} has no {path!r}{hint}")
+            raise _UsageError(f"{module} has no {name_in_it!r}{hint}")
         found = getattr(found, name)
     return found
 

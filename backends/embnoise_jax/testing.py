@@ -65,7 +65,7 @@ class JaxDriver:
         if _is_a(layer, "flax.linen"):
             return self._apply(layer, inputs, offered)
         if nnx := _is_a(layer, "flax.nnx"):
-            layer.train() if training else layer.eval()
+            self.switch(layer, training)
             if named(signature_of(layer), {"rngs": None}):
                 offered["rngs"] = nnx.Rngs(self.key)
             offered = _without_overrides(layer, offered, [*modes, "training", "rngs"])
@@ -73,6 +73,11 @@ class JaxDriver:
             layer = eqx.nn.inference_mode(layer, not training)
             offered = _without_overrides(layer, offered, [*modes, "training"])
         return layer(inputs, **named(signature_of(layer), offered))
+
+    def switch(self, layer: Any, training: bool) -> None:
+        """``train()`` or ``eval()``, of an NNX module; nothing else can be switched in place."""
+        if _is_a(layer, "flax.nnx"):
+            layer.train() if training else layer.eval()
 
     def _apply(self, layer: Any, inputs: Any, offered: dict[str, Any]) -> Any:
         from flax.core import DenyList  # noqa: PLC0415, for layers of Flax only

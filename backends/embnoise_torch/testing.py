@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from embnoise.testing.drivers import named, signature_of
+from embnoise.testing.failures import UnclaimedError
 
 __all__ = ["TorchDriver", "driver"]
 
@@ -45,9 +46,13 @@ class TorchDriver:
         return layer
 
     def call(self, layer: Any, inputs: Any, **keywords: Any) -> Any:
-        if isinstance(layer, nn.Module):
-            layer.train(keywords["training"])
+        self.switch(layer, keywords["training"])
         return layer(inputs, **named(signature_of(layer), keywords))
+
+    def switch(self, layer: Any, training: bool) -> None:
+        """``train(training)``, of a module."""
+        if isinstance(layer, nn.Module):
+            layer.train(training)
 
     def to_numpy(self, array: Tensor) -> NDArray[Any]:
         array = array.detach().cpu()
@@ -86,10 +91,16 @@ class TorchDriver:
             states.append(torch.get_device_module(self.device).get_rng_state())
         return b"".join(state.numpy().tobytes() for state in states)
 
+    def kept_state(self) -> Any:
+        """``torch.random.fork_rng``."""
+        devices = [] if self.device == "cpu" else [torch.device(self.device)]
+        return torch.random.fork_rng(devices)
+
     def state(self, layer: Any) -> dict[str, NDArray[Any]]:
         """The ``state_dict``."""
         entries = layer.state_dict() if isinstance(layer, nn.Module) else {}
-        return {name: self.to_numpy(value) for name, value in entries.items()}
+        tensors = {name: value for name, value in entries.items() if isinstance(value, Tensor)}
+        return {name: self.to_numpy(value) for name, value in tensors.items()}
 
     def compile(self, call: Callable[..., Any]) -> Callable[..., Any]:
         """``call`` with the layer compiled at its first call, and called again as it is then."""
@@ -99,9 +110,8 @@ class TorchDriver:
             if id(layer) not in compiled:
                 torch.compiler.reset()
                 compiled[id(layer)] = torch.compile(layer, backend="aot_eager")
-            if isinstance(layer, nn.Module):
-                layer.train(keywords["training"])
             if call == self.call:
+                self.switch(layer, keywords["training"])
                 keywords = named(signature_of(layer), keywords)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # what Dynamo says of itself while it traces
@@ -122,6 +132,8 @@ class TorchDriver:
             FakeStore,
         )
 
+        if torch.distributed.is_initialized():
+            raise UnclaimedError("a process group is there already, which is not to be disturbed")
         torch.distributed.init_process_group("fake", rank=rank, world_size=world, store=FakeStore())
         try:
             yield

@@ -42,6 +42,13 @@ def pytest_report_header(config: pytest.Config) -> str | None:
     return f"embnoise: {', '.join(said)}" if said else None
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The seed once more: ``-q`` leaves the header out."""
+    seed = terminalreporter.config.getoption("embnoise_seed")
+    if seed is not None and terminalreporter.config.get_verbosity() < 0:
+        terminalreporter.write_line(f"embnoise: seed {seed}")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Hand the options to the checks."""
     profile, seed = config.getoption("embnoise_profile"), config.getoption("embnoise_seed")

@@ -39,6 +39,8 @@ class Batch:
 
     def inputs(self, subject: Subject, fill: str | None = None) -> Inputs:
         """The batch for a subject."""
+        # Hypothesis runs an example again, and must find what it found.
+        subject.draw = np.random.default_rng([subject.seed, *self.lengths, self.width, self.dim])
         return subject.batch((len(self.lengths), self.width, self.dim), fill, mask=self.mask)
 
     def scaled(self, subject: Subject) -> float:
@@ -78,7 +80,7 @@ def _drawn(subject: Subject, body: Callable[[Batch], None], examples: int) -> No
             draw(st.floats(2**-4, 2**4, width=32)),
         )
 
-    found: list[BrokenError] = []
+    found: list[BrokenError | MisuseError] = []
 
     @settings(
         max_examples=examples,
@@ -93,8 +95,8 @@ def _drawn(subject: Subject, body: Callable[[Batch], None], examples: int) -> No
         subject.anew()
         try:
             body(batch)
-        except BrokenError as broken:
-            found.append(broken)
+        except (BrokenError, MisuseError) as problem:
+            found.append(problem)
             raise
 
     try:

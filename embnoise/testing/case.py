@@ -11,11 +11,13 @@ from typing import Any
 
 from embnoise import _check
 from embnoise.testing.claims import Claims
-from embnoise.testing.drivers import Driver, driver_of
+from embnoise.testing.drivers import Driver, driver_of, named
 
 __all__ = ["Case", "case"]
 
 _KEYWORDS = ("dim", "alpha", "seed")
+CALL_KEYWORDS = ("training", "mask", "step", "segment_ids")
+"""What a layer, or a ``call``, is given by name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,9 +54,10 @@ def case(
         inputs: ``"embeddings"``, the layer takes floating-point [B, L, d]; ``"ids"``, it takes
             integers [B, L] and embeds them itself (ids of 0 to 7, 0 being padding).
         call: ``call(layer, inputs, *, training, mask, step, segment_ids)``, for a layer with
-            another signature; it is given those keywords that it names. ``mask`` is boolean [B, L],
-            ``step`` an int, ``segment_ids`` integers [B, L], given where rows are packed or if it
-            has no default.
+            another signature; it is given those keywords that it names, in JAX ``key`` as well, and
+            hands ``training`` on. ``mask`` is boolean [B, L], ``segment_ids`` integers [B, L],
+            ``step`` an int. A mask is given where there is padding, and documents where rows are
+            packed, or where they have no default.
         claims: what the layer promises; ``Claims()`` by default.
         expected_failures: reasons for the checks that are known to fail, by code, or by code and
             dtype: ``{"EN09": "padding gets noise, see our issue 12", "EN08[float16]": "..."}``.
@@ -80,6 +83,11 @@ def case(
     """
     if not isinstance(name, str) or not name:
         raise TypeError(f"name must be a string that is not empty, got {_check.shown(name)}")
+    if not isinstance(make_layer, type) and hasattr(make_layer, "forward"):
+        raise TypeError(
+            "make_layer must be a function that makes layers, as in def make_layer(*, dim, alpha, "
+            f"seed): return ...; got the layer {_check.shown(make_layer)}"
+        )
     if not callable(make_layer):
         raise TypeError(
             "make_layer must be a function of dim, alpha and seed that returns a layer, got "
@@ -88,14 +96,19 @@ def case(
     _takes_its_keywords(make_layer)
     if isinstance(driver, str):
         driver = driver_of(driver)
-    elif not isinstance(driver, Driver):
+    elif isinstance(driver, type) or not isinstance(driver, Driver):
         raise TypeError(f"driver must be a name or a Driver, got {_check.shown(driver)}")
     _check.choice("inputs", inputs, ("embeddings", "ids"))
-    if call is not None and not callable(call):
-        raise TypeError(f"call must be a function, got {_check.shown(call)}")
+    if call is not None:
+        _can_be_called_so(call, driver)
     claims = Claims() if claims is None else claims
     if not isinstance(claims, Claims):
         raise TypeError(f"claims must be a Claims, got {_check.shown(claims)}")
+    if not isinstance(expected_failures, Mapping | None):
+        raise TypeError(
+            "expected_failures must map codes to reasons, such as {'EN09': 'see our issue 12'}, "
+            f"got {_check.shown(expected_failures)}"
+        )
     expected = dict(expected_failures or {})
     _are_codes(expected)
     return Case(name, make_layer, driver, inputs, call, claims, expected)
@@ -113,6 +126,27 @@ def _takes_its_keywords(make_layer: Callable[..., Any]) -> None:
             f"make_layer must take the keywords dim, alpha and seed, as in def make_layer(*, dim, "
             f"alpha, seed); got the signature {signature}: {error}"
         ) from None
+
+
+def _can_be_called_so(call: Callable[..., Any], driver: Driver) -> None:
+    if not callable(call):
+        raise TypeError(f"call must be a function, got {_check.shown(call)}")
+    keywords = [*CALL_KEYWORDS, "key"] if hasattr(driver, "key") else [*CALL_KEYWORDS]
+    given = named(call, dict.fromkeys(keywords))
+    try:
+        inspect.signature(call).bind(None, None, **given)
+    except TypeError as error:
+        raise TypeError(
+            f"call must take (layer, inputs) and, by name, any of {keywords}; got the signature "
+            f"{inspect.signature(call)}: {error}"
+        ) from None
+    except ValueError:  # some builtins have no signature
+        return
+    if "training" not in given and not hasattr(driver, "switch"):
+        raise TypeError(
+            f"call must take `training` and hand it on, for the driver {driver.name!r} cannot "
+            f"switch a layer's mode from outside; got the signature {inspect.signature(call)}"
+        )
 
 
 def _are_codes(expected: Mapping[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -27,7 +28,8 @@ class Claims:
             and no more is said.
         scale: the magnitude of a token: ``"neftune"``, alpha / sqrt(L * d); ``"per_token"``, alpha
             / sqrt(d); ``"absolute"``, alpha; ``"relative"``, alpha times the RMS of the sequence's
-            embeddings; or a function ``(alpha, L, d) -> magnitude``.
+            embeddings (of the whole row's, unless ``length`` is "tokens"); or a function ``(alpha,
+            L, d) -> magnitude``.
         length: what L is: ``"tokens"``, the real tokens of the sequence, padding being left
             alone; ``"padded"``, the row's width; ``None`` for a scale without lengths, with
             nothing said of padding.
@@ -79,6 +81,14 @@ class Claims:
                 f"scale must be one of {list(SCALES)} or a function (alpha, L, d) -> magnitude, "
                 f"got {_check.shown(self.scale)}"
             )
+        if callable(self.scale):
+            try:
+                inspect.signature(self.scale).bind(1.0, 1, 1)
+            except TypeError:
+                raise TypeError(
+                    "scale must be a function (alpha, L, d) -> magnitude, got one of the signature "
+                    f"{inspect.signature(self.scale)}"
+                ) from None
         if self.length not in ("tokens", "padded", None):
             raise ValueError(
                 f"length must be 'tokens', 'padded' or None, got {_check.shown(self.length)}"

@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 from embnoise.testing.claims import Claims
 from embnoise.testing.statistics import amplitude
 
-__all__ = ["cause_of_noise", "cause_of_ratio", "is_close"]
+__all__ = ["NO_NOISE", "cause_of_noise", "cause_of_ratio", "is_close"]
+
+
+NO_NOISE = (
+    "no noise at all: the layer is not in training mode, its noise sits on a module that forward "
+    "never calls, the magnitude became 0 (L*d overflows in float16), or it is multiplied with the "
+    "embeddings, which are zeros here (if its scale is to be theirs, claim scale='relative')"
+)
 
 
 def is_close(seen: float, expected: float, tolerance: float = 0.02) -> bool:
@@ -41,10 +48,7 @@ def cause_of_ratio(
         others: further causes and the ratios that they have, tried first.
     """
     if ratio < 1e-6:
-        return (
-            "no noise at all: the layer is not in training mode, its noise sits on a module that "
-            "the forward pass never calls, or the magnitude became 0 (L*d overflows in float16)"
-        )
+        return NO_NOISE
     causes = {
         **(others or {}),
         "L is the row's width, padding included, instead of its real tokens": math.sqrt(

@@ -24,9 +24,12 @@ class Driver(Protocol):
     - ``dtypes``: for each kind of inputs the dtypes to test; float32 alone by default.
     - ``examples``: how many batches Hypothesis draws per check; 25 by default. Fewer where each new
       shape is compiled.
+    - ``switch(layer, training)``: sets the mode of a layer that has one, before a user's ``call``.
+    - ``key``: a random key, for a user's ``call`` that names it.
     - ``state(layer) -> {name: array}``: what a checkpoint of the layer would hold.
     - ``random_state() -> bytes``: tells whether the framework's global random state has moved since
       ``seed`` was called. It may move it itself.
+    - ``kept_state()``: a context that leaves the global random state as it was before.
     - ``compile(call) -> call``: ``call`` under the framework's compiler, for training.
     - ``without_gradients()``: a context in which gradients are switched off.
     - ``rank(rank, world)``: a context in which this process is one of a data-parallel run.

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from pathlib import Path
 
-__all__ = ["BrokenError", "CheckFailedError", "MisuseError", "UnclaimedError", "raised_by_layer"]
+__all__ = [
+    "BrokenError",
+    "CheckFailedError",
+    "MisuseError",
+    "NotFiniteError",
+    "UnclaimedError",
+    "raised_by_layer",
+]
 
 _KIT = Path(__file__).parent
+_COLOURS = re.compile("\x1b\\[[0-9;]*m")
 
 
 class CheckFailedError(AssertionError):
@@ -29,6 +38,12 @@ class MisuseError(Exception):
     status = "error"
 
 
+class NotFiniteError(MisuseError):
+    """The layer's output is NaN or infinite somewhere: that can be told, and is a fault."""
+
+    status = "failed"
+
+
 class UnclaimedError(Exception):
     """A promise is not made, or cannot be looked at in this framework: the reason."""
 
@@ -42,5 +57,9 @@ def raised_by_layer(what: str, error: Exception) -> MisuseError:
     ]
     text = " ".join(str(error).split())
     text = text if len(text) <= 600 else text[:597] + "..."
-    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno}, in {frames[-1].name})"
-    return MisuseError(f"{what} raised {type(error).__name__}: {text}{place if frames else ''}")
+    text = _COLOURS.sub("", text)
+    own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
+    place = ""
+    if own:  # there is none where the call itself does not fit
+        place = f" ({Path(own[-1].filename).name}:{own[-1].lineno}, in {own[-1].name})"
+    return MisuseError(f"{what} raised {type(error).__name__}: {text}{place}")

@@ -37,6 +37,11 @@ class Inputs:
         return batch, width, self.dim
 
     @property
+    def packed(self) -> bool:
+        """Whether a row holds several documents."""
+        return bool(self.segments.max(initial=0) > 1)
+
+    @property
     def mask_source(self) -> str:
         """Python that makes ``mask``."""
         width, lengths = self.shape[1], self.mask.sum(axis=1)

@@ -7,6 +7,7 @@ measured, and every call is written down as the line that repeats it.
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from embnoise import _check
 from embnoise.testing.drivers import named, needs, signature_of
-from embnoise.testing.failures import MisuseError, raised_by_layer
+from embnoise.testing.failures import MisuseError, NotFiniteError, raised_by_layer
 from embnoise.testing.inputs import Inputs, inputs_of
 
 if TYPE_CHECKING:
@@ -42,6 +43,13 @@ class Layer:
         self.native = subject.make(dim, alpha, seed)
         self.call: Callable[..., Any] = subject.case.call or self.driver.call
         self._signature = subject.case.call or signature_of(self.native)
+
+    def parameters(self) -> list[str]:
+        """The names of what is called."""
+        try:
+            return list(inspect.signature(self._signature).parameters)
+        except (TypeError, ValueError):  # some builtins have none
+            return []
 
     def takes(self, keyword: str) -> bool:
         """Whether the layer is given a keyword."""
@@ -70,7 +78,9 @@ class Layer:
         """The noise over the magnitude that it should have; padding counts as 0."""
         at = self.calls if step is None else step
         noise = self.noise(inputs, step)
-        magnitude = self.subject.magnitudes(inputs, self.clean(inputs), self.alpha, at)
+        magnitude = self.subject.magnitudes(
+            inputs, self.clean(inputs), self.alpha, self.subject.claims.share(at)
+        )
         return np.divide(
             noise, magnitude[..., None], out=np.zeros_like(noise), where=magnitude[..., None] > 0
         )
@@ -109,23 +119,17 @@ class Layer:
         return self.driver.from_numpy(inputs.values, dtype)
 
     def keywords(self, inputs: Inputs, *, training: bool, step: int) -> dict[str, Any]:
-        """What the layer may be given besides its inputs.
-
-        Documents are told where rows are packed, and to a layer that cannot do without them.
-        """
-        keywords = {
-            "training": training,
-            "mask": self.driver.from_numpy(inputs.mask),
-            "step": step,
-        }
-        if self.told(inputs):
-            keywords["segment_ids"] = self.driver.from_numpy(inputs.segments)
+        """What the layer may be given besides its inputs."""
+        keywords: dict[str, Any] = {"training": training, "step": step}
+        for name, array in (("mask", inputs.mask), ("segment_ids", inputs.segments)):
+            if self._told(name, inputs):
+                keywords[name] = self.driver.from_numpy(array)
         return keywords
 
-    def told(self, inputs: Inputs) -> bool:
-        """Whether the layer is given ``segment_ids`` with these inputs."""
-        packed = bool(inputs.segments.max(initial=0) > 1)
-        return packed or needs(self._signature, "segment_ids")
+    def _told(self, name: str, inputs: Inputs) -> bool:
+        """Whether there is padding, or packed rows, to tell of, or no default to leave it at."""
+        special = {"mask": not inputs.mask.all(), "segment_ids": inputs.packed}[name]
+        return special or needs(self._signature, name)
 
     def raw(self, inputs: Inputs, native: Any, *, training: bool, step: int) -> Any:
         """The output as the framework has it, of inputs as the framework has them."""
@@ -134,23 +138,33 @@ class Layer:
         self._write(inputs, training=training, step=step)
         keywords = self.keywords(inputs, training=training, step=step)
         if self.subject.case.call:
+            if hasattr(self.driver, "switch"):
+                self.driver.switch(self.native, training)
+            if hasattr(self.driver, "key"):
+                keywords["key"] = self.driver.key
             keywords = named(self.subject.case.call, keywords)
         try:
             return self.call(self.native, native, **keywords)
         except Exception as error:
             mode = "training" if training else "evaluation"
             raise raised_by_layer(
-                f"the layer, called with {_check.shown(inputs.values)} in {mode} mode,", error
+                f"the layer, called with {self._shown(inputs)} in {mode} mode,", error
             ) from None
+
+    def _shown(self, inputs: Inputs) -> str:
+        if self.subject.case.inputs == "ids":
+            return f"ids of shape {inputs.values.shape}"
+        return f"embeddings of shape {inputs.values.shape} and dtype {self.subject.dtype}"
 
     def checked(self, output: Any, inputs: Inputs) -> Array:
         """An output's values, if it is one."""
         batch, width, dim = inputs.shape
         expected = (batch, width, dim)
         if not hasattr(output, "shape") or not hasattr(output, "dtype"):
+            kind = "None" if output is None else f"a {type(output).__name__}"
             raise MisuseError(
-                f"the layer returned {_check.shown(output)}; it must return an array of shape "
-                f"{expected}"
+                f"the layer returned {kind}; it must return an array of shape {expected} (with "
+                "call= you can pick it out)"
             )
         if tuple(output.shape) != expected:
             raise MisuseError(
@@ -162,10 +176,16 @@ class Layer:
                 f"the layer returned an array of dtype {_check.dtype_name(output)}; it must be of "
                 "a floating-point dtype"
             )
-        values = np.asarray(self.driver.to_numpy(output), np.float64)
+        try:
+            values = np.asarray(self.driver.to_numpy(output), np.float64)
+        except Exception:
+            raise MisuseError(
+                f"the layer returned a {type(output).__module__}.{type(output).__name__}, which "
+                f"the driver {self.driver.name!r} cannot read: is it a layer of another framework?"
+            ) from None
         wrong = values.size - int(np.isfinite(values).sum())
         if wrong:
-            raise MisuseError(
+            raise NotFiniteError(
                 f"the layer returned {wrong} values of {values.size} that are NaN or infinite, for "
                 f"finite inputs of shape {inputs.values.shape} and dtype {self.subject.dtype}. "
                 "Likely: a division by a length of 0 (a row that is all padding), or an overflow."
@@ -182,18 +202,18 @@ class Layer:
     def _write(self, inputs: Inputs, *, training: bool, step: int) -> None:
         kind = "" if self.subject.case.inputs == "ids" else f", {self.subject.dtype!r}"
         given = [f"training={training}"]
-        if self.takes("mask"):
+        if self.takes("mask") and self._told("mask", inputs):
             given.append("mask=driver.from_numpy(mask)")
         if self.takes("step"):
             given.append(f"step={step}")
         documents = "mask.astype(int)"
-        if inputs.segments.max(initial=0) > 1:
+        if inputs.packed:
             documents = f"np.array({inputs.segments.tolist()})"
-        if self.takes("segment_ids") and self.told(inputs):
+        if self.takes("segment_ids") and self._told("segment_ids", inputs):
             given.append(f"segment_ids=driver.from_numpy({documents})")
         call = "call" if self.subject.case.call else "driver.call"
         self.subject.outputs += 1
-        if not inputs.mask.all() or len(given) > 1:
+        if not inputs.mask.all() or "mask" in " ".join(given):
             self.subject.write(f"mask = {inputs.mask_source}")
         self.subject.write(f"x = driver.from_numpy({inputs.source}{kind})")
         self.subject.lines.append(

@@ -28,9 +28,13 @@ class NumpyDriver:
         return make_layer(dim=dim, alpha=alpha, seed=seed)
 
     def call(self, layer: Any, inputs: Any, **keywords: Any) -> Any:
-        if hasattr(layer, "training"):
-            layer.training = keywords["training"]
+        self.switch(layer, keywords["training"])
         return layer(inputs, **named(signature_of(layer), keywords))
+
+    def switch(self, layer: Any, training: bool) -> None:
+        """Set the layer's ``training``, if it has one."""
+        if hasattr(layer, "training"):
+            layer.training = training
 
     def to_numpy(self, array: Any) -> NDArray[Any]:
         return np.array(array)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from embnoise import _check
 from embnoise.testing.case import Case
@@ -78,7 +82,12 @@ class Check:
         """Run the check; what it finds is in the result, whatever it is."""
         started = time.perf_counter()
         subject = Subject(self.case, self.spec.code, self.dtype, self.profile, self.seed)
-        status, message = self._outcome(subject)
+        with contextlib.ExitStack() as stack:
+            stack.callback(random.setstate, random.getstate())
+            stack.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002
+            if hasattr(self.case.driver, "kept_state"):
+                stack.enter_context(self.case.driver.kept_state())
+            status, message = self._outcome(subject)
         expected = self.case.expected_failures
         key = f"{self.spec.code}[{self.dtype}]"
         key = key if key in expected else self.spec.code
@@ -185,7 +194,7 @@ def check_layer(
     for check in iter_checks(case, profile=profile, seed=seed):
         progress(check)
         results.append(check.run())
-        if check.spec.code == FIRST and results[-1].status == "error":
+        if check.spec.code == FIRST and results[-1].wrong:
             break  # the others would say the same
     report = Report(case, profile, seed, tuple(results))
     if raises and not report.ok:

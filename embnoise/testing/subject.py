@@ -155,10 +155,10 @@ class Subject:
         """The first step at which the schedule is above 0."""
         return next(step for step in range(1000) if self.claims.share(step) > 0)
 
-    def magnitudes(self, inputs: Inputs, clean: Array, alpha: float, step: int) -> Array:
+    def magnitudes(self, inputs: Inputs, clean: Array, alpha: float, share: float) -> Array:
         """The magnitude that every token is promised, [B, L]; 0 for padding."""
         batch, width, dim = inputs.shape
-        alpha_now = alpha * self.claims.share(step)
+        alpha_now = alpha * share
         own = inputs.lengths()
         magnitudes = np.zeros((batch, width))
         for b in range(batch):
@@ -166,7 +166,8 @@ class Subject:
                 (int(own[b, i]), int(inputs.segments[b, i])) for i in range(width) if own[b, i]
             }:
                 where = inputs.segments[b] == segment
-                rms = float(np.sqrt(np.square(clean[b, where]).mean()))
+                of = where if self.claims.length == "tokens" else slice(None)
+                rms = float(np.sqrt(np.square(clean[b, of]).mean()))
                 used = length if self.claims.length == "tokens" else width
                 magnitudes[b, where] = self.claims.magnitude(alpha_now, used, dim, rms)
         return magnitudes

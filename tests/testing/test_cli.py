@@ -39,6 +39,8 @@ def _here(tmp_path, monkeypatch):
     package.mkdir()
     (package / "__init__.py").touch()
     (package / "layers.py").write_text(LAYERS)
+    (package / "broken.py").write_text("def")
+    (package / "needy.py").write_text("import a_missing_package")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield
@@ -135,7 +137,8 @@ def test_checks_and_explain(capsys):
     assert main(["checks", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
     for entry, check in zip(listed, ALL, strict=True):
-        for name in (check.code, check.code.lower(), check.name, check.title):
+        short = f"en{int(check.code[2:])}"
+        for name in (check.code, check.code.lower(), short, check.name, check.title):
             assert main(["explain", name]) == 0
             assert entry["promise"] in capsys.readouterr().out
         assert main(["explain", check.code, "--json"]) == 0
@@ -168,6 +171,11 @@ def test_the_file_that_write_makes_runs_as_it_is(more, capsys, tmp_path):
         (("check", "made_for_clo.layers:x", "--driver", "numpy"), "no module 'made_for_clo'"),
         (("check", f"{TARGET}s", "--driver", "numpy"), "did you mean 'make_layer'"),
         (("check", TARGET), "--driver is needed"),
+        (("check", "made_for_cli/layers.py:mine"), "did you mean made_for_cli.layers:mine?"),
+        (("check", "made_for_cli.broken:mine"), "importing made_for_cli.broken raised SyntaxError"),
+        (("check", "made_for_cli.needy:mine"), "needs a_missing_package, which is not installed"),
+        (("write", *CHECK[1:4], "--output", "no/such/folder.py"), "no/such/folder.py"),
+        (("explain", "EN08x"), "there is no check 'EN08x'"),
         (("check", TARGET, "--driver", "torhc"), "did you mean 'torch'"),
         ((*CHECK, "--seed", "x"), "--seed must be an integer or 'random', got 'x'"),
         ((*CHECK, "--length", "none"), "length must be 'tokens' or 'padded'"),

@@ -5,6 +5,9 @@ import pytest
 from tests.testing.keras_layers import CORRECT, FAULTY
 from tests.testing.zoo import holds, is_caught, raises_no_alarm
 
+# A fault overflows, which NumPy warns of under JAX.
+pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in cast:RuntimeWarning")
+
 name = lambda layer: layer.name  # noqa: E731
 
 
@@ -15,7 +18,7 @@ def test_a_correct_layer_keeps_its_promises(layer):
 
 @pytest.mark.parametrize("layer", CORRECT, ids=name)
 def test_no_false_alarm(layer):
-    raises_no_alarm(layer, range(1, 3))
+    raises_no_alarm(layer, [1])
 
 
 @pytest.mark.parametrize("layer", FAULTY, ids=name)

@@ -91,7 +91,7 @@ def test_every_check_is_a_test(folder):
     assert code == 1
     test = "test_layers.py::test_noise"
     assert f"PASSED {test}[Padded-EN05_same_seed_same_noise[float32]]" in output
-    assert re.search(r"SKIPPED \[\d+\] .*: not claimed: schedule=None", output)
+    assert re.search(r"SKIPPED \[\d+\] .*: not claimed: antithetic=False", output)
     assert f"XFAIL {test}[Tokens-EN09_padding_untouched[float32]] - padding gets noise (" in output
     assert f"FAILED {test}[Tokens-EN02_eval_is_identity[float16]] - " in output
     assert "passes, but was expected to fail: it was wrong once" in output

@@ -67,7 +67,7 @@ class Stepped(Uniform):
         return max(1 - step / 10, 0.0)
 
     def forward(self, x, mask, step):
-        self.generator.manual_seed(self.seed + step)
+        self.generator.manual_seed(1_000_003 * self.seed + step)
         noise = self.noise(x, mask) * self.share(step)
         return x + noise.to(x.dtype) if self.training else x
 
@@ -228,6 +228,57 @@ class Half(Uniform):
         return self.rand(x.shape) - 0.5
 
 
+class StaysOn(Uniform):
+    """Once switched on, it stays."""
+
+    on = False
+
+    def forward(self, x, mask):
+        self.on = self.on or self.training
+        return x + self.noise(x, mask).to(x.dtype) if self.on else x
+
+
+class Drifting(Uniform):
+    """Alpha decays, and nobody said so."""
+
+    def magnitude(self, x, mask):
+        magnitude = super().magnitude(x, mask)
+        self.alpha *= 0.95
+        return magnitude
+
+
+class OneGenerator(Uniform):
+    """One for all layers, seeded by each that is made."""
+
+    shared = torch.Generator()
+
+    def __init__(self, alpha, seed):
+        super().__init__(alpha, seed)
+        self.shared.manual_seed(seed)
+
+    def rand(self, shape):
+        return torch.rand(shape, generator=self.shared)
+
+
+class ByteStep(Stepped):
+    """The step as a byte."""
+
+    def forward(self, x, mask, step):
+        return super().forward(x, mask, step % 256)
+
+    def share(self, step):
+        return 1.0
+
+
+class Rolled(Uniform):
+    """Every other row is the one before it, a token further."""
+
+    def units(self, x, mask):
+        units = super().units(x, mask)
+        units[1::2] = units[: len(x) // 2 * 2 : 2].roll(1, 1)
+        return units
+
+
 class OneSided(Uniform):
     def units(self, x, mask):
         return self.rand(x.shape)
@@ -324,6 +375,24 @@ class Reseeded(Uniform):
         return torch.rand(shape)
 
 
+class Periodic(Stepped):
+    """Eight draws, over and over."""
+
+    def forward(self, x, mask, step):
+        return super().forward(x, mask, step % 8)
+
+    def share(self, step):
+        return 1.0
+
+
+class SeedPlusStep(Stepped):
+    """What is right for one run, and repeats itself in the next."""
+
+    def forward(self, x, mask, step):
+        self.generator.manual_seed(self.seed + step)
+        return x + self.noise(x, mask).to(x.dtype) if self.training else x
+
+
 class SeedDropped(Uniform):
     def __init__(self, alpha, seed):
         super().__init__(alpha, 0)
@@ -371,6 +440,20 @@ class NoRowIsEmpty(Uniform):
 
     def length(self, x, mask):
         return mask.sum(dim=1)[:, None, None]
+
+
+class NothingWithoutMask(Uniform):
+    """Noise under a mask alone."""
+
+    def forward(self, x, mask=None):
+        return x if mask is None else super().forward(x, mask)
+
+
+class PerTokenWithoutMask(Uniform):
+    def forward(self, x, mask=None):
+        if mask is not None or not self.training:
+            return super().forward(x, mask)
+        return x + (self.units(x, mask) * self.alpha / x.shape[2] ** 0.5).to(x.dtype)
 
 
 class LastLeftOut(Uniform):
@@ -487,6 +570,19 @@ class Early(Stepped):
 
     def share(self, step):
         return super().share(step + 1)
+
+
+class CountsEvaluation(Uniform):
+    """Its calls are its steps, those in evaluation mode too."""
+
+    def __init__(self, alpha, seed):
+        super().__init__(alpha, seed)
+        self.calls = 0
+
+    def forward(self, x, mask):
+        self.calls += 1
+        share = max(1 - (self.calls - 1) / 10, 0)
+        return x + (self.noise(x, mask) * share).to(x.dtype) if self.training else x
 
 
 class Late(Stepped):
@@ -644,11 +740,18 @@ FAULTY = [
     bad(Twice, "EN10", "added twice", "noise added twice (two hooks)"),
     bad(AlwaysOn, "EN02", "in evaluation mode too", "noise in evaluation"),
     bad(NeverAgain, "EN15", r"train\(\) again there is no noise", "none after train() again"),
+    bad(StaysOn, "EN15", "stays on in eval", "noise in evaluation, after training"),
+    bad(Drifting, "EN21", "alpha is, as a share", "alpha drifts, not claimed"),
+    bad(OneGenerator, "EN05", "share one generator", "one generator for all layers"),
+    bad(ByteStep, "EN06", "the same noise", "the step kept in a byte"),
+    bad(Rolled, "EN40", "rolled, moved", "a row that is another one, rolled"),
     bad(OneRow, "EN25", "shared by rows", "one draw for all rows"),
     bad(OneToken, "EN26", "shared by tokens", "one draw for all tokens"),
     bad(OneChannel, "EN27", "shared by channels", "one draw for all channels"),
     bad(Cached, "EN06", "drawn once and kept", "the same noise at every step"),
     bad(StepUnused, "EN06", "the step is not used", "the step is not used", DECAY),
+    bad(Periodic, "EN06", "repeats after some steps", "noise that repeats after some steps"),
+    bad(SeedPlusStep, "EN07", "sum of seed and step", "the generator seeded with seed + step"),
     bad(SeedDropped, "EN07", "seed is not used", "the seed is dropped"),
     bad(Clock, "EN05", "seeded by the clock", "seeded by the clock"),
     bad(Follower, "EN05", "global generator", "the global generator, claimed as its own seed"),
@@ -661,6 +764,8 @@ FAULTY = [
     bad(ImagesCounted, "EN19", "row's width", "image positions count in L", None, "ids"),
     bad(Packed, "EN20", "whole packed row", "packed length used"),
     bad(NoRowIsEmpty, "EN09", "NaN.*all padding", "an all-padding row divides by 0"),
+    bad(NothingWithoutMask, "EN24", "no token gets noise", "no noise where no mask is given"),
+    bad(PerTokenWithoutMask, "EN10", r"sqrt\(d\) instead", "the length left out without a mask"),
     bad(LastLeftOut, "EN24", "last token of every row gets no noise", "the last token left out"),
     bad(HalfOfTheChannels, "EN24", "fewer channels", "half of the channels left out"),
     bad(HalfOverflow, "EN08", "overflows in float16", "L*d overflows in float16: no noise"),
@@ -677,6 +782,7 @@ FAULTY = [
     bad(Sticky, "EN35", "neighbouring steps", "noise kept in part from step to step"),
     bad(Squeezed, "EN23", r"\(4, 1, 1\).*\(4, 4, 1\)", "sizes of 1 squeezed away"),
     bad(Early, "EN21", "one step ahead", "alpha's schedule one step ahead", DECAY),
+    bad(CountsEvaluation, "EN21", "claimed", "evaluation calls advance the schedule", DECAY),
     bad(Late, "EN21", "one step behind", "alpha's schedule one step behind", DECAY),
     bad(Backwards, "EN21", "backwards", "alpha's schedule reversed", DECAY),
     bad(Ignored, "EN21", "ignored", "alpha's schedule ignored", DECAY),

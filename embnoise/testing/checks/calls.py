@@ -5,11 +5,23 @@ from __future__ import annotations
 import math
 
 from embnoise import _check
-from embnoise.testing.failures import MisuseError
-from embnoise.testing.layer import Layer
+from embnoise.testing.diagnosis import NO_NOISE
+from embnoise.testing.failures import MisuseError, NotFiniteError
+from embnoise.testing.layer import Array
 from embnoise.testing.registry import check
-from embnoise.testing.statistics import RATE, extreme_window
+from embnoise.testing.statistics import RATE, amplitude, amplitude_window, extreme_window
 from embnoise.testing.subject import Subject
+
+_HOW = {
+    "embeddings": "The kit gives it embeddings [B, L, d]; a layer that embeds token ids itself "
+    "says inputs='ids'.",
+    "ids": "The kit gives it ids [B, L] of 0 to 7; a layer after the embedding says "
+    "inputs='embeddings'.",
+}
+_BY_NAME = (
+    " Parameters named mask, step, segment_ids and training are given by name; for another "
+    "signature there is case(..., call=...)."
+)
 
 
 @check("EN01")
@@ -23,7 +35,13 @@ def can_be_called(subject: Subject) -> None:
     subject.layer()
     layer = subject.layer()
     inputs = subject.batch(fill="normal")
-    for output in (layer.train(inputs), layer.eval(inputs)):
+    try:
+        outputs = (layer.train(inputs), layer.eval(inputs))
+    except NotFiniteError:
+        raise
+    except MisuseError as error:
+        raise MisuseError(f"{error}. {_HOW[subject.case.inputs]}{_BY_NAME}") from None
+    for output in outputs:
         subject.expect(
             output.shape == inputs.shape, f"the output is {output.shape}", "another shape"
         )
@@ -40,7 +58,9 @@ def dtype_kept(subject: Subject) -> None:
     layer = subject.layer()
     inputs = subject.batch(fill="normal")
     native = layer.prepared(inputs)
-    noisy = layer.raw(inputs, native, training=True, step=layer.advance(inputs, None))
+    noisy = layer.raw(
+        inputs, native, training=True, step=layer.advance(inputs, subject.first_step())
+    )
     layer.checked(noisy, inputs)
     clean = native
     if subject.case.inputs == "ids":
@@ -75,17 +95,28 @@ def edge_shapes(subject: Subject) -> None:
         try:
             layer = subject.layer(dim=shape[2])
             units = layer.units(inputs, step)
-            subject.expect(not layer.eval(inputs).size or not units.size or bool(units.any()),
-                f"inputs of shape {shape} get no noise", "a size of 1 is taken for a missing one",
-            )  # fmt: skip
+            layer.eval(inputs)
+            subject.expect(
+                not units.size or bool(units.any()),
+                f"inputs of shape {shape} get no noise",
+                f"{NO_NOISE}; or a size of 1 is squeezed away",
+            )
         except MisuseError as error:
             raise MisuseError(f"for B, L, d = {shape}: {error}") from None
-        _within(subject, layer, inputs.shape, float(abs(units).max(initial=0)))
+        _within(subject, units, inputs.shape)
 
 
-def _within(subject: Subject, layer: Layer, shape: tuple[int, int, int], largest: float) -> None:
+def _within(subject: Subject, units: Array, shape: tuple[int, int, int]) -> None:
+    largest, size = float(abs(units).max(initial=0)), amplitude(subject.claims.distribution, units)
     law, count = subject.claims.distribution, math.prod(shape)
     if law and count:
+        least = amplitude_window(law, count, RATE / 10)[0] - 2 * subject.grid - 2.0**-10
+        subject.expect(
+            size >= least,
+            f"for B, L, d = {shape} the noise is {size:.4g} of {subject.claims.rule()}, expected "
+            f"at least {least:.4g}",
+            "a size of 1 takes another path through the code",
+        )
         upper = extreme_window(law, count, RATE / 10)[1] * (1 + 4 * subject.grid) + 2.0**-10
         subject.expect(
             largest <= upper,

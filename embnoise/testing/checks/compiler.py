@@ -53,7 +53,8 @@ def compiled_equals_eager(subject: Subject) -> None:
         f"compiled, steps {steps[0]} and {steps[1]} have the same noise",
         "the noise is drawn while tracing (by Python or NumPy, or from a state that is a "
         "constant to the compiler) and frozen into the compiled code. In JAX pass the step or the "
-        "key in, or keep it in an nnx.Variable",
+        "key in, or keep it in an nnx.Variable; in Keras draw with a SeedGenerator, or count in a "
+        "weight",
     )
     if subject.claims.seeded is True:
         size = float(abs(np.array(expected)).max()) + float(abs(clean).max())

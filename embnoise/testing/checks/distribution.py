@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from embnoise.testing.claims import Claims
-from embnoise.testing.diagnosis import cause_of_noise
+from embnoise.testing.diagnosis import NO_NOISE, cause_of_noise
 from embnoise.testing.layer import Array
 from embnoise.testing.registry import check, needs_distribution
 from embnoise.testing.statistics import RATE, band, cdf_distance, distinct_least, once_in
@@ -34,6 +34,7 @@ def enough_values(subject: Subject) -> None:
     draws from few integers, rounds its draw, or repeats one draw.
     """
     units = _units(subject)
+    subject.expect(bool(units.any()), "there is no noise in training mode", NO_NOISE)
     least = distinct_least(units.size, BITS.get(subject.dtype, 16))
     found = np.unique(units).size
     subject.expect(

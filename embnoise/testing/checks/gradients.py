@@ -25,6 +25,7 @@ def gradient_is_one(subject: Subject) -> None:
     inputs = subject.batch(fill=fill)
     weights = subject.draw.integers(1, 8, inputs.shape).astype(np.float64)
     layer = subject.layer()
+    layer.advance(inputs, subject.first_step())
     noisy = _gradients(layer, inputs, weights, of, training=True)
     if of == "inputs":
         expected = [weights]

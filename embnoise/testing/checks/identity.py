@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from embnoise.testing.batches import Batch, over_batches
+from embnoise.testing.diagnosis import NO_NOISE
 from embnoise.testing.registry import check
 from embnoise.testing.subject import Subject
+
+LIKELY = (
+    "noise is added in evaluation mode too: the layer does not look at its mode, or cannot be told "
+    "of it (it is no module of its framework, and no parameter is named training)"
+)
 
 
 @check("EN02", dtypes="all")
@@ -28,7 +34,7 @@ def eval_is_identity(subject: Subject) -> None:
             first.tobytes() == expected.tobytes(),
             f"evaluation mode changes the embeddings, by up to {moved:.3g} (B, L, d = "
             f"{inputs.shape})",
-            "noise is added in evaluation mode too: the layer does not look at its mode",
+            LIKELY,
         )
 
     over_batches(subject, body)
@@ -44,7 +50,7 @@ def _equal_rows(subject: Subject) -> None:
     subject.expect(
         bool((output == output[:1]).all()),
         "in evaluation mode rows of equal ids have different embeddings",
-        "noise is added in evaluation mode too: the layer does not look at its mode",
+        LIKELY,
     )
 
 
@@ -81,14 +87,21 @@ def train_again(subject: Subject) -> None:
     inputs = subject.batch(fill="normal")
     layer = subject.layer()
     start = subject.first_step()
+    silent = layer.clean(inputs)  # of ids: an evaluation call before any training
     first = layer.noise(inputs, start)
     clean = layer.eval(inputs)
+    left = float(abs(clean - silent).max(initial=0))
+    subject.expect(
+        left == 0,
+        f"after a training call evaluation mode changes the embeddings, by up to {left:.3g}",
+        "the noise that training switched on (a flag, a hook, a cached draw) stays on in eval()",
+    )
     again = layer.train(inputs, start + 1) - clean
     share = subject.claims.share(start + 1)
     subject.expect(
         bool(first.any()),
         "there is no noise in training mode",
-        "the layer's noise is never reached, or its training mode is not the framework's",
+        NO_NOISE,
     )
     subject.expect(
         bool(again.any()) or share == 0,

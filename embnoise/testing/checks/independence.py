@@ -11,8 +11,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from embnoise.testing.claims import Claims
+from embnoise.testing.diagnosis import NO_NOISE
+from embnoise.testing.failures import UnclaimedError
 from embnoise.testing.layer import Array
 from embnoise.testing.registry import check
 from embnoise.testing.statistics import RATE, once_in
@@ -33,6 +36,7 @@ def _units(subject: Subject, *, step: int = 0) -> Array:
 
 def _differ(subject: Subject, which: str) -> None:
     units = np.moveaxis(_units(subject), AXES[which], 0)
+    subject.expect(bool(units.any()), "there is no noise in training mode", NO_NOISE)
     keys = [np.round(part, 5).tobytes() for part in units]
     first: dict[bytes, int] = {}
     twins = [(first[key], k) for k, key in enumerate(keys) if first.setdefault(key, k) != k]
@@ -136,8 +140,46 @@ def steps_uncorrelated(subject: Subject) -> None:
     layer = subject.layer(dim=inputs.dim)
     start = subject.first_step()
     steps = [step for step in range(start, start + 20) if subject.claims.share(step) > 0][:3]
+    if len(steps) < 2:
+        raise UnclaimedError("the schedule is above 0 at one step only")
     units = np.stack([layer.units(inputs, step) for step in steps])
     _uncorrelated(subject, units[:-1], units[1:], "steps")
+
+
+@check("EN40")
+def draws_not_reused(subject: Subject) -> None:
+    """No run of values comes twice, at whatever places.
+
+    A layer fails it that moves or rolls one row's draw for the next, or whose counters overlap.
+    """
+    units = _units(subject)
+    subject.expect(bool(units.any()), "there is no noise in training mode", NO_NOISE)
+    # A run of this length has 160 bits or more, so that none of 2**39 pairs is alike by chance.
+    length = 12 if subject.claims.distribution in ("uniform", "gaussian") else 160
+    places = _repeated(np.round(units.ravel() * 2.0**15).astype(np.int64), length)
+    rows = [tuple(int(i) for i in np.unravel_index(place, units.shape)) for place in places]
+    subject.expect(
+        not rows,
+        f"{length} values in a row come twice: at (row, token, channel) "
+        f"{' and '.join(map(str, rows))}",
+        "one draw is used at several places: rolled, moved, or counted from counters that overlap",
+    )
+
+
+def _repeated(values: NDArray[np.int64], length: int) -> tuple[int, ...]:
+    """Two places where the same run of values begins, if there are any."""
+    words = values.astype(np.uint64)
+    runs = max(words.size - length + 1, 0)
+    hashes = np.zeros(runs, np.uint64)
+    for offset in range(length):
+        hashes = hashes * np.uint64(6364136223846793005) + words[offset : offset + runs]
+    order = np.argsort(hashes, kind="stable")
+    for k in np.flatnonzero(hashes[order[1:]] == hashes[order[:-1]]):
+        first, second = int(order[k]), int(order[k + 1])
+        # A hash alone may be equal by chance.
+        if np.array_equal(values[first : first + length], values[second : second + length]):
+            return first, second
+    return ()
 
 
 def _claims_pairs(claims: Claims) -> str | None:
@@ -147,7 +189,7 @@ def _claims_pairs(claims: Claims) -> str | None:
 @check("EN36", claimed=_claims_pairs)
 def pairs_cancel(subject: Subject) -> None:
     """The rows 2i and 2i + 1 of a batch have opposite noise (SymNoise, arXiv 2312.01523)."""
-    noise = subject.layer().noise(subject.batch(), subject.first_step())
+    noise = subject.layer().units(subject.batch(), subject.first_step())
     left = float(abs(noise[0::2] + noise[1::2]).max())
     size = float(abs(noise).max())
     subject.expect(

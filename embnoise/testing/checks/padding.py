@@ -6,6 +6,7 @@ import numpy as np
 
 from embnoise.testing.batches import Batch, over_batches
 from embnoise.testing.claims import Claims
+from embnoise.testing.diagnosis import NO_NOISE
 from embnoise.testing.inputs import SMALL, right_mask
 from embnoise.testing.registry import check
 from embnoise.testing.subject import Subject
@@ -25,9 +26,10 @@ def padding_untouched(subject: Subject) -> None:
     def body(batch: Batch) -> None:
         inputs = batch.inputs(subject, "normal")
         layer = subject.layer(dim=batch.dim, alpha=batch.scaled(subject))
-        noise = layer.noise(inputs)
+        noise = layer.noise(inputs, subject.first_step())
         padding = noise[~inputs.mask]
-        blind = "" if layer.takes("mask") else " (it takes no `mask`, so it cannot know)"
+        takes = ", ".join(layer.parameters())
+        blind = "" if layer.takes("mask") else f" (none of its parameters, {takes}, is named mask)"
         subject.expect(
             not padding.any(),
             f"padding gets noise: {int((padding != 0).sum())} of its {padding.size} elements, up "
@@ -58,8 +60,7 @@ def _covers(subject: Subject, noised: np.ndarray, real: np.ndarray) -> None:
     subject.expect(
         bool(noised[real].any()),
         "no token gets noise in training mode",
-        "the layer is not in its framework's training mode, its noise sits on a module that "
-        "forward never calls, or it is multiplied with the embeddings (the kit feeds zeros)",
+        NO_NOISE,
     )
     missed = [(int(b), int(i)) for b, i in np.argwhere(real & ~noised.any(axis=-1))]
     last = [(b, int(np.flatnonzero(real[b])[-1])) for b in range(len(real))]

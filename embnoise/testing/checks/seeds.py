@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from typing import Any
 
 import numpy as np
 
 from embnoise.testing.claims import Claims
-from embnoise.testing.failures import MisuseError
+from embnoise.testing.diagnosis import NO_NOISE
+from embnoise.testing.failures import MisuseError, UnclaimedError
 from embnoise.testing.inputs import Inputs
 from embnoise.testing.layer import Array, Layer
 from embnoise.testing.registry import check, needs_repeats
@@ -48,10 +50,22 @@ def same_seed_same_noise(subject: Subject) -> None:
         f"two layers made with seed {subject.seed} give different noise ({other} global seed)",
         likely,
     )
+    subject.anew()
+    layer = subject.layer()
+    parts = [layer.units(inputs, steps[0])]
+    subject.layer()  # another one, made meanwhile
+    subject.lines[-1] = subject.lines[-1].replace("layer =", "other =", 1)
+    parts += [layer.units(inputs, step) for step in steps[1:]]
+    subject.expect(
+        same(first, np.stack(parts)),
+        "making a second layer changes the noise of the first",
+        "the layers share one generator (of the class, or of the module), which each one that is "
+        "made seeds anew: give every layer its own",
+    )
 
 
 def _noises(layer: Layer, inputs: Inputs, steps: list[int]) -> Array:
-    return np.stack([layer.noise(inputs, step) for step in steps])
+    return np.stack([layer.units(inputs, step) for step in steps])
 
 
 @check("EN06")
@@ -64,16 +78,30 @@ def steps_differ(subject: Subject) -> None:
     inputs = subject.batch()
     layer = subject.layer()
     start = subject.first_step()
-    steps = [step for step in range(start, start + 3) if subject.claims.share(step) > 0]
+    steps = [step for step in range(start, start + 20) if subject.claims.share(step) > 0]
+    if layer.takes("step") and subject.claims.schedule is None:
+        steps += [
+            256,
+            257,
+            2048,
+            2049,
+            65536,
+        ]  # a step that is kept in few bits takes them for others
     units = [layer.units(inputs, step) for step in steps]
-    subject.expect(bool(units[0].any()), "there is no noise in training mode", "none is added")
-    for k in range(1, len(steps)):
+    for k in range(len(steps)):
         subject.expect(
-            not same(units[k], units[0], 2.0**-12),
-            f"steps {steps[0]} and {steps[k]} have the same noise in all {units[0].size} elements",
-            "it is drawn once and kept (in __init__, in a buffer, in a cache), the generator is "
-            "seeded anew in every call, or the step is not used",
+            bool(units[k].any()), f"there is no noise at step {steps[k]} in training mode", NO_NOISE
         )
+        twins = [steps[j] for j in range(k) if same(units[k], units[j], 2.0**-12)]
+        subject.expect(
+            not twins,
+            f"steps {twins[0] if twins else 0} and {steps[k]} have the same noise in all "
+            f"{units[k].size} elements",
+            "it is drawn once and kept (in __init__, in a buffer, in a cache), the generator is "
+            "seeded anew in every call, the step is not used, or it repeats after some steps",
+        )
+    if len(steps) < 2:
+        raise UnclaimedError("the schedule is above 0 at one step only")
 
 
 @check("EN07", claimed=needs_repeats)
@@ -84,16 +112,29 @@ def seeds_differ(subject: Subject) -> None:
     """
     own = subject.claims.seeded is True
     inputs = subject.batch()
-    step = subject.first_step()
-    first = subject.layer().noise(inputs, step)
-    other = subject.layer(
-        seed=subject.seed + own, world=subject.world + (not own)
-    ).noise(inputs, step)  # fmt: skip
+    steps = [subject.first_step() + k for k in (0, 1, 2)]
+    first = _noises(subject.layer(), inputs, steps)
+    other = _noises(
+        subject.layer(seed=subject.seed + own, world=subject.world + (not own)), inputs, steps
+    )
     which = "seed=" if own else "the global seed "
     subject.expect(
         not same(first, other, 2.0**-12) or not first.any(),
         f"{which}{subject.seed} and {which}{subject.seed + 1} give the same noise",
         "the seed is not used: it is fixed in the code, or dropped on the way to the generator",
+    )
+    moved = [
+        (steps[i], steps[j])
+        for i, j in itertools.permutations(range(3), 2)
+        if first[i].any() and same(first[i], other[j], 2.0**-12)
+    ]
+    at, again = moved[0] if moved else (0, 0)
+    subject.expect(
+        not moved,
+        f"{which}{subject.seed} has at step {at} the noise that {which}{subject.seed + 1} has at "
+        f"step {again}",
+        "the generator is seeded with the sum of seed and step, so runs of other seeds share their "
+        "noise: mix the two, as a hash or fold_in does",
     )
 
 
@@ -113,12 +154,13 @@ def random_state_untouched(subject: Subject) -> None:
         subject.anew()
         layer = subject.layer(alpha=alpha)
         native = layer.prepared(inputs)
-        layer.raw(inputs, native, training=training, step=0)  # what is built once is built now
+        start = layer.advance(inputs, subject.first_step())
+        layer.raw(inputs, native, training=training, step=start)  # what is built once is built now
         layer.seed(1)
         kept = state()  # which may move what it tells
         layer.seed(1)
         before = _python_and_numpy()
-        layer.raw(inputs, native, training=training, step=1)
+        layer.raw(inputs, native, training=training, step=start + 1)
         after = _python_and_numpy()
         mode = "training" if training else "evaluation"
         moved = [name for name in before if before[name] != after[name]]
@@ -154,7 +196,9 @@ def ranks_differ(subject: Subject) -> None:
     inputs = subject.batch()
     noises = []
     for number in range(2):
-        subject.lines.append(f"# as rank {number} of 2")
+        subject.lines.append(
+            f"# what follows, as rank {number} of 2: with driver.rank({number}, 2):"
+        )
         with rank(number, 2):
             noises.append(subject.layer().noise(inputs, subject.first_step()))
     subject.expect(

@@ -28,7 +28,7 @@ def input_unchanged(subject: Subject) -> None:
         layer = subject.layer(dim=batch.dim, alpha=batch.scaled(subject))
         native = layer.prepared(inputs)
         before = layer.driver.to_numpy(native)
-        layer.raw(inputs, native, training=True, step=layer.advance(inputs, None))
+        layer.raw(inputs, native, training=True, step=layer.advance(inputs, subject.first_step()))
         after = layer.driver.to_numpy(native)
         changed = int((before != after).sum())
         subject.expect(
@@ -95,6 +95,6 @@ def _states(subject: Subject) -> tuple[State, State]:
     layer = subject.layer()
     layer.eval(inputs)
     before = {name: np.array(value) for name, value in state(layer.native).items()}
-    for _ in range(2):
-        layer.train(inputs)
+    for step in (0, 1):
+        layer.train(inputs, subject.first_step() + step)
     return before, dict(state(layer.native))
