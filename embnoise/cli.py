@@ -92,7 +92,11 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "target", help="module:make_layer, or module:case for a case with claims of its own"
     )
-    parser.add_argument("--driver", help="numpy, torch, jax, keras, or another adapter's name")
+    parser.add_argument(
+        "--driver",
+        help="numpy, torch, jax, keras, or another adapter's "
+        "name; by default what the layer looks like",
+    )
     parser.add_argument(
         "--inputs", choices=["embeddings", "ids"], help="what the layer takes (default: embeddings)"
     )
@@ -204,16 +208,30 @@ def _case(options: argparse.Namespace) -> Any:
                 "the options for them"
             )
         return target
-    if options.driver is None:
-        raise _UsageError("--driver is needed: numpy, torch, jax, keras or another adapter's name")
     return case(
         options.target.rpartition(":")[2],
         target,
-        driver=options.driver,
+        driver=options.driver or _driver_for(target),
         inputs=options.inputs or "embeddings",
         call=_load(options.call) if options.call else None,
         claims=Claims(**given),
     )
+
+
+def _driver_for(make_layer: Any) -> str:
+    """The driver's name, guessed from a layer."""
+    from embnoise.testing.drivers import guessed_driver  # noqa: PLC0415
+
+    try:
+        name = guessed_driver(make_layer(dim=8, alpha=1.0, seed=0))
+    except Exception:
+        name = None
+    if name is None:
+        raise _UsageError(
+            "--driver is needed, for the layer does not tell it: numpy, torch, jax, keras or "
+            "another adapter's name"
+        )
+    return name
 
 
 def _is_case(target: Any) -> bool:

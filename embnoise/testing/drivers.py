@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
+from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
-__all__ = ["Driver", "driver_of", "named", "needs", "signature_of"]
+__all__ = ["Driver", "driver_of", "guessed_driver", "named", "needs", "signature_of"]
 
 
 @runtime_checkable
@@ -83,6 +85,28 @@ def signature_of(layer: Any) -> Callable[..., Any]:
         if callable(method):
             return method  # type: ignore[no-any-return]
     return layer  # type: ignore[no-any-return]
+
+
+_FRAMEWORKS = {"keras": "keras", "torch": "torch", "flax": "jax", "equinox": "jax", "jax": "jax",
+               "numpy": "numpy", "embnoise": "numpy"}  # fmt: skip
+"""Top-level packages, and the driver of what is made of them; on PyTorch a Keras layer is both."""
+
+
+def guessed_driver(layer: Any) -> str | None:
+    """The name of the driver that a layer is for: by its class, or by what its module imported."""
+    classes = {base.__module__.partition(".")[0] for base in type(layer).__mro__}
+    module = sys.modules.get(getattr(signature_of(layer), "__module__", None) or "")
+    values = list(vars(module).values()) if module else []
+    imported = {
+        str(value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", ""))
+        for value in values
+    }
+    imported = {name.partition(".")[0] for name in imported}
+    for found in (classes, imported):
+        for package, name in _FRAMEWORKS.items():
+            if package in found:
+                return name
+    return None
 
 
 def named(function: Callable[..., Any], keywords: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pytest
 import embnoise
 from embnoise.cli import main
 from embnoise.testing.checks import ALL
+from embnoise.testing.drivers import guessed_driver
 
 LAYERS = """
 import embnoise
@@ -25,6 +26,9 @@ def make_layer(*, dim, alpha, seed):
 
 def call(layer, x, *, training, step):
     return layer(x, training=training, step=step)
+
+def tell_nothing(*, dim, alpha, seed):
+    return print
 
 class Layers:
     make = staticmethod(make_layer)
@@ -82,6 +86,18 @@ def test_check_says_what_does_not_hold(capsys):
 def test_check_says_what_holds(command, capsys):
     assert main(command) == 0
     assert " holds: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("driver", ["numpy", "torch", "jax", "keras"])
+def test_the_driver_is_guessed(driver):
+    from tests.testing import jax_layers, keras_layers, torch_layers  # noqa: PLC0415
+
+    layers = {"torch": torch_layers, "jax": jax_layers, "keras": keras_layers}
+    if driver == "numpy":
+        assert main(["check", TARGET, "--profile", "quick", "--length", "padded"]) == 0
+        return
+    for layer in layers[driver].CORRECT:
+        assert guessed_driver(layer.make(dim=8, alpha=1.0, seed=0)) == driver, layer.name
 
 
 def test_claims_come_from_the_options(capsys):
@@ -170,7 +186,7 @@ def test_the_file_that_write_makes_runs_as_it_is(more, capsys, tmp_path):
         (("check", "made_for_cli.layers", "--driver", "numpy"), "must be module:name"),
         (("check", "made_for_clo.layers:x", "--driver", "numpy"), "no module 'made_for_clo'"),
         (("check", f"{TARGET}s", "--driver", "numpy"), "did you mean 'make_layer'"),
-        (("check", TARGET), "--driver is needed"),
+        (("check", "made_for_cli.layers:tell_nothing"), "--driver is needed"),
         (("check", "made_for_cli/layers.py:mine"), "did you mean made_for_cli.layers:mine?"),
         (("check", "made_for_cli.broken:mine"), "importing made_for_cli.broken raised SyntaxError"),
         (("check", "made_for_cli.needy:mine"), "needs a_missing_package, which is not installed"),
