@@ -2,8 +2,8 @@
 
     python benchmarks/kit.py
 
-Seconds of ``check_layer``, without the import of the framework: those of a machine, for the orders of
-magnitude.
+Seconds of ``check_layer``, without the import of the framework: those of one machine, to tell the
+order of magnitude.
 """
 
 from __future__ import annotations
