@@ -16,6 +16,9 @@ from embnoise.testing.layer import Array, Layer
 from embnoise.testing.registry import check, needs_repeats
 from embnoise.testing.subject import Subject
 
+LATE = [256, 257, 2048, 2049, 65536]
+"""Steps that a counter of 8 or 16 bits, or of a short mantissa, takes for others."""
+
 
 def same(left: Array, right: Array, tolerance: float = 2.0**-18) -> bool:
     """Whether two noises are one, but for what subtracting a table that differs may leave."""
@@ -27,7 +30,8 @@ def same_seed_same_noise(subject: Subject) -> None:
     """A layer made again with the same seed gives the same noise at the same steps.
 
     With ``seeded=True`` the framework's global seed is another one the second time, and must not
-    matter; with ``seeded="global"`` it is the same.
+    matter; with ``seeded="global"`` it is the same. A layer fails it that is seeded by the clock,
+    follows a generator that is not its own, or shares one with other layers.
     """
     own = subject.claims.seeded is True
     inputs = subject.batch()
@@ -72,21 +76,15 @@ def _noises(layer: Layer, inputs: Inputs, steps: list[int]) -> Array:
 def steps_differ(subject: Subject) -> None:
     """Every step has noise of its own.
 
-    A layer fails it that draws once and keeps the draw, seeds its generator anew in every call, or
-    does not use the step that it is given.
+    A layer fails it that draws once and keeps the draw, seeds its generator anew in every call,
+    does not use the step that it is given, or keeps it in too few bits.
     """
     inputs = subject.batch()
     layer = subject.layer()
     start = subject.first_step()
     steps = [step for step in range(start, start + 20) if subject.claims.share(step) > 0]
     if layer.takes("step") and subject.claims.schedule is None:
-        steps += [
-            256,
-            257,
-            2048,
-            2049,
-            65536,
-        ]  # a step that is kept in few bits takes them for others
+        steps += LATE
     units = [layer.units(inputs, step) for step in steps]
     for k in range(len(steps)):
         subject.expect(
@@ -108,7 +106,8 @@ def steps_differ(subject: Subject) -> None:
 def seeds_differ(subject: Subject) -> None:
     """Another seed gives other noise: its own with ``seeded=True``, else the global one.
 
-    A layer fails it whose seed is written into the code, or is dropped on the way.
+    A layer fails it whose seed is written into the code, or is dropped on the way; or that adds
+    seed and step, so that a step of one run is the next step of another.
     """
     own = subject.claims.seeded is True
     inputs = subject.batch()
