@@ -39,8 +39,9 @@ Units = NDArray[np.float64]
 
 
 def once_in(rate: float = RATE) -> str:
-    """How a chance is said, such as "once in 4e10 runs"."""
-    return f"once in {1 / rate:.0e} runs".replace("e+", "e")
+    """How a chance is said, rounded down: "once in 3e10 runs"."""
+    exponent = math.floor(math.log10(1 / rate))
+    return f"once in {int(1 / rate / 10**exponent)}e{exponent} runs"
 
 
 def band(count: int, rate: float = RATE) -> float:

@@ -60,6 +60,11 @@ def test_windows_are_missed_as_seldom_as_they_say(distribution, rate):
     assert (np.array(distances) > statistics.band(500, rate)).mean() <= allowed
 
 
+def test_a_chance_is_said_in_words():
+    assert statistics.once_in() == "once in 3e10 runs"
+    assert statistics.once_in(1e-3) == "once in 1e3 runs"
+
+
 def test_the_extremes_have_their_closed_form():
     rate = 1e-3
     low, _ = statistics.extreme_window("uniform", 100, rate)
