@@ -34,7 +34,9 @@ def alarms(layer: Any, seeds: int) -> tuple[int, list[str]]:
             if check.spec.random:
                 result = check.run()
                 ran += result.status != "not_claimed"
-                failed += [f"{check.id} at seed {seed}"] if result.wrong else []
+                if result.wrong:
+                    failed.append(f"{check.id} at seed {seed}")
+                    tqdm.write(failed[-1])
     return ran, failed
 
 
