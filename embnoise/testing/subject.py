@@ -151,6 +151,15 @@ class Subject:
         """The batch of the profile, for statistics."""
         return self.batch(self.profile.shape(self.dtype))
 
+    def sampled(self) -> Array:
+        """The units of a fresh layer on that batch, at the first step that has noise."""
+        inputs = self.sample()
+        return self.layer(dim=inputs.dim).units(inputs, self.first_step())
+
+    def independent(self, units: Array) -> Array:
+        """Of antithetic noise the even rows: the others are these again."""
+        return units[::2] if self.claims.antithetic else units
+
     def first_step(self) -> int:
         """The first step at which the schedule is above 0."""
         return next(step for step in range(1000) if self.claims.share(step) > 0)

@@ -6,18 +6,12 @@ import numpy as np
 
 from embnoise.testing.claims import Claims
 from embnoise.testing.diagnosis import NO_NOISE, cause_of_noise
-from embnoise.testing.layer import Array
 from embnoise.testing.registry import check, needs_distribution
 from embnoise.testing.statistics import RATE, band, cdf_distance, distinct_least, once_in
 from embnoise.testing.subject import Subject
 
 BITS = {"bfloat16": 7, "float16": 10}
 """The bits of the coarsest correct draw, of the dtype's mantissa; 16 in anything wider."""
-
-
-def _units(subject: Subject) -> Array:
-    inputs = subject.sample()
-    return subject.layer(dim=inputs.dim).units(inputs, subject.first_step())
 
 
 def _continuous(claims: Claims) -> str | None:
@@ -33,7 +27,7 @@ def enough_values(subject: Subject) -> None:
     In bfloat16 7 bits will do, and in float16 10: those of the mantissa. A layer fails it that
     draws from few integers, rounds its draw, or repeats one draw.
     """
-    units = _units(subject)
+    units = subject.sampled()
     subject.expect(bool(units.any()), "there is no noise in training mode", NO_NOISE)
     least = distinct_least(units.size, BITS.get(subject.dtype, 16))
     found = np.unique(units).size
@@ -52,7 +46,7 @@ def mean_is_zero(subject: Subject) -> None:
 
     A layer fails it whose draw is not centred.
     """
-    units = _units(subject)
+    units = subject.sampled()
     bounded = subject.claims.distribution in ("uniform", "rademacher")
     values = units if bounded else np.sign(units)
     allowed = 2 * band(values.size) + 2 * subject.grid
@@ -73,7 +67,7 @@ def cdf(subject: Subject) -> None:
     sup |F_n - F| <= sqrt(ln(2 / rate) / (2 n)) (Dvoretzky, Kiefer and Wolfowitz; Massart 1990). A
     layer fails it of another distribution, be it of the right range and RMS.
     """
-    units = _units(subject)
+    units = subject.sampled()
     law = str(subject.claims.distribution)
     if law == "rademacher":
         near = np.round(units)

@@ -27,15 +27,8 @@ MEDIAN = {"uniform": 0.5, "gaussian": 0.674489750196}
 AXES = {"rows": 0, "tokens": 1, "channels": 2}
 
 
-def _units(subject: Subject, *, step: int = 0) -> Array:
-    """The units of a sample; of antithetic noise those of the even rows, which are independent."""
-    inputs = subject.sample()
-    units = subject.layer(dim=inputs.dim).units(inputs, subject.first_step() + step)
-    return units[::2] if subject.claims.antithetic else units
-
-
 def _differ(subject: Subject, which: str) -> None:
-    units = np.moveaxis(_units(subject), AXES[which], 0)
+    units = np.moveaxis(subject.independent(subject.sampled()), AXES[which], 0)
     subject.expect(bool(units.any()), "there is no noise in training mode", NO_NOISE)
     keys = [np.round(part, 5).tobytes() for part in units]
     first: dict[bytes, int] = {}
@@ -99,7 +92,7 @@ def _uncorrelated(subject: Subject, left: Array, right: Array, which: str) -> No
 
 
 def _neighbours(subject: Subject, which: str) -> None:
-    units = np.moveaxis(_units(subject), AXES[which], 0)
+    units = np.moveaxis(subject.independent(subject.sampled()), AXES[which], 0)
     _uncorrelated(subject, units[:-1], units[1:], which)
 
 
@@ -152,7 +145,7 @@ def draws_not_reused(subject: Subject) -> None:
 
     A layer fails it that moves or rolls one row's draw for the next, or whose counters overlap.
     """
-    units = _units(subject)
+    units = subject.independent(subject.sampled())
     subject.expect(bool(units.any()), "there is no noise in training mode", NO_NOISE)
     # A run of this length has 160 bits or more, so that none of 2**39 pairs is alike by chance.
     length = 12 if subject.claims.distribution in ("uniform", "gaussian") else 160

@@ -9,7 +9,7 @@ import numpy as np
 from embnoise.schedules import Schedule
 from embnoise.testing.batches import Batch, over_batches
 from embnoise.testing.claims import Claims
-from embnoise.testing.diagnosis import cause_of_noise, cause_of_ratio, is_close
+from embnoise.testing.diagnosis import NO_NOISE, cause_of_noise, cause_of_ratio, is_close
 from embnoise.testing.failures import UnclaimedError
 from embnoise.testing.inputs import Inputs, right_mask
 from embnoise.testing.layer import Array
@@ -65,11 +65,6 @@ def support_filled(subject: Subject) -> None:
             f"{least:.4g} ({chance})",
             "the noise is one-sided: a draw on [0, 1] that was not moved to [-1, 1]",
         )
-
-
-def _independent(subject: Subject, units: Array) -> Array:
-    """Of antithetic noise the even rows: the others are these again."""
-    return units[::2] if subject.claims.antithetic else units
 
 
 def _slack(subject: Subject, inputs: Inputs) -> float:
@@ -134,7 +129,7 @@ def alpha_is_proportional(subject: Subject) -> None:
               2**0.5: "alpha is under the square root", 4.0: "alpha enters twice"}  # fmt: skip
     likely = [text for value, text in causes.items() if is_close(ratio, value)]
     if not known:
-        likely = [cause_of_ratio(0, batch=1, length=1, dim=1)]
+        likely = [NO_NOISE]
     subject.expect(
         bool(known) and np.allclose(twice, 2 * once, rtol=2.0**-18, atol=2.0**-18 * known),
         f"twice the alpha gives {ratio:.4g} times the noise, expected 2 times",
@@ -264,7 +259,7 @@ def rms(subject: Subject) -> None:
     """
     inputs = subject.sample()
     units = subject.layer(dim=inputs.dim).units(inputs, subject.first_step())
-    units = _independent(subject, units)
+    units = subject.independent(units)
     low, high = rms_window(str(subject.claims.distribution), units.size)
     slack = 2 * _slack(subject, inputs)
     found = float(np.sqrt(np.square(units).mean()))
@@ -300,7 +295,7 @@ def schedule_followed(subject: Subject) -> None:
         layer.eval(inputs)  # which must not count
         noise = layer.noise(inputs, step)
         full = subject.magnitudes(inputs, layer.clean(inputs), subject.alpha, share=1.0)
-        units = _independent(subject, noise / full[..., None])
+        units = subject.independent(noise / full[..., None])
         seen[step], count = amplitude(law, units), units.size
     low, high = amplitude_window(law, count, RATE / len(steps))
     largest = max(steps, key=claims.share)
