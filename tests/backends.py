@@ -30,7 +30,9 @@ import embnoise_jax
 import embnoise_keras
 import embnoise_torch
 from embnoise.testing import driver_of
-from embnoise_torch import kernels
+from embnoise_torch.kernels import registry
+from embnoise_torch.kernels.any_torch import add_with_torch
+from embnoise_torch.kernels.cpu_numpy import add_with_numpy
 
 KERAS = keras.backend.backend()
 
@@ -82,13 +84,9 @@ def from_torch(tensor: torch.Tensor) -> np.ndarray:
     return tensor.numpy()
 
 
-def without_numba() -> AbstractContextManager[Any]:
-    return mock.patch.object(kernels, "numba_kernel", return_value=None)
-
-
-def as_on_a_device() -> AbstractContextManager[Any]:
-    """The operations that a device without a kernel of its own runs."""
-    return mock.patch.object(kernels, "_COMPILED_DEVICES", ())
+def with_kernel(kernel: Any) -> Callable[[], AbstractContextManager[Any]]:
+    """A context in which tensors on any device get their noise from this kernel."""
+    return lambda: mock.patch.object(registry, "kernel_for", return_value=kernel)
 
 
 def to_jax(array: np.ndarray) -> jax.Array:
@@ -112,8 +110,12 @@ def jax_verb(verb: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
 BACKENDS = [
     Backend("numpy", lambda x: x, lambda x: x, embnoise.add_noise),
     Backend("torch-numba", to_torch, from_torch, embnoise_torch.add_noise),
-    Backend("torch-numpy", to_torch, from_torch, embnoise_torch.add_noise, without_numba),
-    Backend("torch-ops", to_torch, from_torch, embnoise_torch.add_noise, as_on_a_device),
+    Backend(
+        "torch-numpy", to_torch, from_torch, embnoise_torch.add_noise, with_kernel(add_with_numpy)
+    ),
+    Backend(
+        "torch-ops", to_torch, from_torch, embnoise_torch.add_noise, with_kernel(add_with_torch)
+    ),
     Backend(
         "jax",
         to_jax,

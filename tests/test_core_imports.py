@@ -21,7 +21,7 @@ FRAMEWORKS = [
 PROBE = """
 import sys
 {imports}
-import embnoise, embnoise.philox
+import embnoise, embnoise.backend
 import numpy
 x = embnoise.add_noise(numpy.zeros((2, 3, 8), "float32"), embnoise.neftune())
 foreign = sorted(
@@ -48,7 +48,7 @@ def test_the_frameworks_are_there_to_be_imported(framework):
 
 
 KIT = """
-import embnoise.cli, embnoise.testing
+import embnoise._cli, embnoise.testing
 layer = lambda *, dim, alpha, seed: lambda x: x
 assert not embnoise.testing.check_layer(
     embnoise.testing.case("mine", layer, driver="numpy"), profile="quick", raises=False

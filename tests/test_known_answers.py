@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from embnoise import Noise
-from embnoise.distributions import distribution_of
-from embnoise.perturb import _odd
-from embnoise.philox import philox4x32
+from embnoise._distributions import resolve_distribution
+from embnoise._perturb import _round_to_odd
+from embnoise._philox import philox4x32
 from tests.backends import DTYPES, over_backends
 
 SPEC = json.loads((Path(__file__).parent / "noise_v1.json").read_text())
@@ -53,7 +53,7 @@ def test_lattice(backend, case):
 
 @pytest.mark.parametrize("name", SPEC["unit"])
 def test_unit_values(name):
-    distribution = distribution_of(name)
+    distribution = resolve_distribution(name)
     for k, value in SPEC["unit"][name].items():
         assert distribution.unit(np.array([int(k)]), np).tolist() == [value]
         assert distribution.table[int(k)] == value
@@ -67,7 +67,7 @@ def test_unit_values_in_every_backend(backend, name):
     uniform = backend.add_noise(x, Noise(1.0, scale="absolute", seed=3))
     integers = ((uniform.astype(np.float64) * 65536 + 65535) / 2).astype(np.int64)
     drawn = backend.add_noise(x, Noise(1.0, scale="absolute", seed=3, distribution=name))
-    assert (drawn == distribution_of(name).table[integers]).all()
+    assert (drawn == resolve_distribution(name).table[integers]).all()
 
 
 @over_backends
@@ -103,4 +103,4 @@ def test_outputs_are_within_one_ulp_of_exact(backend, dtype, name):
 )
 def test_the_sum_is_rounded_once(x, noise, rounded):
     x, noise = np.array([x]), np.array([noise])
-    assert _odd(x + noise, x, noise, np).astype(np.float32).tolist() == [rounded]
+    assert _round_to_odd(x + noise, x, noise, np).astype(np.float32).tolist() == [rounded]

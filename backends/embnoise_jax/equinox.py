@@ -11,9 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from embnoise import _check
-from embnoise.noise import Noise
-from embnoise.tokens import TokenArrays
+from embnoise.backend import Noise, TokenArrays, embedding_shape, format_value, resolve_step
 from embnoise_jax.functional import add_noise
 
 __all__ = ["EmbeddingNoise", "attach"]
@@ -46,7 +44,7 @@ class EmbeddingNoise(eqx.Module):
 
     def __check_init__(self) -> None:
         if not isinstance(self.noise, Noise):
-            raise TypeError(f"noise must be a Noise, got {_check.shown(self.noise)}")
+            raise TypeError(f"noise must be a Noise, got {format_value(self.noise)}")
 
     def __call__(
         self,
@@ -82,10 +80,10 @@ class EmbeddingNoise(eqx.Module):
         tokens = TokenArrays(mask, segment_ids, positions, sample_ids, where)
         if self.inference if inference is None else inference:
             return add_noise(x, self.noise, training=False, **tokens._asdict())
-        if step is None and (key is None or self.noise.scheduled):
+        if step is None and (key is None or callable(self.noise.alpha)):
             raise ValueError(
                 "step must be given in training"
-                + (" with a schedule, got None" if self.noise.scheduled else ", or a key")
+                + (" with a schedule, got None" if callable(self.noise.alpha) else ", or a key")
             )
         noise = self.noise if key is None else replace(self.noise, seed=key)
         return add_noise(x, noise, step=0 if step is None else step, **tokens._asdict())
@@ -137,17 +135,17 @@ def attach(
         (False, True)
     """
     if not isinstance(noise, Noise):
-        raise TypeError(f"noise must be a Noise, got {_check.shown(noise)}")
+        raise TypeError(f"noise must be a Noise, got {format_value(noise)}")
     if layer is None:
         layer = _only_embedding(model)
     elif not callable(layer):
         raise TypeError(
-            "layer must be a function from the model to its embedding, got " + _check.shown(layer)
+            "layer must be a function from the model to its embedding, got " + format_value(layer)
         )
     if isinstance(layer(model), _NoisyEmbedding):
         raise ValueError("model has noise attached already")
     if isinstance(step, int):
-        step = jnp.uint32(_check.step_word(step))
+        step = jnp.uint32(resolve_step(step))
     arrays = (mask, segment_ids, positions, sample_ids, where)
     tokens = TokenArrays(*(None if array is None else jnp.asarray(array) for array in arrays))
     context = _Context(jnp.asarray(step), tokens)
@@ -199,7 +197,7 @@ def _seen_through_vmap(noise: Noise) -> Callable[[Array, _Context], Array]:
             tokens = tokens._replace(sample_ids=tokens.sample_ids[None])
         rows = x[None] if x.ndim == 1 else x
         try:
-            tokens.check(_check.embeddings(rows))
+            tokens.check(embedding_shape(rows))
         except ValueError as error:
             # They do not fit yet; if no jax.vmap is seen through any more, they never will.
             failed: Array = eqx.error_if(x, step >= 0, str(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -11,23 +12,29 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from embnoise import _check
-from embnoise.elementwise import perturbed
-from embnoise.noise import Noise
-from embnoise.reference import plan
-from embnoise.tokens import TokenArrays
+from embnoise.backend import (
+    Noise,
+    Prepared,
+    TokenArrays,
+    distribution_of,
+    embedding_shape,
+    format_value,
+    perturb_elementwise,
+    philox_key,
+    plan,
+    prepare,
+    stream_key,
+)
 from embnoise_jax.namespace import NAMESPACE, barrier
 
 __all__ = ["add_noise"]
-
-_DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
 def add_noise(
     x: Array,
     noise: Noise,
     *,
-    step: int | Array = 0,
+    step: int | Array,
     training: bool = True,
     mask: Array | None = None,
     segment_ids: Array | None = None,
@@ -76,23 +83,18 @@ def add_noise(
         True
     """
     if not isinstance(x, Array):
-        raise TypeError(f"x must be a jax.Array, got {_check.shown(x)}")
-    shape = _check.embeddings(x)
-    if _check.dtype_name(x) not in _DTYPES:
-        raise TypeError(
-            f"x must be float16, bfloat16, float32 or float64, got {_check.dtype_name(x)}"
-        )
+        raise TypeError(f"x must be a jax.Array, got {format_value(x)}")
     tokens = TokenArrays(mask, segment_ids, positions, sample_ids, where)
-    tokens.check(shape)
-    step = _step(step)
-    if not isinstance(noise, Noise):
-        raise TypeError(f"noise must be a Noise, got {_check.shown(noise)}")
-    if not _check.flag("training", training) or x.size == 0:
+    if hasattr(step, "__jax_array__"):  # a variable of NNX, such as the step of its optimizer
+        step = step.__jax_array__()
+    # An Optax schedule of a known step is known too, even inside jit.
+    traced = isinstance(step, jax.core.Tracer)
+    with nullcontext() if traced else jax.ensure_compile_time_eval():
+        prepared = prepare(x, noise, step=step, training=training, tokens=tokens, xp=NAMESPACE)
+    if prepared is None:
         return x
-    alpha = _alpha_at(noise, step)
+    step, alpha = prepared.step, prepared.alpha
     if isinstance(alpha, float):
-        if alpha == 0:
-            return x
         alpha = np.float32(alpha)
     word = np.uint32(step % 2**32) if isinstance(step, int) else step.astype(jnp.uint32)
     # What may change from call to call goes in as data, so that nothing is compiled anew.
@@ -101,36 +103,13 @@ def add_noise(
     return noisy
 
 
-def _step(step: Any) -> Any:
-    """A step as an int where its value is known, otherwise as a traced integer of shape []."""
-    if not isinstance(step, Array | np.ndarray):
-        if hasattr(step, "__jax_array__"):  # a variable of NNX, such as the step of its optimizer
-            return _step(step.__jax_array__())
-        return _check.integer("step", step, least=0)
-    if step.size != 1 or not jnp.issubdtype(step.dtype, jnp.integer):
-        raise ValueError(
-            "step must be an integer or an integer array of one element, got " + _check.shown(step)
-        )
-    if isinstance(step, jax.core.Tracer):
-        return step.reshape(())
-    return _check.integer("step", step.item(), least=0)
-
-
-def _alpha_at(noise: Noise, step: Any) -> Any:
-    if not isinstance(step, int):
-        return noise.alpha_at(step, jnp)
-    # An Optax schedule of a known step is known too, even inside jit.
-    with jax.ensure_compile_time_eval():
-        return noise.alpha_at(step)
-
-
 def _key(noise: Noise) -> tuple[Any, Any]:
-    if isinstance(noise.seed, int):
-        low, high = noise.key
+    if noise.seed is None or isinstance(noise.seed, int):
+        low, high = philox_key(noise)
         return np.uint32(low), np.uint32(high)
     # The first two words of a key's data are the high and the low half of the seed it was made of.
     seed_high, seed_low, *_ = jax.random.key_data(noise.seed)
-    low, high = noise.stream_key
+    low, high = stream_key(noise)
     return seed_low ^ np.uint32(low), seed_high ^ np.uint32(high)
 
 
@@ -144,14 +123,15 @@ def _noisy(
     *,
     settings: Noise,
 ) -> Array:
-    shape = _check.embeddings(x)
+    shape = embedding_shape(x)
 
     def mean_squares() -> Array:
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         return jnp.mean(jnp.square(wide), axis=-1).reshape(shape[:2])
 
-    how = plan(settings, alpha, shape, tokens, mean_squares=mean_squares, xp=NAMESPACE)
-    parts = [_whole_rows(part, shape) for part in how]
+    prepared = Prepared(shape, step, alpha, tokens)
+    planned = plan(settings, prepared, mean_squares=mean_squares, xp=NAMESPACE)
+    parts = [_whole_rows(part, shape) for part in planned]
     if x.ndim == 2:
         parts = [jnp.broadcast_to(part, shape[:2])[0] for part in parts]
     magnitude, sample, position = parts
@@ -181,16 +161,16 @@ def _with_gradient_1(
     key: tuple[Array, Array],
     settings: Noise,
 ) -> Array:
-    noisy: Array = perturbed(
+    noisy: Any = perturb_elementwise(
         x,
         magnitude,
         sample,
         position,
         step,
         key,
-        settings.law,
+        distribution_of(settings),
         xp=NAMESPACE,
-        word=jnp.uint32,
+        word_dtype=jnp.uint32,
     )
     return noisy
 

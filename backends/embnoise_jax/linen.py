@@ -12,9 +12,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from embnoise import _check
-from embnoise.calls import Calls
-from embnoise.noise import Noise
+from embnoise.backend import Noise, check_integer, embedding_shape, format_value
 from embnoise_jax.functional import add_noise
 
 __all__ = ["EmbeddingNoise", "attach"]
@@ -66,8 +64,8 @@ class EmbeddingNoise(nn.Module):
             ValueError: neither ``step`` nor a mutable collection ``"noise"`` in training.
         """
         deterministic = nn.merge_param("deterministic", self.deterministic, deterministic)
-        per_step = _check.integer("calls_per_step", self.calls_per_step, least=1)
-        batch = _check.embeddings(x)[0]
+        per_step = check_integer("calls_per_step", self.calls_per_step, minimum=1)
+        batch = embedding_shape(x)[0]
         counted = None
         if step is None and not deterministic:
             if not self.is_mutable_collection("noise"):
@@ -153,11 +151,11 @@ def attach(
         (False, True)
     """
     if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a flax.linen.Module, got {_check.shown(model)}")
+        raise TypeError(f"model must be a flax.linen.Module, got {format_value(model)}")
     if not isinstance(noise, Noise):
-        raise TypeError(f"noise must be a Noise, got {_check.shown(noise)}")
+        raise TypeError(f"noise must be a Noise, got {format_value(noise)}")
     if not isinstance(layer, str | None):
-        raise TypeError(f"layer must be the path of a module, got {_check.shown(layer)}")
+        raise TypeError(f"layer must be the path of a module, got {format_value(layer)}")
     if type(model) in _ATTACHED:
         raise ValueError(f"model has noise attached already: attach() to {type(model)} is entered")
     lookups, inside, looking_up = 0, 0, False

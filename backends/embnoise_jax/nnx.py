@@ -11,9 +11,13 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from embnoise import _check
-from embnoise.calls import Calls
-from embnoise.noise import Noise
+from embnoise.backend import (
+    Noise,
+    check_bool,
+    check_integer,
+    embedding_shape,
+    format_value,
+)
 from embnoise_jax.functional import add_noise
 
 __all__ = ["EmbeddingNoise", "Handle", "NoiseCount", "attach"]
@@ -61,11 +65,11 @@ class EmbeddingNoise(nnx.Module):
         self, noise: Noise, *, calls_per_step: int = 1, deterministic: bool = False
     ) -> None:
         if not isinstance(noise, Noise):
-            raise TypeError(f"noise must be a Noise, got {_check.shown(noise)}")
+            raise TypeError(f"noise must be a Noise, got {format_value(noise)}")
         noise.alpha_at(0)
         self.noise = noise
-        self.calls_per_step = _check.integer("calls_per_step", calls_per_step, least=1)
-        self.deterministic = _check.flag("deterministic", deterministic)
+        self.calls_per_step = check_integer("calls_per_step", calls_per_step, minimum=1)
+        self.deterministic = check_bool("deterministic", deterministic)
         self.count = NoiseCount(jnp.zeros(2, jnp.int32))
 
     def set_view(self, deterministic: bool | None = None) -> None:
@@ -80,7 +84,7 @@ class EmbeddingNoise(nnx.Module):
 
     @step.setter
     def step(self, value: int) -> None:
-        value = _check.integer("step", value, least=0)
+        value = check_integer("step", value, minimum=0)
         self.count[...] = jnp.array([value * self.calls_per_step, 0], jnp.int32)
 
     def __call__(
@@ -109,7 +113,7 @@ class EmbeddingNoise(nnx.Module):
             return add_noise(x, self.noise, training=False, **tokens)
         if step is not None:
             return add_noise(x, self.noise, step=step, **tokens)
-        batch = _check.embeddings(x)[0]
+        batch = embedding_shape(x)[0]
         calls = Calls(self.count[0], self.count[1])
         step, first = calls.place(per_step=self.calls_per_step, xp=jnp)
         if sample_ids is None:
@@ -165,9 +169,9 @@ def attach(
         True
     """
     if not isinstance(model, nnx.Module):
-        raise TypeError(f"model must be a flax.nnx.Module, got {_check.shown(model)}")
+        raise TypeError(f"model must be a flax.nnx.Module, got {format_value(model)}")
     if describe is not None and not callable(describe):
-        raise TypeError(f"describe must be a callable, got {_check.shown(describe)}")
+        raise TypeError(f"describe must be a callable, got {format_value(describe)}")
     embedding_noise = EmbeddingNoise(noise, calls_per_step=calls_per_step)
     embedding = _embedding_of(model, layer)
     if hasattr(embedding, "bare_class"):
@@ -251,7 +255,7 @@ def _embedding_of(model: nnx.Module, layer: str | nnx.Module | None) -> Any:
             f"{len(embeddings) or 'no'} embeddings to choose from: {listed or 'none'}"
         )
     if not isinstance(layer, str):
-        raise TypeError(f"layer must be a module or its path, got {_check.shown(layer)}")
+        raise TypeError(f"layer must be a module or its path, got {format_value(layer)}")
     if layer not in modules:
         raise ValueError(
             f"layer must be the path of a module, got {layer!r}; embeddings there: "

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from embnoise import _check
-from embnoise.noise import Noise
-from embnoise_torch import operator
+from embnoise.backend import Noise, check_choice, check_integer, check_keys, format_value
+from embnoise_torch import custom_op
 from embnoise_torch.call import WHERE, Call, described
 from embnoise_torch.find import callers_of, embeddings_of, unwrapped
 from embnoise_torch.lookup import Lookup, Run
@@ -83,10 +82,10 @@ def attach(
         (False, True)
     """
     if not isinstance(noise, Noise):
-        raise TypeError(f"noise must be a Noise, got {_check.shown(noise)}")
+        raise TypeError(f"noise must be a Noise, got {format_value(noise)}")
     if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {_check.shown(model)}")
-    if optimizer is None and noise.scheduled:
+        raise TypeError(f"model must be a torch.nn.Module, got {format_value(model)}")
+    if optimizer is None and callable(noise.alpha):
         raise ValueError(
             "optimizer must be given with a schedule, so that its steps advance the schedule "
             f"alpha={noise.alpha}; got None. Or say optimizer='manual' and set handle.step "
@@ -116,9 +115,9 @@ class Handle:
     ) -> None:
         noise.alpha_at(0)  # raises for a schedule that is unbound
         if isinstance(where, str):
-            _check.choice("where", where, ["all", *WHERE])
+            check_choice("where", where, ["all", *WHERE])
         elif not callable(where):
-            raise TypeError(f"where must be a string or a callable, got {_check.shown(where)}")
+            raise TypeError(f"where must be a string or a callable, got {format_value(where)}")
         inner = unwrapped(model)
         embeddings = embeddings_of(inner, layer)
         for name, module in embeddings.items():
@@ -152,7 +151,7 @@ class Handle:
 
     @step.setter
     def step(self, value: int) -> None:
-        value = _check.integer("step", value, least=0)
+        value = check_integer("step", value, minimum=0)
         if value == self._run.step:
             return
         self._run.step = value
@@ -198,12 +197,12 @@ class Handle:
             TypeError: a value is no integer.
             ValueError: a key is missing or unknown, also the name of a noised module.
         """
-        _check.keys("state", state, ["step", "samples"], ["step", "samples"])
+        check_keys("state", state, ["step", "samples"], ["step", "samples"])
         names = list(self._lookups)
-        _check.keys("state['samples']", state["samples"], names, names)
-        step = _check.integer("step", state["step"], least=0)
+        check_keys("state['samples']", state["samples"], names, names)
+        step = check_integer("step", state["step"], minimum=0)
         samples = {
-            name: _check.integer(f"samples[{name!r}]", state["samples"][name], least=0)
+            name: check_integer(f"samples[{name!r}]", state["samples"][name], minimum=0)
             for name in names
         }
         self._run.step = step
@@ -251,7 +250,7 @@ class Handle:
                 where = None if self._where == "all" else self._chosen()
                 arrays = [ids, *described(self._call), where]
                 if torch.compiler.is_compiling():
-                    operator.apply_(x.detach(), arrays, lookup.number)
+                    custom_op.apply_(x.detach(), arrays, lookup.number)
                 else:
                     lookup.apply_(x, *arrays)
                 return x
@@ -344,7 +343,7 @@ def _after_each_step(
         optimizer = optimizer.optimizer  # type: ignore[union-attr]  # accelerate's wrapper
     if not isinstance(optimizer, Optimizer):
         raise TypeError(
-            f"optimizer must be a torch.optim.Optimizer or 'manual', got {_check.shown(optimizer)}"
+            f"optimizer must be a torch.optim.Optimizer or 'manual', got {format_value(optimizer)}"
         )
     return optimizer.register_step_post_hook(advance).remove
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from embnoise import _check
+from embnoise.backend import format_value
 
 __all__ = ["WHERE", "Call", "described", "tokens_of"]
 
@@ -41,7 +41,7 @@ def described(call: Call) -> list[Tensor | None]:
         if cumulative is None and positions is None:
             raise ValueError(
                 "attention_mask must be of shape [B, L] for the lengths of the noise to be read "
-                f"from it, got {_check.shown(mask)}; give such a mask, or position_ids or "
+                f"from it, got {format_value(mask)}; give such a mask, or position_ids or "
                 "cu_seq_lens_q for packed rows"
             )
         mask = None
@@ -78,7 +78,7 @@ def tokens_of(
 def _labelled(call: Call) -> Tensor:
     labels = call.get("labels")
     if not isinstance(labels, Tensor):
-        raise ValueError(f"where needs labels in the model's call, got {_check.shown(labels)}")
+        raise ValueError(f"where needs labels in the model's call, got {format_value(labels)}")
     return labels != -100
 
 

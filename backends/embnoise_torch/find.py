@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.parallel import DistributedDataParallel
 
-from embnoise import _check
+from embnoise.backend import format_value
 
 __all__ = ["callers_of", "embeddings_of", "unwrapped"]
 
@@ -55,7 +55,7 @@ def embeddings_of(model: Any, layer: str | nn.Module | None) -> dict[str, nn.Mod
     names = {module: name for name, module in model.named_modules()}
     chosen = _named(model, layer, names) if layer is not None else _input_embedding(model)
     if chosen not in names:
-        raise ValueError(f"layer must be a module of the model, got {_check.shown(layer)}")
+        raise ValueError(f"layer must be a module of the model, got {format_value(layer)}")
     table = _table(chosen)
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     sharing = [
@@ -97,7 +97,7 @@ def _named(model: nn.Module, layer: str | nn.Module, names: dict[nn.Module, str]
     if isinstance(layer, nn.Module):
         return layer
     if not isinstance(layer, str):
-        raise TypeError(f"layer must be a module or its name, got {_check.shown(layer)}")
+        raise TypeError(f"layer must be a module or its name, got {format_value(layer)}")
     modules = {name: module for module, name in names.items()}
     if layer not in modules:
         raise ValueError(

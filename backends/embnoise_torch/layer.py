@@ -7,11 +7,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from embnoise import _check
-from embnoise.noise import Noise
-from embnoise.tokens import TokenArrays
-from embnoise_torch import operator
-from embnoise_torch.functional import check_embeddings, step_of
+from embnoise.backend import (
+    Noise,
+    Prepared,
+    TokenArrays,
+    check_integer,
+    embedding_shape,
+    format_value,
+    resolve_step,
+)
+from embnoise_torch import custom_op
+from embnoise_torch.functional import check_tensor
 from embnoise_torch.kernels import add_
 from embnoise_torch.place import Memory, Place, Ranks
 
@@ -51,7 +57,7 @@ class EmbeddingNoise(nn.Module):
     def __init__(self, noise: Noise, *, mesh: DeviceMesh | None = None) -> None:
         super().__init__()
         if not isinstance(noise, Noise):
-            raise TypeError(f"noise must be a Noise, got {_check.shown(noise)}")
+            raise TypeError(f"noise must be a Noise, got {format_value(noise)}")
         noise.alpha_at(0)
         self.noise = noise
         self._calls = _Calls(noise, Ranks(mesh))
@@ -63,7 +69,7 @@ class EmbeddingNoise(nn.Module):
 
     @step.setter
     def step(self, value: int) -> None:
-        self._calls.step = _check.integer("step", value, least=0)
+        self._calls.step = check_integer("step", value, minimum=0)
         self._calls.memory.clear()
 
     def forward(
@@ -78,18 +84,19 @@ class EmbeddingNoise(nn.Module):
         where: Tensor | None = None,
     ) -> Tensor:
         """``add_noise`` in training mode; its arguments have the same meaning here."""
-        shape = check_embeddings(x)
+        check_tensor(x)
+        shape = embedding_shape(x)
         tokens = TokenArrays(mask, segment_ids, positions, sample_ids, where)
         tokens.check(shape)
         if not self.training or self.noise.alpha == 0 or x.numel() == 0:
             return x
         noisy = x.clone(memory_format=torch.contiguous_format)
         if step is not None and not isinstance(step, Tensor):
-            step = torch.full((), _check.integer("step", step, least=0))
+            step = torch.full((), check_integer("step", step, minimum=0))
         if torch.compiler.is_compiling():
-            operator.apply_(noisy.detach(), [step, *tokens], self._calls.number)
+            custom_op.apply_(noisy.detach(), [step, *tokens], self._calls.number)
         else:
-            operator.unseen(self._calls.apply_, noisy, step, *tokens)
+            custom_op.call_opaque(self._calls.apply_, noisy, step, *tokens)
         return noisy
 
     def extra_repr(self) -> str:
@@ -105,7 +112,7 @@ class _Calls:
         self.ranks = ranks
         self.step = 0
         self.memory = Memory()
-        self.number = operator.register(self)
+        self.number = custom_op.register(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _revive, (self.noise, self.ranks, self.step)
@@ -113,9 +120,10 @@ class _Calls:
     def apply_(self, x: Tensor, *arrays: Tensor | None) -> None:
         given, *rest = arrays
         tokens = TokenArrays(*rest)
-        shape = check_embeddings(x)
+        check_tensor(x)
+        shape = embedding_shape(x)
         if given is not None:
-            step = step_of(given)
+            step = resolve_step(given)
         else:
             # A column of the embeddings tells a recomputed call well enough, and is small.
             place = self.memory.place(x.detach()[..., 0].clone(), self._next)
@@ -124,7 +132,7 @@ class _Calls:
             step = place.step
         if tokens.sample_ids is None:
             tokens = tokens._replace(sample_ids=self.ranks.sample_ids(0, shape[0]))
-        add_(x, self.noise, self.noise.alpha_at(step), step, shape, tokens)
+        add_(x, self.noise, Prepared(shape, step, self.noise.alpha_at(step), tokens))
 
     def _next(self) -> Place:
         self.step += 1

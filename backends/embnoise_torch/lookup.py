@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from embnoise.noise import Noise
-from embnoise.tokens import TokenArrays
-from embnoise_torch import operator
+from embnoise.backend import Noise, Prepared, TokenArrays, embedding_shape
+from embnoise_torch import custom_op
 from embnoise_torch.call import tokens_of
-from embnoise_torch.functional import check_embeddings
+from embnoise_torch.functional import check_tensor
 from embnoise_torch.kernels import add_
 from embnoise_torch.place import Memory, Place, Ranks
 
@@ -48,7 +47,7 @@ class Lookup:
         self._run = run
         self._ranks = ranks
         self._memory = Memory()
-        self.number = operator.register(self)
+        self.number = custom_op.register(self)
 
     def begin_step(self, samples: int = 0) -> None:
         """Count samples anew, from ``samples``."""
@@ -67,7 +66,8 @@ class Lookup:
         run = self._run
         if run.paused or x.numel() == 0 or (alpha := run.alpha) == 0:
             return
-        shape = batch, length, _ = check_embeddings(x)
+        check_tensor(x)
+        shape = batch, length, _ = embedding_shape(x)
 
         def take() -> Place:
             place = Place(run.step, self.samples)
@@ -86,5 +86,5 @@ class Lookup:
             TokenArrays(mask, segments, where=where).check(shape)
         samples = self._ranks.sample_ids(place.first, batch)
         tokens = TokenArrays(mask, segments, None, samples, where)
-        add_(x, self.noise, alpha, place.step, shape, tokens)
+        add_(x, self.noise, Prepared(shape, place.step, alpha, tokens))
         run.fired += 1

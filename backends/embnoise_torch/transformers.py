@@ -8,8 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from embnoise import _check
-from embnoise.noise import Noise
+from embnoise.backend import Noise, format_value
 from embnoise_torch.attach import Handle, attach
 from embnoise_torch.call import Call
 
@@ -44,7 +43,7 @@ class NoiseCallback(TrainerCallback):
         where: str | Callable[[Call], Tensor] = "all",
     ) -> None:
         if not isinstance(noise, Noise):
-            raise TypeError(f"noise must be a Noise, got {_check.shown(noise)}")
+            raise TypeError(f"noise must be a Noise, got {format_value(noise)}")
         self.noise = noise
         self.layer = layer
         self.where = where

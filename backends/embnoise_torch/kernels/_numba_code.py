@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit, types
 from numba.extending import intrinsic, overload
 
-from embnoise.philox import MULTIPLIERS, ROUNDS, WEYL
+from embnoise.backend import MULTIPLIERS, ROUNDS, WEYL
 
 _MULTIPLIER0, _MULTIPLIER1 = np.uint64(MULTIPLIERS[0]), np.uint64(MULTIPLIERS[1])
 _WEYL0, _WEYL1 = np.uint32(WEYL[0]), np.uint32(WEYL[1])

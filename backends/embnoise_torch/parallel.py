@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
-__all__ = ["together"]
+__all__ = ["run_parallel"]
 
 
 @cache
@@ -24,7 +24,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
-def together(work: Callable[[], object], threads: int) -> None:
+def run_parallel(work: Callable[[], object], threads: int) -> None:
     """Call ``work()`` on this thread and on others at once; it shares itself out among them.
 
     A thread may come late (PyTorch's own spin for a while after every operation, and keep its

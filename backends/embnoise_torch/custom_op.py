@@ -15,14 +15,14 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 
-__all__ = ["Source", "apply_", "register", "unseen"]
+__all__ = ["Source", "apply_", "call_opaque", "register"]
 
 
 class Source(Protocol):
     """Something that adds its noise to a tensor."""
 
     def apply_(self, x: Tensor, *arrays: Tensor | None) -> None:
-        """Add noise to ``x`` in place, unseen by autograd."""
+        """Add noise to ``x`` in place, call_opaque by autograd."""
 
 
 _SOURCES: WeakValueDictionary[int, Source] = WeakValueDictionary()
@@ -39,10 +39,10 @@ def register(source: Source) -> int:
 @torch.library.custom_op("embnoise::apply_", mutates_args={"x"}, tags=(torch.Tag.cudagraph_unsafe,))
 def apply_(x: Tensor, arrays: Sequence[Tensor | None], source: int) -> None:
     """``Source.apply_`` of the source with this number."""
-    unseen(_SOURCES[source].apply_, x, *arrays)
+    call_opaque(_SOURCES[source].apply_, x, *arrays)
 
 
-def unseen(function: Callable[..., None], *args: Any) -> None:
+def call_opaque(function: Callable[..., None], *args: Any) -> None:
     """Call a function that Dynamo must not look into.
 
     It would where it skipped the caller: with the backend "eager", or because nothing happened in
