@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -142,7 +143,7 @@ class Handle(HandleBase):
         self._attached = attached
         self._tokens = tokens
         self._where = where
-        self._forward: _Forward | None = None
+        self._current = _Current()
         with ExitStack() as undo:
             add_hidden_layer(embedding, attached)
             undo.callback(remove_hidden_layer, embedding, attached)
@@ -185,11 +186,11 @@ class Handle(HandleBase):
             inputs = dict(zip(names, args, strict=False)) | kwargs
             if args and isinstance(args[0], Mapping):
                 inputs |= args[0]
-            before, self._forward = self._forward, _Forward(inputs)
+            outer, self._current.forward = self._current.forward, _Forward(inputs)
             try:
                 return call(*args, **kwargs)
             finally:
-                self._forward = before
+                self._current.forward = outer
 
         return remembered
 
@@ -199,7 +200,7 @@ class Handle(HandleBase):
             x = call(ids, *args, **kwargs)
             if kwargs.get("reverse"):
                 return x
-            forward = self._forward or _Forward({})
+            forward = self._current.forward or _Forward({})
             # With JAX, `fit` tells the model's call whether it trains, but not the layers in it.
             training = forward.inputs.get("training")
             told = {} if training is None else {"training": training}
@@ -262,6 +263,12 @@ class _Forward:
         self.inputs = inputs
         self.counter: Counter | None = None
         self.lookups = 0
+
+
+class _Current(threading.local):
+    """The innermost call of the model that runs now; every replica has a thread of its own."""
+
+    forward: _Forward | None = None
 
 
 class AttachedNoise(EmbeddingNoise):

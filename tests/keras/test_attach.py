@@ -259,7 +259,7 @@ def test_where_chooses_real_tokens_by_the_arguments_of_the_model_s_call():
     model, prompt = Decoder(), MASK & (np.arange(5) < 2)
     inputs = {"attention_mask": MASK, "prompt": prompt}
     clean = numpy(model(IDS, **inputs))
-    with attach(model, neftune(), where=lambda prompt: keras.ops.logical_not(prompt)):
+    with attach(model, neftune(), where=lambda prompt: ~prompt):
         noisy = numpy(model(IDS, **inputs, training=True))
     expected = embnoise.add_noise(clean, neftune(), step=0, mask=MASK, where=~prompt)
     np.testing.assert_allclose(noisy, expected, rtol=0, atol=1e-6)

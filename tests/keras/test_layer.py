@@ -155,6 +155,24 @@ def test_it_keeps_a_dtype_that_is_not_its_policy_s():
         assert keras.backend.standardize_dtype(noisy.dtype) == "bfloat16"
 
 
+class BuildsNoise(keras.layers.Layer):
+    """Makes its noise when Keras builds it, in `fit` maybe without any state."""
+
+    def build(self, shape):
+        self.noise = EmbeddingNoise(neftune(50.0))
+
+    def call(self, x, training=None):
+        return self.noise(x, training=training)
+
+
+def test_it_may_be_made_while_a_model_is_built():
+    outer = BuildsNoise()
+    model = sequential(outer)
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    assert fit(model) != fit(model)
+    assert outer.noise.step == 4
+
+
 def test_symbolic_calls_keep_shape_dtype_and_mask():
     ids = keras.Input((None,), dtype="int32")
     x = keras.layers.Embedding(20, DIM, mask_zero=True)(ids)
