@@ -19,7 +19,7 @@ from embnoise._distributions import (
     UNIFORM,
     Distribution,
 )
-from embnoise._named_arguments import call_with_named
+from embnoise._named_arguments import bind_by_name, call_with_named
 from embnoise._noise import Noise, check_noise
 from embnoise._perturb import lattice, perturb, perturb_elementwise, perturb_inplace
 from embnoise._philox import MULTIPLIERS, ROUNDS, WEYL, philox4x32
@@ -60,6 +60,7 @@ __all__ = [
     "Prepared",
     "Schedule",
     "TokenArrays",
+    "bind_by_name",
     "call_with_named",
     "check_bool",
     "check_callable",

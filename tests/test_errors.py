@@ -179,7 +179,7 @@ TORCH = [
     ),
     (lambda: torch_noise([[1.0]]), TypeError, "x must be a torch.Tensor, got [[1.0]]"),
     (
-        lambda: embnoise.add_noise([[1.0]], neftune()),
+        lambda: embnoise.add_noise([[1.0]], neftune(), step=0),
         TypeError,
         "x must be a NumPy array, got [[1.",
     ),

@@ -21,7 +21,7 @@ class Watch(transformers.TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         handle = self.callback.handle
-        self.seen.append((handle.step, handle.alpha, handle.fired))
+        self.seen.append((handle.step, handle.alpha, handle.lookups))
 
 
 def trainer(tmp_path, model, *callbacks, **options):
@@ -81,7 +81,7 @@ def test_attach_around_train(tmp_path):
     noise = neftune(alpha=linear(6.0, 0.0, 3))
     with attach(model, noise, optimizer=work.optimizer) as handle:
         work.train()
-        assert (handle.step, handle.fired, handle.alpha) == (3, 3, 0.0)
+        assert (handle.step, handle.lookups, handle.alpha) == (3, 3, 0.0)
 
 
 def test_an_error_in_one_run_does_not_double_the_noise_of_the_next(tmp_path):
@@ -95,7 +95,7 @@ def test_an_error_in_one_run_does_not_double_the_noise_of_the_next(tmp_path):
         trainer(tmp_path, model, callback, Fail()).train()
     watch = Watch(callback)
     trainer(tmp_path, model, callback, watch).train()
-    assert [fired for _, _, fired in watch.seen] == [1, 2, 3]
+    assert [lookups for _, _, lookups in watch.seen] == [1, 2, 3]
 
 
 def test_beside_neftune_noise_alpha_is_an_error(tmp_path):
