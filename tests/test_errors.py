@@ -2,16 +2,10 @@
 
 import re
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
 import embnoise
-import embnoise_jax
-import embnoise_torch
 from embnoise import (
     Noise,
     constant,
@@ -21,8 +15,20 @@ from embnoise import (
     polynomial,
     sigmoid,
 )
-from embnoise_torch import EmbeddingNoise, attach
 from tests.backends import BACKENDS, KERAS
+from tests.frameworks import is_tested, needs
+
+if is_tested("jax"):
+    import jax
+    import jax.numpy as jnp
+
+    import embnoise_jax
+if is_tested("torch"):
+    import torch
+    from torch import nn
+
+    import embnoise_torch
+    from embnoise_torch import EmbeddingNoise, attach
 
 OURS = [each for each in BACKENDS if each.name in {"numpy", "torch-numba", "jax", f"keras-{KERAS}"}]
 NAN, INF = float("nan"), float("inf")
@@ -78,6 +84,11 @@ CONFIGURATION = [
         lambda: linear(1, 2, 10).then(linear(2, 0)).bind(10),
         ValueError,
         "total_steps must be at least 11, so that",
+    ),
+    (
+        lambda: embnoise.add_noise([[1.0]], neftune(), step=0),
+        TypeError,
+        "x must be a NumPy array, got [[1.",
     ),
 ]
 
@@ -178,11 +189,6 @@ TORCH = [
         "mask must be an array, got",
     ),
     (lambda: torch_noise([[1.0]]), TypeError, "x must be a torch.Tensor, got [[1.0]]"),
-    (
-        lambda: embnoise.add_noise([[1.0]], neftune(), step=0),
-        TypeError,
-        "x must be a NumPy array, got [[1.",
-    ),
 ]
 
 
@@ -202,11 +208,17 @@ def ids(case):
     return case[-1][:40] if isinstance(case, tuple) else None
 
 
-@pytest.mark.parametrize("case", CONFIGURATION + TORCH, ids=ids)
+@pytest.mark.parametrize("case", CONFIGURATION, ids=ids)
 def test_wrong_calls(case):
     call, kind, message = case
     with raises(kind, message):
         call()
+
+
+@needs("torch")
+@pytest.mark.parametrize("case", TORCH, ids=ids)
+def test_wrong_calls_of_torch(case):
+    test_wrong_calls(case)
 
 
 @pytest.mark.parametrize("backend", OURS, ids=lambda backend: backend.name)
@@ -221,6 +233,7 @@ def test_wrong_calls_of_add_noise_have_one_message_everywhere(case, backend):
     assert (backend.numpy(x) == before).all()
 
 
+@needs("jax")
 def test_a_traced_call_checks_what_it_can():
     wrong = [case for case in CALLS if {"x", "mask", "positions", "noise", "step"} & case[0].keys()]
     for arguments, kind, message in wrong:
@@ -239,6 +252,7 @@ def test_a_wrong_mask_is_refused_in_evaluation_too(case):
         embnoise.add_noise(np.zeros((2, 3, 4)), neftune(), training=False, **wrong)
 
 
+@needs("torch")
 def test_a_failed_attach_leaves_the_model_alone():
     model = Net()
     optimizer = torch.optim.SGD(model.parameters())

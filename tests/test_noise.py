@@ -3,11 +3,11 @@
 import json
 
 import numpy as np
-import optax
 import pytest
 from hypothesis import given
 
 from embnoise import Distribution, Noise, add_noise, linear, neftune, symnoise
+from tests.frameworks import needs
 from tests.strategies import noises, schedules
 
 
@@ -41,7 +41,10 @@ def test_the_seed_counts_modulo_64_bits():
     assert neftune(seed=2**64).key == (0, 0)
 
 
+@needs("jax")
 def test_any_callable_is_a_schedule():
+    import optax  # noqa: PLC0415
+
     schedule = optax.linear_schedule(4.0, 2.0, 10)
     assert neftune(alpha=schedule).alpha_at(5) == 3.0
     assert neftune(alpha=lambda step: step).alpha_at(5) == 5.0

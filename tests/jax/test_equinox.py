@@ -13,7 +13,24 @@ import embnoise
 from embnoise import linear, neftune
 from embnoise_jax.equinox import EmbeddingNoise, attach
 from tests.jax import models
-from tests.jax.models import IDS, MASK, EquinoxModel, same
+from tests.jax.models import DIM, IDS, MASK, VOCABULARY, same
+
+
+class EquinoxModel(eqx.Module):
+    """It takes one row, as Equinox has it."""
+
+    embed: eqx.nn.Embedding
+    dense: eqx.nn.Linear
+
+    def __init__(self, key):
+        keys = jax.random.split(key)
+        self.embed = eqx.nn.Embedding(VOCABULARY, DIM, key=keys[0])
+        self.dense = eqx.nn.Linear(DIM, DIM, key=keys[1])
+
+    def __call__(self, ids):
+        x = jax.vmap(self.embed)(ids)
+        return x, jax.vmap(self.dense)(x) @ self.embed.weight.T
+
 
 MODEL = EquinoxModel(jax.random.key(0))
 CLEAN = jax.vmap(MODEL)(IDS)[0]

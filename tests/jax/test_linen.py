@@ -14,7 +14,20 @@ import embnoise
 from embnoise import linear, neftune
 from embnoise_jax.linen import EmbeddingNoise, attach
 from tests.jax import models
-from tests.jax.models import IDS, MASK, LinenModel, same
+from tests.jax.models import DIM, IDS, MASK, VOCABULARY, same
+
+
+class LinenModel(nn.Module):
+    def setup(self):
+        self.embed = nn.Embed(VOCABULARY, DIM)
+        self.dense = nn.Dense(DIM)
+
+    def __call__(self, ids, decoder_ids=None):
+        x = self.embed(ids)
+        if decoder_ids is not None:
+            return x, self.embed(decoder_ids)
+        return x, self.embed.attend(self.dense(x))
+
 
 MODEL = LinenModel()
 VARIABLES = MODEL.init(jax.random.key(0), IDS)

@@ -5,7 +5,6 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 import embnoise
@@ -73,6 +72,8 @@ def test_a_known_step_has_the_reference_s_alpha_inside_jit():
 
 
 def test_optax_schedules_and_states():
+    import optax  # noqa: PLC0415
+
     schedule = optax.linear_schedule(5.0, 1.0, 4)
     expected = reference(neftune(alpha=3.0), step=2)
     assert same(add_noise(X, neftune(schedule), step=2), expected)
@@ -94,6 +95,8 @@ def test_optax_schedules_and_states():
 
 
 def test_the_step_of_an_optimizer_that_accumulates_is_that_of_its_updates():
+    import optax  # noqa: PLC0415
+
     weights = jnp.zeros(2)
     for inner in (optax.sgd(0.1), optax.adam(0.1)):
         optimizer = optax.MultiSteps(inner, every_k_schedule=2)
@@ -104,6 +107,8 @@ def test_the_step_of_an_optimizer_that_accumulates_is_that_of_its_updates():
 
 
 def test_a_state_without_a_count_is_refused():
+    import optax  # noqa: PLC0415
+
     with pytest.raises(ValueError, match="state must hold the count of an Optax optimizer's"):
         step_of(optax.sgd(0.1).init(jnp.zeros(2)))
 
