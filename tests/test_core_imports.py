@@ -10,7 +10,7 @@ import sys
 {imports}
 import embnoise, embnoise.backend
 import numpy
-x = embnoise.add_noise(numpy.zeros((2, 3, 8), "float32"), embnoise.neftune())
+x = embnoise.add_noise(numpy.zeros((2, 3, 8), "float32"), embnoise.neftune(), step=0)
 foreign = sorted(
     name for name, module in sys.modules.items()
     if "." not in name and "site-packages" in (getattr(module, "__file__", None) or "")
