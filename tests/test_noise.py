@@ -106,3 +106,24 @@ def test_json_that_is_not_ours_is_refused(data, message):
 
 def test_a_schedule_and_its_noise_are_hashable():
     assert len({neftune(alpha=linear(5, 0, 10)), neftune(alpha=linear(5, 0, 10)), neftune()}) == 2
+
+
+def test_tab_completion_shows_what_users_need():
+    assert [name for name in dir(Noise(1.0)) if not name.startswith("_")] == [
+        "alpha", "alpha_at", "antithetic", "bind", "distribution", "from_dict", "length", "match",
+        "scale", "seed", "stream", "to_dict",
+    ]  # fmt: skip
+    modules = {"backend", "testing"}  # where they have been imported
+    public = {name for name in dir(embnoise) if not name.startswith("_")}
+    assert public - modules == set(embnoise.__all__)
+
+
+def test_the_run_fills_in_its_seed():
+    assert neftune().seed is None
+    assert neftune().bind(seed=7).seed == 7
+    assert neftune(seed=3).bind(100, seed=7).seed == 3
+    assert neftune().bind(100) == neftune()
+    x = np.zeros((1, 2, 8), np.float32)
+    unseeded = embnoise.add_noise(x, neftune(), step=0)
+    assert (unseeded == embnoise.add_noise(x, neftune(seed=0), step=0)).all()
+    assert Noise.from_dict(neftune().to_dict()).seed is None
