@@ -43,7 +43,7 @@ def test_arrays_count_as_ints_do(batches, calls_per_step):
         (
             {**Counter().to_dict(), "steps": 1},
             ValueError,
-            "unknown key 'steps' .did you mean 'step'",
+            "unknown key 'steps' .did you mean",
         ),
         ({**Counter().to_dict(), "calls": -1}, ValueError, "'calls'. must be at least 0, got -1"),
         ({**Counter().to_dict(), "calls": 1.5}, TypeError, "'calls'. must be an integer, got 1.5"),
