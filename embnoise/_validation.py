@@ -201,7 +201,7 @@ def check_seed(name: str, value: Any) -> Any:
 
 
 def resolve_step(step: Any) -> Any:
-    """A step as an int, or as it is where its value is not known until the program runs.
+    """A step as an int, or as a 0-d array where its value is not known until the program runs.
 
     Args:
         step: An int of at least 0, or an integer array of one element, traced or not.
@@ -217,6 +217,8 @@ def resolve_step(step: Any) -> Any:
         raise ValueError(
             "step must be an integer or an integer array of one element, got " + format_value(step)
         )
+    if len(step.shape) > 0:
+        step = step[(0,) * len(step.shape)]
     try:
         known = int(step)
     except TypeError:  # a traced value
