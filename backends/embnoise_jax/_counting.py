@@ -13,7 +13,14 @@ __all__ = ["add_counted_noise", "pack"]
 
 
 def pack(counter: Counter) -> Array:
-    """A counter as one array, int32 [4]; ``Counter(*array)`` unpacks it."""
+    """A counter as one array, int32 [4]; ``Counter(*array)`` unpacks it.
+
+    Raises:
+        ValueError: A value is too large.
+    """
+    for name, value in counter._asdict().items():
+        if isinstance(value, int) and value >= 2**31:
+            raise ValueError(f"{name} must be below 2**31, got {value}")
     return jnp.array(counter, jnp.int32)
 
 
