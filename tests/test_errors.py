@@ -207,7 +207,7 @@ TORCH = [
     (
         lambda: attach(Net(), neftune(), where="some"),
         ValueError,
-        "where must be one of ['all', 'pro",
+        "where must be 'all', 'prompt', 'completion' or a callable, got 's",
     ),
     (
         lambda: attach(Net(), neftune(), where=3),
