@@ -1,14 +1,16 @@
 """Training-time noise on embedding layers, the same in every framework.
 
 The core: what noise to add (``Noise``, ``neftune``, ``symnoise`` and the schedules), and
-``add_noise`` for NumPy, the executable specification. It imports NumPy and the standard library
-alone; ``embnoise_torch`` and its siblings bring the noise to a framework.
+``add_noise`` for NumPy, the executable specification. It imports only NumPy and the standard
+library; ``embnoise_torch``, ``embnoise_jax`` and ``embnoise_keras`` bring the noise to a framework.
 """
 
-from embnoise.distributions import Distribution
-from embnoise.noise import Noise, neftune, symnoise
-from embnoise.reference import add_noise
-from embnoise.schedules import (
+from embnoise._distributions import Distribution
+from embnoise._noise import Noise, neftune, symnoise
+from embnoise._reference import add_noise
+from embnoise._register import register
+from embnoise._scales import ScaleRule
+from embnoise._schedules import (
     Schedule,
     constant,
     cosine,
@@ -23,6 +25,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Distribution",
     "Noise",
+    "ScaleRule",
     "Schedule",
     "add_noise",
     "constant",
@@ -31,6 +34,7 @@ __all__ = [
     "linear",
     "neftune",
     "polynomial",
+    "register",
     "sigmoid",
     "symnoise",
 ]

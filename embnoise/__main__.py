@@ -1,6 +1,6 @@
 """``python -m embnoise``: the command ``embnoise``."""
 
-from embnoise.cli import main
+from embnoise._cli import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -96,7 +96,7 @@ def train_with(trainer: Any, noise: Noise | None) -> float:
     """Train with or without noise; returns the seconds it took."""
     if noise is None:
         output = trainer.train()
-    elif noise.scheduled:
+    elif callable(noise.alpha):
         trainer.add_callback(NoiseCallback(noise))  # tells the schedule how long the run is
         output = trainer.train()
     else:

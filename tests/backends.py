@@ -83,13 +83,9 @@ def from_torch(tensor: torch.Tensor) -> np.ndarray:
     return tensor.numpy()
 
 
-def without_numba() -> AbstractContextManager[Any]:
-    return mock.patch("embnoise_torch.kernels.numba_kernel", return_value=None)
-
-
-def as_on_a_device() -> AbstractContextManager[Any]:
-    """The operations that a device without a kernel of its own runs."""
-    return mock.patch("embnoise_torch.kernels._COMPILED_DEVICES", ())
+def with_kernel(kernel: Any) -> Callable[[], AbstractContextManager[Any]]:
+    """A context in which tensors on any device get their noise from this kernel."""
+    return lambda: mock.patch("embnoise_torch.kernels.registry.kernel_for", return_value=kernel)
 
 
 def to_jax(array: np.ndarray) -> jax.Array:
@@ -113,12 +109,14 @@ def jax_verb(verb: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
 BACKENDS = [Backend("numpy", lambda x: x, lambda x: x, embnoise.add_noise)]
 if is_tested("torch"):
     from embnoise_torch import add_noise
+    from embnoise_torch.kernels.any_torch import add_with_torch
+    from embnoise_torch.kernels.cpu_numpy import add_with_numpy
 
     if installed("numba"):
         BACKENDS.append(Backend("torch-numba", to_torch, from_torch, add_noise))
     BACKENDS += [
-        Backend("torch-numpy", to_torch, from_torch, add_noise, without_numba),
-        Backend("torch-ops", to_torch, from_torch, add_noise, as_on_a_device),
+        Backend("torch-numpy", to_torch, from_torch, add_noise, with_kernel(add_with_numpy)),
+        Backend("torch-ops", to_torch, from_torch, add_noise, with_kernel(add_with_torch)),
     ]
 if is_tested("jax"):
     from embnoise_jax import add_noise

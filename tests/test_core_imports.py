@@ -8,9 +8,9 @@ import pytest
 PROBE = """
 import sys
 {imports}
-import embnoise, embnoise.philox
+import embnoise, embnoise.backend
 import numpy
-x = embnoise.add_noise(numpy.zeros((2, 3, 8), "float32"), embnoise.neftune())
+x = embnoise.add_noise(numpy.zeros((2, 3, 8), "float32"), embnoise.neftune(), step=0)
 foreign = sorted(
     name for name, module in sys.modules.items()
     if "." not in name and "site-packages" in (getattr(module, "__file__", None) or "")
@@ -30,7 +30,7 @@ def foreign_modules(imports=""):
 
 
 KIT = """
-import embnoise.cli, embnoise.testing
+import embnoise._cli, embnoise.testing
 layer = lambda *, dim, alpha, seed: lambda x: x
 assert not embnoise.testing.check_layer(
     embnoise.testing.case("mine", layer, driver="numpy"), profile="quick", raises=False

@@ -6,24 +6,32 @@ import pytest
 from scipy import stats
 
 from embnoise import Distribution, add_noise, neftune
-from embnoise.distributions import GAUSSIAN, LATTICE, RADEMACHER, UNIFORM, distribution_of
+from embnoise._distributions import (
+    GAUSSIAN,
+    LATTICE_SIZE,
+    RADEMACHER,
+    UNIFORM,
+    resolve_distribution,
+)
 
 
 def test_uniform_is_exact_and_open():
-    k = np.arange(LATTICE)
+    k = np.arange(LATTICE_SIZE)
     assert (UNIFORM.unit(k, np) == UNIFORM.table).all()
     assert (UNIFORM.table.astype(np.float64) == (2 * k - 65535) / 65536).all()
     assert abs(UNIFORM.table).max() < 1
 
 
 def test_gaussian_is_rounded_once_from_the_true_quantile():
-    k = np.arange(LATTICE // 2, LATTICE)
-    quantile = stats.norm.isf((LATTICE - k - 0.5) / LATTICE)
+    k = np.arange(LATTICE_SIZE // 2, LATTICE_SIZE)
+    quantile = stats.norm.isf((LATTICE_SIZE - k - 0.5) / LATTICE_SIZE)
     rms = np.sqrt((quantile**2).mean())
-    assert (GAUSSIAN.table[LATTICE // 2 :] == (quantile / rms).astype(np.float32)).mean() > 0.9999
+    assert (
+        GAUSSIAN.table[LATTICE_SIZE // 2 :] == (quantile / rms).astype(np.float32)
+    ).mean() > 0.9999
     with mpmath.workdps(40):
         for index in (32768, 32769, 50000, 65000, 65534, 65535):
-            p = (mpmath.mpf(index) + 0.5) / LATTICE
+            p = (mpmath.mpf(index) + 0.5) / LATTICE_SIZE
             exact = mpmath.sqrt(2) * mpmath.erfinv(2 * p - 1) / mpmath.mpf(float(rms))
             assert GAUSSIAN.table[index] == np.float32(float(exact))
 
@@ -31,7 +39,7 @@ def test_gaussian_is_rounded_once_from_the_true_quantile():
 @pytest.mark.parametrize("law", [UNIFORM, RADEMACHER, GAUSSIAN], ids=lambda law: law.name)
 def test_tables_are_symmetric_and_sorted(law):
     assert law.table.dtype == np.float32
-    assert law.table.shape == (LATTICE,)
+    assert law.table.shape == (LATTICE_SIZE,)
     assert (law.table == -law.table[::-1]).all()
     assert (np.diff(law.table) >= 0).all()
     assert not law.table.flags.writeable
@@ -48,10 +56,12 @@ def test_rms(law, rms):
 def test_the_noise_follows_its_distribution(name, cdf):
     """Within the Dvoretzky-Kiefer-Wolfowitz band of false-alarm rate 1e-10 and a lattice step."""
     drawn = add_noise(
-        np.zeros((16, 64, 64), np.float32), neftune(1.0, scale="absolute", distribution=name)
+        np.zeros((16, 64, 64), np.float32),
+        neftune(1.0, scale="absolute", distribution=name),
+        step=0,
     )
     values = np.sort(drawn.ravel().astype(np.float64))
-    band = np.sqrt(np.log(2 / 1e-10) / (2 * values.size)) + 1 / LATTICE
+    band = np.sqrt(np.log(2 / 1e-10) / (2 * values.size)) + 1 / LATTICE_SIZE
     expected = cdf(values)
     ranks = np.arange(values.size)
     assert (abs(expected - (ranks + 0.5) / values.size) <= band).all()
@@ -64,4 +74,4 @@ def test_a_quantile_function_that_is_none_is_refused(quantile):
 
 
 def test_a_name_or_the_thing_itself():
-    assert distribution_of("gaussian") is distribution_of(GAUSSIAN) is GAUSSIAN
+    assert resolve_distribution("gaussian") is resolve_distribution(GAUSSIAN) is GAUSSIAN

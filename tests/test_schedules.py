@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embnoise import constant, cosine, exponential, linear, neftune, polynomial, sigmoid
-from embnoise.schedules import schedule_from_dict
+from embnoise._schedules import schedule_from_dict
 from tests.frameworks import is_tested
 from tests.strategies import schedules
 

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple, Self
 
 import keras
 
-from embnoise import _check
-from embnoise.noise import Noise
+from embnoise.backend import Noise, format_value
 from embnoise_keras.find import embedding_of
 from embnoise_keras.functional import add_noise
 from embnoise_keras.layer import EmbeddingNoise
@@ -76,9 +75,9 @@ def attach(
         True
     """
     if not isinstance(model, keras.Layer):
-        raise TypeError(f"model must be a Keras model or layer, got {_check.shown(model)}")
+        raise TypeError(f"model must be a Keras model or layer, got {format_value(model)}")
     if describe is not None and not callable(describe):
-        raise TypeError(f"describe must be a callable, got {_check.shown(describe)}")
+        raise TypeError(f"describe must be a callable, got {format_value(describe)}")
     attached = _AttachedNoise(noise, calls_per_step=calls_per_step, name="attached_noise")
     embedding = embedding_of(model, layer)
     if "call" in vars(embedding):

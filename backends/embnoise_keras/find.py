@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from embnoise import _check
+from embnoise.backend import format_value
 
 __all__ = ["embedding_of"]
 
@@ -35,7 +35,7 @@ def embedding_of(model: Any, layer: str | Any | None) -> Any:
             f"{len(embeddings) or 'no'} embeddings to choose from: {listed or 'none'}"
         )
     if not isinstance(layer, str | keras.Layer):
-        raise TypeError(f"layer must be a layer, its name or its path, got {_check.shown(layer)}")
+        raise TypeError(f"layer must be a layer, its name or its path, got {format_value(layer)}")
     found = [each for each in layers if layer is each or layer in (each.name, each.path)]
     if len(found) != 1:
         raise ValueError(

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from embnoise.noise import Noise
+from embnoise.backend import Noise
 
 __all__ = ["add_noise"]
 
@@ -31,7 +31,7 @@ def add_noise(
     x: Any,
     noise: Noise,
     *,
-    step: Any = 0,
+    step: Any,
     training: bool = True,
     mask: Any = None,
     segment_ids: Any = None,

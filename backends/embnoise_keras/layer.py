@@ -9,9 +9,7 @@ from typing import Any, Self
 import keras
 from keras import ops
 
-from embnoise import _check
-from embnoise.calls import Calls
-from embnoise.noise import Noise
+from embnoise.backend import Noise, check_integer, format_value
 from embnoise_keras.functional import add_noise
 from embnoise_keras.replicas import replica
 
@@ -50,12 +48,12 @@ class EmbeddingNoise(keras.layers.Layer):  # type: ignore[misc]
 
     def __init__(self, noise: Noise, *, calls_per_step: int = 1, **options: Any) -> None:
         if not isinstance(noise, Noise):
-            raise TypeError(f"noise must be a Noise, got {_check.shown(noise)}")
+            raise TypeError(f"noise must be a Noise, got {format_value(noise)}")
         noise.alpha_at(0)
         # Without autocast the embeddings keep the dtype that they come in.
         super().__init__(autocast=False, **options)
         self.noise = noise
-        self.calls_per_step = _check.integer("calls_per_step", calls_per_step, least=1)
+        self.calls_per_step = check_integer("calls_per_step", calls_per_step, minimum=1)
         self.supports_masking = True
         self.reporting = False
         # Not as attributes of their own, which Keras would take for weights.
@@ -109,7 +107,7 @@ class EmbeddingNoise(keras.layers.Layer):  # type: ignore[misc]
 
     @step.setter
     def step(self, value: int) -> None:
-        value = _check.integer("step", value, least=0)
+        value = check_integer("step", value, minimum=0)
         self.count.assign([value * self.calls_per_step, 0])
 
     def next_place(self, batch: Any) -> tuple[Any, Any]:

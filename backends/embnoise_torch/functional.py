@@ -5,43 +5,30 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from embnoise import _check
-from embnoise.noise import Noise
-from embnoise.tokens import TokenArrays
-from embnoise_torch import operator
+from embnoise.backend import (
+    Noise,
+    TokenArrays,
+    check_bool,
+    check_noise,
+    embedding_shape,
+    format_value,
+    prepare,
+)
+from embnoise_torch import custom_op
 from embnoise_torch.kernels import add_
 
-__all__ = ["add_noise", "check_embeddings", "step_of"]
-
-_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+__all__ = ["add_noise", "check_tensor"]
 
 
-def check_embeddings(x: object) -> tuple[int, int, int]:
-    """B, L and d of embeddings ``x``; raises unless ``x`` is a tensor that can take noise."""
+def check_tensor(x: object) -> None:
+    """Raise a TypeError unless ``x`` is a tensor that can take noise."""
     if not isinstance(x, Tensor):
-        raise TypeError(f"x must be a torch.Tensor, got {_check.shown(x)}")
-    shape = _check.embeddings(x)
-    if x.dtype not in _DTYPES:
-        raise TypeError(
-            f"x must be float16, bfloat16, float32 or float64, got {_check.dtype_name(x)}"
-        )
+        raise TypeError(f"x must be a torch.Tensor, got {format_value(x)}")
     if x.layout != torch.strided:
         raise TypeError(f"x must be a dense tensor, got layout {x.layout}")
-    # Asking a plain tensor for what it has not takes its time.
+    # Asking a plain tensor for an attribute that it lacks is slow.
     if type(x) is not Tensor and hasattr(x, "device_mesh"):
         raise TypeError("x must be a plain tensor, got a DTensor: pass x.to_local()")
-    return shape
-
-
-def step_of(step: object) -> int:
-    """A step as an int of at least 0, from an int or an integer tensor of one element."""
-    if isinstance(step, Tensor):
-        if step.numel() != 1 or step.is_floating_point() or step.dtype == torch.bool:
-            raise ValueError(
-                f"step must be an integer or an integer tensor of one element, got {step!r}"
-            )
-        step = int(step)
-    return _check.integer("step", step, least=0)
 
 
 class _Pure:
@@ -49,13 +36,13 @@ class _Pure:
 
     def __init__(self, noise: Noise) -> None:
         self.noise = noise
-        self.number = operator.register(self)
+        self.number = custom_op.register(self)
 
     def apply_(self, x: Tensor, *arrays: Tensor | None) -> None:
         step, *tokens = arrays
-        now = step_of(step)
-        shape = check_embeddings(x)
-        add_(x, self.noise, self.noise.alpha_at(now), now, shape, TokenArrays(*tokens))
+        prepared = prepare(x, self.noise, step=step, training=True, tokens=TokenArrays(*tokens))
+        if prepared is not None:
+            add_(x, self.noise, prepared)
 
 
 _PURE: dict[Noise, _Pure] = {}
@@ -72,7 +59,7 @@ def add_noise(
     x: Tensor,
     noise: Noise,
     *,
-    step: int | Tensor = 0,
+    step: int | Tensor,
     training: bool = True,
     mask: Tensor | None = None,
     segment_ids: Tensor | None = None,
@@ -115,22 +102,21 @@ def add_noise(
         >>> add_noise(x, neftune(alpha=5.0), training=False) is x
         True
     """
-    shape = check_embeddings(x)
+    check_tensor(x)
     tokens = TokenArrays(mask, segment_ids, positions, sample_ids, where)
-    tokens.check(shape)
-    if not isinstance(noise, Noise):
-        raise TypeError(f"noise must be a Noise, got {_check.shown(noise)}")
-    if not _check.flag("training", training) or noise.alpha == 0 or x.numel() == 0:
-        return x
     if torch.compiler.is_compiling():
+        # The value of the step is not known: the operator prepares the rest when it runs.
+        tokens.check(embedding_shape(x))
+        check_noise(noise)
+        if not check_bool("training", training) or noise.alpha == 0 or x.numel() == 0:
+            return x
         word = torch.as_tensor(step, dtype=torch.int64)
         noisy = x.clone(memory_format=torch.contiguous_format)
-        operator.apply_(noisy.detach(), [word, *tokens], _number_of(noise))
+        custom_op.apply_(noisy.detach(), [word, *tokens], _number_of(noise))
         return noisy
-    now = step_of(step)
-    alpha = noise.alpha_at(now)
-    if alpha == 0:
+    prepared = prepare(x, noise, step=step, training=training, tokens=tokens)
+    if prepared is None:
         return x
     noisy = x.clone(memory_format=torch.contiguous_format)
-    operator.unseen(add_, noisy, noise, alpha, now, shape, tokens)
+    custom_op.call_opaque(add_, noisy, noise, prepared)
     return noisy

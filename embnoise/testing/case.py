@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from embnoise import _check
+from embnoise._validation import check_choice, format_value
 from embnoise.testing.claims import Claims
 from embnoise.testing.drivers import Driver, driver_of, named
 
@@ -82,32 +82,32 @@ def case(
         True
     """
     if not isinstance(name, str) or not name:
-        raise TypeError(f"name must be a string that is not empty, got {_check.shown(name)}")
+        raise TypeError(f"name must be a string that is not empty, got {format_value(name)}")
     if not isinstance(make_layer, type) and hasattr(make_layer, "forward"):
         raise TypeError(
             "make_layer must be a function that makes layers, as in def make_layer(*, dim, alpha, "
-            f"seed): return ...; got the layer {_check.shown(make_layer)}"
+            f"seed): return ...; got the layer {format_value(make_layer)}"
         )
     if not callable(make_layer):
         raise TypeError(
             "make_layer must be a function of dim, alpha and seed that returns a layer, got "
-            f"{_check.shown(make_layer)}"
+            f"{format_value(make_layer)}"
         )
     _takes_its_keywords(make_layer)
     if isinstance(driver, str):
         driver = driver_of(driver)
     elif isinstance(driver, type) or not isinstance(driver, Driver):
-        raise TypeError(f"driver must be a name or a Driver, got {_check.shown(driver)}")
-    _check.choice("inputs", inputs, ("embeddings", "ids"))
+        raise TypeError(f"driver must be a name or a Driver, got {format_value(driver)}")
+    check_choice("inputs", inputs, ("embeddings", "ids"))
     if call is not None:
         _can_be_called_so(call, driver)
     claims = Claims() if claims is None else claims
     if not isinstance(claims, Claims):
-        raise TypeError(f"claims must be a Claims, got {_check.shown(claims)}")
+        raise TypeError(f"claims must be a Claims, got {format_value(claims)}")
     if not isinstance(expected_failures, Mapping | None):
         raise TypeError(
             "expected_failures must map codes to reasons, such as {'EN09': 'see our issue 12'}, "
-            f"got {_check.shown(expected_failures)}"
+            f"got {format_value(expected_failures)}"
         )
     expected = dict(expected_failures or {})
     _are_codes(expected)
@@ -130,7 +130,7 @@ def _takes_its_keywords(make_layer: Callable[..., Any]) -> None:
 
 def _can_be_called_so(call: Callable[..., Any], driver: Driver) -> None:
     if not callable(call):
-        raise TypeError(f"call must be a function, got {_check.shown(call)}")
+        raise TypeError(f"call must be a function, got {format_value(call)}")
     keywords = [*CALL_KEYWORDS, "key"] if hasattr(driver, "key") else [*CALL_KEYWORDS]
     given = named(call, dict.fromkeys(keywords))
     try:
@@ -170,5 +170,5 @@ def _are_codes(expected: Mapping[str, str]) -> None:
         if not isinstance(reason, str) or not reason:
             raise TypeError(
                 f"expected_failures[{code!r}] must be the reason, a string, got "
-                f"{_check.shown(reason)}"
+                f"{format_value(reason)}"
             )

@@ -7,9 +7,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
-from embnoise import _check
-from embnoise.noise import SCALES
-from embnoise.schedules import Schedule
+from embnoise._scales import SCALES
+from embnoise._schedules import Schedule
+from embnoise._validation import check_amplitude, check_bool, check_choice, format_value
 
 __all__ = ["Claims"]
 
@@ -74,12 +74,12 @@ class Claims:
 
     def __post_init__(self) -> None:
         if self.distribution is not None:
-            _check.choice("distribution", self.distribution, DISTRIBUTIONS)
-        if self.scale not in SCALES and not callable(self.scale):
+            check_choice("distribution", self.distribution, DISTRIBUTIONS)
+        if self.scale not in SCALES.names() and not callable(self.scale):
             kind = ValueError if isinstance(self.scale, str) else TypeError
             raise kind(
-                f"scale must be one of {list(SCALES)} or a function (alpha, L, d) -> magnitude, "
-                f"got {_check.shown(self.scale)}"
+                f"scale must be one of {SCALES.names()} or a function (alpha, L, d) -> magnitude, "
+                f"got {format_value(self.scale)}"
             )
         if callable(self.scale):
             try:
@@ -91,7 +91,7 @@ class Claims:
                 ) from None
         if self.length not in ("tokens", "padded", None):
             raise ValueError(
-                f"length must be 'tokens', 'padded' or None, got {_check.shown(self.length)}"
+                f"length must be 'tokens', 'padded' or None, got {format_value(self.length)}"
             )
         if self.length is None and self.scale == "neftune":
             raise ValueError(
@@ -100,13 +100,13 @@ class Claims:
             )
         if not isinstance(self.seeded, bool) and self.seeded != "global":
             raise ValueError(
-                f"seeded must be True, False or 'global', got {_check.shown(self.seeded)}"
+                f"seeded must be True, False or 'global', got {format_value(self.seeded)}"
             )
         self._check_schedule()
         for name in ("antithetic", "compiled", "gradients_only", "ranks", "refuses"):
-            _check.flag(name, getattr(self, name))
+            check_bool(name, getattr(self, name))
         if isinstance(self.saves, str) or not all(isinstance(name, str) for name in self.saves):
-            raise TypeError(f"saves must be a tuple of names, got {_check.shown(self.saves)}")
+            raise TypeError(f"saves must be a tuple of names, got {format_value(self.saves)}")
         object.__setattr__(self, "saves", tuple(self.saves))
 
     def _check_schedule(self) -> None:
@@ -115,14 +115,14 @@ class Claims:
         if not callable(self.schedule):
             raise TypeError(
                 "schedule must be a function step -> share of alpha, got "
-                f"{_check.shown(self.schedule)}"
+                f"{format_value(self.schedule)}"
             )
         if isinstance(self.schedule, Schedule) and not self.schedule.bound:
             raise ValueError(
                 f"schedule must be bound: give {self.schedule} its steps, or call .bind(n)"
             )
         for step in range(1000):
-            share = _check.amplitude(f"schedule at step {step}", self.schedule(step))
+            share = check_amplitude(f"schedule at step {step}", self.schedule(step))
             if share > 0:
                 return
         raise ValueError("schedule must be above 0 at one of its first 1000 steps")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embnoise import _check
+from embnoise._validation import dtype_name
 from embnoise.testing.drivers import named, needs, signature_of
 from embnoise.testing.failures import MisuseError, NotFiniteError, raised_by_layer
 from embnoise.testing.inputs import Inputs, inputs_of
@@ -171,9 +171,9 @@ class Layer:
                 f"the layer returned an array of shape {tuple(output.shape)} for inputs of shape "
                 f"{inputs.values.shape}; it must be {expected}"
             )
-        if not _check.dtype_name(output).startswith(("float", "bfloat")):
+        if not dtype_name(output).startswith(("float", "bfloat")):
             raise MisuseError(
-                f"the layer returned an array of dtype {_check.dtype_name(output)}; it must be of "
+                f"the layer returned an array of dtype {dtype_name(output)}; it must be of "
                 "a floating-point dtype"
             )
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from embnoise import _check
+from embnoise._validation import check_choice
 
 __all__ = ["PROFILES", "Profile", "profile_of"]
 
@@ -42,5 +42,5 @@ def profile_of(name: str) -> Profile:
         TypeError: not a string.
         ValueError: an unknown name.
     """
-    _check.choice("profile", name, list(PROFILES))
+    check_choice("profile", name, list(PROFILES))
     return PROFILES[name]

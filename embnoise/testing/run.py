@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from embnoise import _check
+from embnoise._validation import check_integer, format_value
 from embnoise.testing.case import Case
 from embnoise.testing.checks import ALL
 from embnoise.testing.failures import (
@@ -60,7 +60,7 @@ class Check:
         return replace(
             self,
             profile=self.profile if profile is None else profile_of(profile),
-            seed=self.seed if seed is None else _check.integer("seed", seed),
+            seed=self.seed if seed is None else check_integer("seed", seed),
         )
 
     def __call__(self) -> Result:
@@ -154,9 +154,9 @@ def iter_checks(case: Case, *, profile: str = "default", seed: int = 0) -> Itera
         'mine-EN01_can_be_called[float32]'
     """
     if not isinstance(case, Case):
-        raise TypeError(f"case must be what case(...) returned, got {_check.shown(case)}")
+        raise TypeError(f"case must be what case(...) returned, got {format_value(case)}")
     looked_at = profile_of(profile)
-    seed = _check.integer("seed", seed)
+    seed = check_integer("seed", seed)
     dtypes = getattr(case.driver, "dtypes", {}).get(case.inputs, ("float32",))
     for spec in ALL:
         if case.inputs in spec.inputs:

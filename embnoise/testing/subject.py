@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from embnoise import _check
+from embnoise._validation import format_value
 from embnoise.testing.case import Case
 from embnoise.testing.failures import BrokenError, MisuseError, UnclaimedError, raised_by_layer
 from embnoise.testing.inputs import SMALL, Inputs, inputs_of
@@ -108,7 +108,7 @@ class Subject:
             ) from None
         if not callable(layer):
             raise MisuseError(
-                f"make_layer returned {_check.shown(layer)}, which cannot be called; "
+                f"make_layer returned {format_value(layer)}, which cannot be called; "
                 "it must return a layer"
             )
         if layer is self._last:

@@ -11,7 +11,7 @@ from importlib.metadata import entry_points
 import pytest
 
 import embnoise
-from embnoise.cli import main
+from embnoise._cli import main
 from embnoise.testing.checks import ALL
 from embnoise.testing.drivers import guessed_driver
 from tests.frameworks import FRAMEWORKS, params

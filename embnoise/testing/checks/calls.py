@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from embnoise import _check
+from embnoise._validation import dtype_name
 from embnoise.testing.diagnosis import NO_NOISE
 from embnoise.testing.failures import MisuseError, NotFiniteError
 from embnoise.testing.layer import Array
@@ -65,7 +65,7 @@ def dtype_kept(subject: Subject) -> None:
     clean = native
     if subject.case.inputs == "ids":
         clean = layer.raw(inputs, native, training=False, step=layer.calls)
-    before, after = _check.dtype_name(clean), _check.dtype_name(noisy)
+    before, after = dtype_name(clean), dtype_name(noisy)
     subject.expect(
         before == after,
         f"the output is {after} in training, where the embeddings are {before}",

@@ -6,7 +6,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from embnoise.schedules import Schedule
+from embnoise._schedules import Schedule
 from embnoise.testing.batches import Batch, over_batches
 from embnoise.testing.claims import Claims
 from embnoise.testing.diagnosis import NO_NOISE, cause_of_noise, cause_of_ratio, is_close

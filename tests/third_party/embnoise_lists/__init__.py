@@ -7,10 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from embnoise import Noise, _check
-from embnoise.perturb import lattice
-from embnoise.reference import flat_arrays, plan
-from embnoise.tokens import TokenArrays
+from embnoise.backend import (
+    NUMPY,
+    Noise,
+    TokenArrays,
+    distribution_of,
+    flat_plan,
+    lattice,
+    philox_key,
+    plan,
+    prepare,
+)
 
 __all__ = ["Lists", "add_noise"]
 
@@ -24,26 +31,25 @@ class Lists:
     dtype: str
 
 
-def add_noise(x: Lists, noise: Noise, *, step=0, training=True, **tokens: Lists | None) -> Lists:
+def add_noise(x: Lists, noise: Noise, *, step, training=True, **tokens: Lists | None) -> Lists:
     """``embnoise.add_noise`` over lists."""
-    shape = _check.embeddings(x)
-    given = TokenArrays(**tokens)
-    given.check(shape)
-    alpha = noise.alpha_at(step) if training else 0
-    if alpha == 0 or 0 in shape:
+    prepared = prepare(x, noise, step=step, training=training, tokens=TokenArrays(**tokens))
+    if prepared is None:
         return x
-    arrays = (None if array is None else np.array(array.values) for array in given)
-    rows = np.array(x.values, float).reshape(-1, shape[2]).tolist()
+    batch, length, dim = prepared.shape
+    rows = np.array(x.values, float).reshape(-1, dim).tolist()
 
     def mean_squares():
-        means = [sum(value * value for value in row) / len(row) for row in rows]
-        return np.array(means).reshape(shape[:2])
+        means = [sum(value * value for value in row) / dim for row in rows]
+        return np.array(means).reshape(batch, length)
 
-    how = plan(noise, alpha, shape, TokenArrays(*arrays), mean_squares=mean_squares, xp=np)
-    magnitude, sample, position = flat_arrays(how, shape)
-    word = step % 2**32
-    drawn = lattice(sample, position, word, noise.key, shape[2], xp=np, word=np.uint64).tolist()
-    units = noise.law.table.tolist()
+    tokens = prepared.tokens.map(lambda array: np.array(array.values))
+    prepared = prepared._replace(tokens=tokens)
+    planned = plan(noise, prepared, mean_squares=mean_squares, xp=NUMPY)
+    magnitude, sample, position = flat_plan(planned, prepared.shape)
+    word, key = prepared.step % 2**32, philox_key(noise)
+    drawn = lattice(sample, position, word, key, dim, xp=NUMPY, word_dtype=np.uint64).tolist()
+    units = distribution_of(noise).table.tolist()
     noisy = [
         [value + scale * units[k] for value, k in zip(row, numbers, strict=True)] if scale else row
         for row, scale, numbers in zip(rows, magnitude.tolist(), drawn, strict=True)

@@ -1,0 +1,79 @@
+"""The plan of a batch: by NumPy for kernels on the CPU, or on the device of the embeddings."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NoReturn, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from embnoise.backend import NUMPY, Noise, Prepared, TokenArrays, flat_plan, plan, uses_rms
+from embnoise_torch.namespace import Namespace
+
+__all__ = ["device_plan", "host_plan"]
+
+FlatPlan: TypeAlias = tuple[NDArray[np.float32], NDArray[np.uint32], NDArray[np.uint32]]
+
+
+def host_plan(x: Tensor, noise: Noise, prepared: Prepared) -> FlatPlan:
+    """Magnitude, sample and position of every token, [B * L] each."""
+    shape = prepared.shape
+    tokens = prepared.tokens.map(_as_numpy)
+    if tokens.mask is not None and tokens.mask.all():
+        tokens = tokens._replace(mask=None)
+    sample_ids = tokens.sample_ids
+    only_samples = tokens.mask is tokens.segment_ids is tokens.positions is tokens.where is None
+    per_row = sample_ids is None or sample_ids.shape == shape[:1]
+    if only_samples and per_row and not noise.antithetic and not uses_rms(noise):
+        # The common batch, with rows as wide as they are long: only the samples are new in it.
+        magnitude, sample, position = _full_rows(noise, prepared.alpha, shape)
+        if sample_ids is not None:
+            sample = sample_ids.repeat(shape[1]).astype(np.uint32)
+        return magnitude, sample, position
+    planned = plan(
+        noise,
+        prepared._replace(tokens=tokens),
+        mean_squares=lambda: _mean_squares(x, prepared).numpy(),
+        xp=NUMPY,
+    )
+    return flat_plan(planned, shape)
+
+
+@lru_cache(maxsize=8)
+def _full_rows(noise: Noise, alpha: float, shape: tuple[int, int, int]) -> FlatPlan:
+    prepared = Prepared(shape, 0, alpha, TokenArrays())
+    return flat_plan(plan(noise, prepared, mean_squares=_never, xp=NUMPY), shape)
+
+
+def _never() -> NoReturn:
+    raise AssertionError("a scale that uses the RMS has a plan of its own for every batch")
+
+
+def _as_numpy(array: Tensor | NDArray[Any]) -> NDArray[Any]:
+    if isinstance(array, np.ndarray):
+        return array
+    return array.detach().cpu().numpy()
+
+
+def device_plan(x: Tensor, noise: Noise, prepared: Prepared) -> tuple[Tensor, Tensor, Tensor]:
+    """Magnitude (float32), sample and position (int64 words) of every token, [B * L] each."""
+    tokens = prepared.tokens.map(lambda array: torch.as_tensor(array, device=x.device))
+    planned = plan(
+        noise,
+        prepared._replace(tokens=tokens),
+        mean_squares=lambda: _mean_squares(x, prepared),
+        xp=Namespace(x.device),
+    )
+    magnitude, sample, position = (
+        array.expand(prepared.shape[:2]).reshape(-1) for array in planned
+    )
+    return magnitude, sample.long() & 0xFFFFFFFF, position.long() & 0xFFFFFFFF
+
+
+def _mean_squares(x: Tensor, prepared: Prepared) -> Tensor:
+    """The mean square over the channels of every token's embedding, float64 [B, L]."""
+    norms: Tensor = torch.linalg.vector_norm(x, dim=-1, dtype=torch.float64)
+    return (norms.square() / prepared.shape[2]).reshape(prepared.shape[:2])

@@ -1,0 +1,73 @@
+"""The CPU kernel: compiled by Numba, on several threads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from embnoise.backend import RADEMACHER, UNIFORM, Noise, Prepared, distribution_of, philox_key
+from embnoise_torch.kernels._plans import host_plan
+from embnoise_torch.kernels.registry import Kernel, register_kernel
+from embnoise_torch.parallel import run_parallel
+
+__all__: list[str] = []
+
+# Below this many elements a second thread costs more than it saves.
+_SERIAL = 2**17
+_CHUNK = 2**16
+
+
+def load() -> Kernel | None:
+    """The kernel; ``None`` if Numba is not installed."""
+    try:
+        from embnoise_torch.kernels import _numba_code  # noqa: PLC0415, Numba may be missing
+    except ImportError:
+        return None
+
+    def add_with_numba(x: Tensor, noise: Noise, prepared: Prepared) -> None:
+        magnitude, sample, position = host_plan(x, noise, prepared)
+        distribution = distribution_of(noise)
+        code = _numba_code.TABLE
+        if distribution is UNIFORM:
+            code = _numba_code.UNIFORM
+        elif distribution is RADEMACHER:
+            code = _numba_code.RADEMACHER
+        memory = _memory(x)
+        step = prepared.step % 2**32
+        chunk = max(1, _CHUNK // x.shape[1])
+        threads = 1 if x.numel() < _SERIAL else torch.get_num_threads()
+        taken = np.zeros(1, np.int64)
+
+        def work() -> None:
+            _numba_code.perturb(
+                memory,
+                magnitude,
+                sample,
+                position,
+                step,
+                *philox_key(noise),
+                code,
+                distribution.table,
+                taken,
+                chunk,
+            )
+
+        run_parallel(work, threads)
+
+    return add_with_numba
+
+
+def _memory(x: Tensor) -> NDArray[Any]:
+    """A tensor's memory as an array of the element types that the compiled code knows."""
+    if x.dtype == torch.float16:
+        return x.view(torch.uint16).numpy()
+    if x.dtype == torch.bfloat16:
+        return x.view(torch.int16).numpy()
+    return x.numpy()
+
+
+register_kernel("cpu", "numba", load, priority=10)

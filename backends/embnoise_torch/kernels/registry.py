@@ -1,0 +1,88 @@
+"""The registry of kernels by device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Protocol
+
+from torch import Tensor
+
+from embnoise.backend import Noise, Prepared
+
+__all__ = ["Kernel", "add_", "kernel_for", "register_kernel"]
+
+ANY_DEVICE = "any"
+"""The device type of a kernel that serves where no other does."""
+
+
+class Kernel(Protocol):
+    """Adds noise in place: ``kernel(x, noise, prepared)``."""
+
+    def __call__(self, x: Tensor, noise: Noise, prepared: Prepared, /) -> None:
+        """Add noise to ``x``.
+
+        Args:
+            x: Embeddings [B * L, d], contiguous, detached; float16, bfloat16, float32 or float64.
+            noise: What noise to add.
+            prepared: The shape, step, alpha and token arrays. The step and alpha are numbers; the
+                arrays are tensors on any device, or NumPy arrays.
+        """
+
+
+_KERNELS: dict[str, list[tuple[int, str, Callable[[], Kernel | None]]]] = {}
+
+
+def register_kernel(
+    device_type: str, name: str, load: Callable[[], Kernel | None], *, priority: int = 0
+) -> None:
+    """Register a kernel for a type of device.
+
+    Args:
+        device_type: As in ``torch.device.type``, such as ``"cuda"``; ``"any"`` for a kernel that
+            serves where no other does.
+        name: What the kernel is called, in ``repr`` and tests.
+        load: Returns the kernel, or ``None`` if it cannot be used here (a library is missing,
+            say). It is called once, when a tensor of that device gets noise for the first time.
+        priority: Of several kernels for a device that can be used, the one with the highest
+            priority is taken.
+
+    Example:
+        >>> from embnoise_torch.kernels import kernel_for, register_kernel
+        >>> register_kernel("my_device", "mine", lambda: None)  # not usable here
+        >>> kernel_for("my_device").__name__
+        'add_with_torch'
+    """
+    kernels = _KERNELS.setdefault(device_type, [])
+    kernels[:] = [each for each in kernels if each[1] != name]
+    kernels.append((priority, name, load))
+    kernels.sort(key=lambda each: -each[0])
+    kernel_for.cache_clear()
+
+
+@cache
+def kernel_for(device_type: str) -> Kernel:
+    """The kernel that tensors of a device type get their noise from."""
+    for _, _, load in (*_KERNELS.get(device_type, ()), *_KERNELS[ANY_DEVICE]):
+        kernel: Kernel | None = load()
+        if kernel is not None:
+            return kernel
+    raise AssertionError(f"the kernel for {ANY_DEVICE!r} device serves everywhere")
+
+
+def add_(x: Tensor, noise: Noise, prepared: Prepared) -> None:
+    """Add noise to ``x`` in place, unseen by autograd.
+
+    Args:
+        x: Embeddings of the shape in ``prepared``, with any strides.
+        noise: What noise to add.
+        prepared: What ``prepare`` returned.
+    """
+    x = x.detach()
+    if not x.is_contiguous():
+        noisy = x.contiguous()
+        add_(noisy, noise, prepared)
+        x.copy_(noisy)
+        return
+    flat = x.view(-1, prepared.shape[2])
+    kernel_for(x.device.type)(flat, noise, prepared)

@@ -1,0 +1,195 @@
+"""From token coordinates to lattice integers, unit values and noisy embeddings.
+
+n tokens, d channels. There are two formulations over an array namespace, which define what a kernel
+computes. Both give the same lattice integers:
+
+- ``perturb`` computes each random word once and rounds the sum once, as a fused multiply-add does.
+- ``perturb_elementwise`` is for compilers that fuse, such as XLA. Every element computes the words
+  of its own block again and keeps one sixteenth of them: fused into one loop, that is faster than
+  writing the words to memory, and needs no memory beside the output. It also lets the embeddings
+  be sharded along any axis without communication.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embnoise._arrays import NUMPY, Array, ArrayNamespace, FusedArrayNamespace
+from embnoise._distributions import Distribution
+from embnoise._philox import Key, philox4x32
+from embnoise._validation import dtype_name
+
+__all__ = ["lattice", "perturb", "perturb_elementwise", "perturb_inplace"]
+
+_BLOCK = 2**15
+
+
+def lattice(
+    sample: Array,
+    position: Array,
+    step: int | Array,
+    key: Key,
+    dim: int,
+    *,
+    xp: FusedArrayNamespace,
+    word_dtype: Any,
+) -> Array:
+    """The lattice integers of n tokens, [n, d].
+
+    Args:
+        sample: Integers [n] in [0, 2**32).
+        position: Integers [n] in [0, 2**32).
+        step: A number, or a 0-d integer array, in [0, 2**32).
+        key: The Philox key.
+        dim: d.
+        xp: The array namespace.
+        word_dtype: A dtype of ``xp`` that holds 32-bit words: any 64-bit integer, or 32-bit
+            unsigned.
+
+    Returns:
+        Integers [n, d] of dtype ``word_dtype`` in [0, 65535].
+    """
+    blocks = -(-dim // 8)
+    block = xp.reshape(xp.arange(blocks, dtype=word_dtype), (1, blocks))
+    position = xp.reshape(xp.astype(position, word_dtype), (-1, 1))
+    sample = xp.reshape(xp.astype(sample, word_dtype), (-1, 1))
+    words = philox4x32((block, position, sample, 0 * sample + step), key, xp=xp)
+    planes = [half for w in words for half in (w & 0xFFFF, xp.bitwise_right_shift(w, 16))]
+    return xp.concatenate(planes, axis=1)[:, :dim]
+
+
+def perturb(
+    x: Array,
+    magnitude: Array,
+    sample: Array,
+    position: Array,
+    step: int | Array,
+    key: Key,
+    distribution: Distribution,
+    *,
+    xp: FusedArrayNamespace,
+    word_dtype: Any,
+) -> Array:
+    """``x + magnitude * unit``, rounded once to float32 and then to x's dtype.
+
+    Rounding the product by itself would put a sum that cancels off by many ulp.
+
+    Args:
+        x: Embeddings [n, d]. For float64 the sum is taken and kept in float64.
+        magnitude: float32 [n]; a token of magnitude 0 keeps its bits.
+        sample: As for ``lattice``.
+        position: As for ``lattice``.
+        step: As for ``lattice``.
+        key: As for ``lattice``.
+        distribution: The distribution of the unit values.
+        xp: The array namespace.
+        word_dtype: As for ``lattice``.
+
+    Returns:
+        A new array of x's shape and dtype.
+    """
+    integers = lattice(sample, position, step, key, x.shape[1], xp=xp, word_dtype=word_dtype)
+    scale = xp.reshape(magnitude, (-1, 1))
+    # Exact: two float32 have 48 significant bits between them.
+    noise = xp.astype(scale, xp.float64) * xp.astype(distribution.unit(integers, xp), xp.float64)
+    wide = xp.astype(x, xp.float64)
+    noisy = wide + noise
+    if dtype_name(x) != "float64":
+        noisy = xp.astype(_round_to_odd(noisy, wide, noise, xp), xp.float32)
+    return xp.where(scale != 0, xp.astype(noisy, x.dtype), x)
+
+
+def _round_to_odd(total: Any, x: Array, noise: Array, xp: FusedArrayNamespace) -> Array:
+    """The float64 ``total = x + noise``, rounded to odd instead of to nearest.
+
+    Rounding it on to float32 gives what one rounding of the exact sum gives (Boldo and Melquiond,
+    "Emulation of FMA and correctly rounded sums: proved algorithms using rounding to odd", 2008).
+    """
+    back = total - noise
+    lost = (noise - (total - back)) + (x - back)
+    inexact_and_even = (lost != 0) & ((total.view(xp.int64) & 1) == 0)
+    infinity = xp.full_like(total, math.inf)
+    toward = xp.where(lost > 0, infinity, -infinity)
+    return xp.where(inexact_and_even, xp.nextafter(total, toward), total)
+
+
+def perturb_elementwise(
+    x: Array,
+    magnitude: Array,
+    sample: Array,
+    position: Array,
+    step: Array,
+    key: Key,
+    distribution: Distribution,
+    *,
+    xp: ArrayNamespace,
+    word_dtype: Any,
+) -> Array:
+    """``x + magnitude * unit``, element by element, rounded to float32 and then to x's dtype.
+
+    Whether product and sum are fused into one rounding is left to the compiler; the specification
+    allows both.
+
+    Args:
+        x: Embeddings [..., d]. For float64 the sum is taken and kept in float64.
+        magnitude: float32 that broadcasts to [...]; a token of magnitude 0 keeps its bits.
+        sample: Integers in [0, 2**32) of dtype ``word_dtype`` that broadcast to [...].
+        position: The same.
+        step: A 0-d array in [0, 2**32) of dtype ``word_dtype``.
+        key: The Philox key: two ints, or 0-d arrays of dtype ``word_dtype``.
+        distribution: The distribution of the unit values.
+        xp: The array namespace.
+        word_dtype: As for ``lattice``.
+
+    Returns:
+        A new array of x's shape and dtype.
+    """
+    dim = x.shape[-1]
+    blocks = -(-dim // 8)
+    plane, block = np.divmod(np.arange(dim), blocks)
+    number, half = (xp.asarray(part, dtype=word_dtype) for part in np.divmod(plane, 2))
+    counter = (xp.asarray(block, dtype=word_dtype), position[..., None], sample[..., None], step)
+    w0, w1, w2, w3 = philox4x32(counter, key, xp=xp)
+    word = xp.where(number < 2, xp.where(number < 1, w0, w1), xp.where(number < 3, w2, w3))
+    integers = xp.bitwise_right_shift(word, 16 * half) & 0xFFFF
+
+    wide = xp.float64 if dtype_name(x) == "float64" else xp.float32
+    scale = magnitude[..., None]
+    unit = xp.astype(distribution.unit(integers, xp), wide)
+    noisy = xp.astype(x, wide) + xp.astype(scale, wide) * unit
+    return xp.where(scale != 0, xp.astype(noisy, x.dtype), x)
+
+
+def perturb_inplace(
+    x: NDArray[Any],
+    magnitude: NDArray[np.float32],
+    sample: NDArray[np.uint32],
+    position: NDArray[np.uint32],
+    step: int,
+    key: tuple[int, int],
+    distribution: Distribution,
+) -> None:
+    """``perturb`` for NumPy, in place and block by block: the kernel without a compiler.
+
+    Its temporaries take about 2 MiB, whatever the size of ``x``. The arguments are those of
+    ``perturb``.
+    """
+    rows = max(1, _BLOCK // x.shape[1])
+    for start in range(0, x.shape[0], rows):
+        part = slice(start, start + rows)
+        with np.errstate(all="ignore"):  # x may hold infinities, which stay what they are
+            x[part] = perturb(
+                x[part],
+                magnitude[part],
+                sample[part],
+                position[part],
+                step,
+                key,
+                distribution,
+                xp=NUMPY,
+                word_dtype=np.uint64,
+            )

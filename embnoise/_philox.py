@@ -1,0 +1,90 @@
+"""Philox4x32-10, the counter-based generator behind the noise, on any array namespace.
+
+Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011. A counter of
+four 32-bit words and a key of two give four random words, with no state between calls.
+
+Words live in one of two containers, recognized by their width. In 64-bit integers (NumPy's uint64,
+PyTorch's int64) the product of two words is computed at once and its halves are masked out; a
+signed container wraps around to the same low 64 bits. In 32-bit unsigned integers (JAX without its
+64-bit mode) the high half comes from 16-bit limbs.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from embnoise._arrays import Array, ArrayNamespace
+from embnoise._validation import dtype_name
+
+__all__ = ["MULTIPLIERS", "ROUNDS", "WEYL", "Key", "philox4x32"]
+
+MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+WEYL = (0x9E3779B9, 0xBB67AE85)
+ROUNDS = 10
+
+Key: TypeAlias = "tuple[int, int] | tuple[Array, Array]"
+"""Two 32-bit words: Python ints, or 0-d arrays of the counters' dtype."""
+
+_WORD = 0xFFFFFFFF
+_LIMB = 0xFFFF
+
+
+def philox4x32(
+    counter: tuple[Any, Any, Any, Any], key: Key, *, xp: ArrayNamespace
+) -> tuple[Array, Array, Array, Array]:
+    """Four random words for every counter.
+
+    Args:
+        counter: Four integer arrays that broadcast against each other, each element in
+            [0, 2**32), all of one dtype: 32-bit unsigned, or any 64-bit integer.
+        key: Two ints in [0, 2**32), or 0-d arrays of the counters' dtype.
+        xp: The array namespace of the counters.
+
+    Returns:
+        Four arrays of the counters' dtype and broadcast shape, each element in [0, 2**32).
+
+    Example:
+        >>> import numpy as np
+        >>> zero = np.zeros(1, np.uint64)
+        >>> [hex(int(word[0])) for word in philox4x32((zero, zero, zero, zero), (0, 0), xp=np)]
+        ['0x6627e8d5', '0xe169c58d', '0xbc57ac4c', '0x9b00dbd8']
+    """
+    word0, word1, word2, word3 = block, *_ = counter
+    key0, key1 = key
+    for number in range(ROUNDS):
+        high0, low0 = _high_low(MULTIPLIERS[0], word0, xp)
+        high1, low1 = _high_low(MULTIPLIERS[1], word2, xp)
+        word0, word1 = high1 ^ word1 ^ _round_key(key0, WEYL[0], number, block), low1
+        word2, word3 = high0 ^ word3 ^ _round_key(key1, WEYL[1], number, block), low0
+    return word0, word1, word2, word3
+
+
+def _high_low(multiplier: int, word: Array, xp: ArrayNamespace) -> tuple[Array, Array]:
+    """The high and low 32 bits of ``multiplier * word``."""
+    if _is_wide(word):
+        product = word * multiplier
+        return xp.bitwise_right_shift(product, 32) & _WORD, product & _WORD
+    multiplier_high, multiplier_low = multiplier >> 16, multiplier & _LIMB
+    word_high, word_low = xp.bitwise_right_shift(word, 16), word & _LIMB
+    # No sum below exceeds 32 bits: a product of limbs leaves room for two more of them.
+    low = word_low * multiplier_low
+    middle = word_low * multiplier_high + xp.bitwise_right_shift(low, 16)
+    cross = word_high * multiplier_low + (middle & _LIMB)
+    high = word_high * multiplier_high
+    high = high + xp.bitwise_right_shift(middle, 16) + xp.bitwise_right_shift(cross, 16)
+    return high, word * np.uint32(multiplier)
+
+
+def _is_wide(word: Array) -> bool:
+    return dtype_name(word).endswith("64")
+
+
+def _round_key(key: int | Array, weyl: int, number: int, word: Array) -> Any:
+    """Half of the key of one round, as a number or array that goes with ``word``."""
+    step = number * weyl & _WORD
+    # JAX takes Python's ints for 31 bits and a sign.
+    if isinstance(key, int):
+        return key + step & _WORD if _is_wide(word) else np.uint32(key + step & _WORD)
+    return key + step & _WORD if _is_wide(word) else key + np.uint32(step)

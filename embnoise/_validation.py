@@ -1,0 +1,232 @@
+"""Argument validation: every error names the argument, the value, and what is accepted."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from numbers import Integral, Real
+from typing import Any
+
+FLOAT_DTYPES = ("float16", "bfloat16", "float32", "float64")
+"""The dtypes that embeddings may have."""
+
+_FLOAT32_MAX = 3.4028234663852886e38
+
+
+def format_value(value: object, limit: int = 120) -> str:
+    """``repr(value)`` cut to ``limit`` characters; for an array, its dtype and shape."""
+    if getattr(value, "shape", None) and hasattr(value, "dtype"):
+        return f"an array of dtype {dtype_name(value)} and shape {tuple(value.shape)}"  # type: ignore[attr-defined]
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def did_you_mean(name: object, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """`` (did you mean 'x'?)`` for the closest known name, or an empty string."""
+    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=cutoff)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def check_choice(name: str, value: object, accepted: Sequence[str]) -> None:
+    """Raise unless ``value`` is one of the ``accepted`` strings."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be one of {list(accepted)}, got {format_value(value)}")
+    if value not in accepted:
+        raise ValueError(f"{name} must be one of {list(accepted)}, got {value!r}")
+
+
+def check_amplitude(name: str, value: Any) -> Any:
+    """``value`` as a float; raise unless it is a non-negative number that float32 can hold.
+
+    A 0-d array counts as a number. One whose value is not known until a compiled program runs is
+    returned as it is.
+    """
+    if is_scalar_array(value) and dtype_kind(value) in ("float", "bfloat", "int", "uint"):
+        try:
+            value = float(value)
+        except TypeError:  # a traced value
+            return value
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {format_value(value)}")
+    number = float(value)
+    if not math.isfinite(number) or number < 0 or number > _FLOAT32_MAX:
+        raise ValueError(f"{name} must be finite in float32 and at least 0, got {value!r}")
+    return number
+
+
+def check_integer(name: str, value: object, *, minimum: int | None = None) -> int:
+    """``value`` as an int of at least ``minimum``; booleans and floats are refused."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be an integer, got {format_value(value)}")
+    if minimum is not None and value < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {value!r}")
+    return int(value)
+
+
+def check_bool(name: str, value: object) -> bool:
+    """``value`` if it is a bool."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {format_value(value)}")
+    return value
+
+
+def check_callable(name: str, value: object) -> None:
+    """Raise unless ``value`` can be called."""
+    if not callable(value):
+        raise TypeError(f"{name} must be a callable, got {format_value(value)}")
+
+
+def check_keys(
+    owner: str, given: Mapping[str, object], known: Sequence[str], required: Sequence[str] = ()
+) -> None:
+    """Raise if ``given`` has a key that is not ``known``, or lacks a ``required`` one."""
+    for key in given:
+        if key not in known:
+            hint = did_you_mean(key, known)
+            raise ValueError(f"{owner} has an unknown key {key!r}{hint}; known: {list(known)}")
+    for key in required:
+        if key not in given:
+            raise ValueError(f"{owner} is missing the key {key!r}; given: {list(given)}")
+
+
+def is_array(value: object) -> bool:
+    """Whether ``value`` is an array of any framework."""
+    return hasattr(value, "shape") and hasattr(value, "dtype")
+
+
+def is_scalar_array(value: object) -> bool:
+    """Whether ``value`` is an array of shape [], traced or not."""
+    return getattr(value, "shape", None) is not None and tuple(value.shape) == ()  # type: ignore[attr-defined]
+
+
+def dtype_name(array: Any) -> str:
+    """The bare name of an array's dtype in any framework, such as ``"float32"``."""
+    return _bare_name(array.dtype)
+
+
+@cache
+def _bare_name(dtype: Any) -> str:
+    return str(getattr(dtype, "name", dtype)).rpartition(".")[2]
+
+
+def dtype_kind(array: Any) -> str:
+    """The dtype's name without its width: ``"float"``, ``"bfloat"``, ``"int"``, ``"bool"`` ..."""
+    return dtype_name(array).rstrip("0123456789_")
+
+
+def embedding_shape(x: Any) -> tuple[int, int, int]:
+    """The sizes (B, L, d) of embeddings ``x`` of shape [B, L, d], or [L, d] taken as B = 1.
+
+    Args:
+        x: An array of any framework.
+
+    Returns:
+        B, L and d. In a graph, B and L may be ``None`` where they are not known yet.
+
+    Raises:
+        TypeError: ``x`` is not of dtype float16, bfloat16, float32 or float64.
+        ValueError: ``x`` has another number of dimensions, or no channels.
+    """
+    shape = tuple(x.shape)
+    if dtype_name(x) not in FLOAT_DTYPES:
+        raise TypeError(
+            f"x must be of a floating-point dtype ({', '.join(FLOAT_DTYPES)}), got {dtype_name(x)}"
+        )
+    if len(shape) not in (2, 3):
+        raise ValueError(f"x must be of shape [B, L, d] or [L, d], got shape {shape}")
+    if shape[-1] == 0:
+        raise ValueError(f"x must have at least one channel (d >= 1), got shape {shape}")
+    batch, length, dim = shape if len(shape) == 3 else (1, *shape)
+    return batch, length, dim
+
+
+def check_token_array(
+    name: str,
+    array: Any,
+    batch: int,
+    length: int,
+    *,
+    accepts_bool: bool,
+    accepts_rows: bool = False,
+) -> None:
+    """Raise unless ``array`` holds one integer per token, [B, L] ([L] if B is 1).
+
+    Args:
+        name: The argument's name.
+        array: What was passed.
+        batch: B.
+        length: L.
+        accepts_bool: Whether booleans are accepted too: for masks.
+        accepts_rows: Whether one value per row, [B], is accepted too.
+    """
+    if not is_array(array):
+        raise TypeError(f"{name} must be an array, got {format_value(array)}")
+    shape = tuple(array.shape)
+    accepted_shapes: list[tuple[int, ...]] = [(batch, length)]
+    if accepts_rows:
+        accepted_shapes.append((batch,))
+    if batch == 1:
+        accepted_shapes.append((length,))
+    if not any(_may_equal(shape, accepted) for accepted in accepted_shapes):
+        accepted = f"{(batch, length)}" + (f" or {(batch,)}" if accepts_rows else "")
+        raise ValueError(f"{name} must be of shape {accepted}, got shape {shape}")
+    kind = dtype_kind(array)
+    if kind in ("int", "uint") or (accepts_bool and kind == "bool"):
+        return
+    if not accepts_bool:
+        raise TypeError(f"{name} must be of an integer dtype, got {dtype_name(array)}")
+    hint = ""
+    if kind in ("float", "bfloat"):
+        # Read as "nonzero is real", an additive mask would mean the opposite of what it says.
+        hint = f". A float mask may be additive (0 and -inf): pass {name} == 0 or {name} != 0"
+    raise TypeError(
+        f"{name} must be of a boolean or integer dtype (nonzero marks a token), "
+        f"got {dtype_name(array)}{hint}"
+    )
+
+
+def _may_equal(shape: tuple[int | None, ...], accepted: tuple[int | None, ...]) -> bool:
+    """Whether the shapes may be equal; a size is ``None`` where a graph does not know it yet."""
+    return len(shape) == len(accepted) and all(
+        left == right or left is None or right is None
+        for left, right in zip(shape, accepted, strict=True)
+    )
+
+
+def check_seed(name: str, value: Any) -> Any:
+    """``value`` if it is ``None``, an int (returned as such), or one ``jax.random.key``."""
+    if value is None:
+        return None
+    if is_array(value) and dtype_name(value).startswith("key<"):
+        if tuple(value.shape) != ():
+            raise ValueError(f"{name} must be one key, got {format_value(value)}")
+        return value
+    return check_integer(name, value)
+
+
+def resolve_step(step: Any) -> Any:
+    """A step as an int, or as a 0-d array where its value is not known until the program runs.
+
+    Args:
+        step: An int of at least 0, or an integer array of one element, traced or not.
+
+    Raises:
+        TypeError: ``step`` is neither.
+        ValueError: ``step`` is negative, or an array of another size or dtype.
+    """
+    if not is_array(step):
+        return check_integer("step", step, minimum=0)
+    size = math.prod(size for size in step.shape if size is not None)
+    if size != 1 or dtype_kind(step) not in ("int", "uint"):
+        raise ValueError(
+            "step must be an integer or an integer array of one element, got " + format_value(step)
+        )
+    if len(step.shape) > 0:
+        step = step[(0,) * len(step.shape)]
+    try:
+        known = int(step)
+    except TypeError:  # a traced value
+        return step
+    return check_integer("step", known, minimum=0)

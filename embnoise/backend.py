@@ -1,0 +1,117 @@
+"""The toolkit for adapters: the one module that an adapter imports from the core.
+
+An adapter brings the noise to a framework. What needs thought is done here, once: argument
+validation (``prepare``), the magnitude and coordinates of every token (``plan``), the lattice and
+the two formulations of the sum (``perturb`` and ``perturb_elementwise``), the counter of a layer's
+calls (``Counter``), and the state that layers and handles share (``NoiseState``, ``Handle``).
+
+``docs/adapters.md`` walks through an adapter of 40 lines.
+"""
+
+from __future__ import annotations
+
+from embnoise._arrays import NUMPY, Array, ArrayNamespace, FusedArrayNamespace
+from embnoise._counter import Counter
+from embnoise._distributions import (
+    GAUSSIAN,
+    LATTICE_SIZE,
+    RADEMACHER,
+    UNIFORM,
+    Distribution,
+)
+from embnoise._named_arguments import bind_by_name, call_with_named
+from embnoise._noise import Noise, check_noise
+from embnoise._perturb import lattice, perturb, perturb_elementwise, perturb_inplace
+from embnoise._philox import MULTIPLIERS, ROUNDS, WEYL, philox4x32
+from embnoise._plan import Plan, Prepared, flat_plan, plan, prepare
+from embnoise._schedules import Schedule
+from embnoise._state import Handle, NoiseState
+from embnoise._tokens import TokenArrays
+from embnoise._validation import (
+    check_bool,
+    check_callable,
+    check_choice,
+    check_integer,
+    check_keys,
+    dtype_name,
+    embedding_shape,
+    format_value,
+    resolve_step,
+)
+
+__all__ = [
+    "GAUSSIAN",
+    "LATTICE_SIZE",
+    "MULTIPLIERS",
+    "NUMPY",
+    "RADEMACHER",
+    "ROUNDS",
+    "UNIFORM",
+    "WEYL",
+    "Array",
+    "ArrayNamespace",
+    "Counter",
+    "Distribution",
+    "FusedArrayNamespace",
+    "Handle",
+    "Noise",
+    "NoiseState",
+    "Plan",
+    "Prepared",
+    "Schedule",
+    "TokenArrays",
+    "bind_by_name",
+    "call_with_named",
+    "check_bool",
+    "check_callable",
+    "check_choice",
+    "check_integer",
+    "check_keys",
+    "check_noise",
+    "distribution_of",
+    "dtype_name",
+    "embedding_shape",
+    "flat_plan",
+    "format_value",
+    "is_scheduled",
+    "lattice",
+    "perturb",
+    "perturb_elementwise",
+    "perturb_inplace",
+    "philox4x32",
+    "philox_key",
+    "plan",
+    "prepare",
+    "resolve_step",
+    "stream_key",
+    "uses_rms",
+]
+
+
+def philox_key(noise: Noise) -> tuple[int, int]:
+    """The Philox key (k0, k1) of a noise's seed and stream, two ints in [0, 2**32).
+
+    Raises:
+        TypeError: The seed is a ``jax.random.key``, which only ``embnoise_jax`` can read.
+    """
+    return noise._key
+
+
+def stream_key(noise: Noise) -> tuple[int, int]:
+    """The Philox key of seed 0 and the noise's stream: a seed's two words are XORed onto it."""
+    return noise._stream_key
+
+
+def distribution_of(noise: Noise) -> Distribution:
+    """The noise's distribution, which its ``distribution`` may only name."""
+    return noise._distribution
+
+
+def is_scheduled(noise: Noise) -> bool:
+    """Whether the noise's alpha depends on the step."""
+    return noise._scheduled
+
+
+def uses_rms(noise: Noise) -> bool:
+    """Whether the noise's magnitude depends on the embeddings."""
+    return noise._scale.uses_rms
