@@ -82,6 +82,3 @@ def needs(*frameworks: str) -> pytest.MarkDecorator:
 def params(*names: str) -> list[Any]:
     """Names of frameworks or of modules, as parameters that need the frameworks they name."""
     return [pytest.param(name, marks=needs(*named_in(name))) for name in names]
-
-
-over_frameworks = pytest.mark.parametrize("framework", params(*FRAMEWORKS))

@@ -60,4 +60,4 @@ def test_the_wheel_holds_the_packages_side_by_side(tmp_path):
 def test_the_core_alone_needs_numpy_alone():
     assert version("embnoise") == embnoise.__version__
     always = [need for need in requires("embnoise") if "extra ==" not in need]
-    assert always == ["numpy>=2.0"]
+    assert always == ["numpy>=2.1"]

@@ -14,7 +14,7 @@ import embnoise
 from embnoise._cli import main
 from embnoise.testing.checks import ALL
 from embnoise.testing.drivers import guessed_driver
-from tests.frameworks import over_frameworks
+from tests.frameworks import FRAMEWORKS, params
 
 LAYERS = """
 import embnoise
@@ -90,7 +90,7 @@ def test_check_says_what_holds(command, capsys):
     assert " holds: " in capsys.readouterr().out
 
 
-@over_frameworks
+@pytest.mark.parametrize("framework", params(*FRAMEWORKS))
 def test_the_driver_is_guessed(framework):
     if framework == "numpy":
         assert main(["check", TARGET, "--profile", "quick", "--length", "padded"]) == 0

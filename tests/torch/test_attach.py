@@ -2,7 +2,6 @@
 
 import warnings
 
-import peft
 import pytest
 import torch
 from torch import nn
@@ -233,6 +232,7 @@ class TestWhich:
 
 class TestWrapped:
     def test_peft(self):
+        peft = pytest.importorskip("peft")
         model, ids = llama(), batch()
         config = peft.LoraConfig(r=2, target_modules=["q_proj", "embed_tokens"])
         wrapped = peft.get_peft_model(model, config)
@@ -247,6 +247,7 @@ class TestWrapped:
         assert not torch.equal(loss, clean)
 
     def test_wrapped_after_attaching(self):
+        peft = pytest.importorskip("peft")
         model, ids = llama(), batch()
         with attach(model, neftune(20.0)) as handle:
             wrapped = peft.get_peft_model(
