@@ -63,24 +63,22 @@ class _CountingSource:
         draw = self._cache.draw(inputs, lambda: self._next_draw(batch))
         if draw is None:
             return
-        if tokens.sample_ids is None:
-            sample_ids = self._sample_ids.of_batch(draw.first_sample, batch)
-            tokens = tokens._replace(sample_ids=sample_ids)
-        self.add_at_(x, draw.step, tokens)
+        self.add_at_(x, draw, tokens)
 
     def _next_draw(self, batch: int) -> Draw:
         before = self.counter
-        after = before.after(batch, calls_per_step=self._calls_per_step)
-        # Whether this lookup gets noise is known later: add_at_ counts it.
-        self.counter = after._replace(lookups=before.lookups)
+        self.counter = before.after(batch, calls_per_step=self._calls_per_step)
         return Draw(before.step, before.samples)
 
-    def add_at_(self, x: Tensor, step: int, tokens: TokenArrays) -> None:
-        """Add the noise of a step to ``x`` in place."""
-        prepared = prepare(x, self.noise, step=step, training=True, tokens=tokens)
-        if prepared is not None:
-            add_(x, self.noise, prepared)
-            self.counter = self.counter._replace(lookups=self.counter.lookups + 1)
+    def add_at_(self, x: Tensor, draw: Draw, tokens: TokenArrays) -> None:
+        """Add the noise of a draw to ``x`` in place."""
+        prepared = prepare(x, self.noise, step=draw.step, training=True, tokens=tokens)
+        if prepared is None:
+            return
+        if tokens.sample_ids is None:
+            sample_ids = self._sample_ids.of_batch(draw.first_sample, prepared.shape[0])
+            prepared = prepared._replace(tokens=tokens._replace(sample_ids=sample_ids))
+        add_(x, self.noise, prepared)
 
 
 def _restored(kind: type[_CountingSource], settings: Any, counter: Counter) -> _CountingSource:
@@ -104,10 +102,7 @@ class LayerSource(_CountingSource):
         if step is None:
             self.add_next_(x, _fingerprint(x), tokens)
         elif not self.paused:
-            batch = embedding_shape(x)[0]
-            if tokens.sample_ids is None:
-                tokens = tokens._replace(sample_ids=self._sample_ids.of_batch(0, batch))
-            self.add_at_(x, resolve_step(step), tokens)
+            self.add_at_(x, Draw(resolve_step(step), 0), tokens)
 
 
 class AttachedSource(_CountingSource):

@@ -11,13 +11,14 @@ MASK = IDS != 0
 
 
 def same(left, right):
+    """Whether two arrays have the same bits."""
     return np.asarray(left).tobytes() == np.asarray(right).tobytes()
 
 
-def reference(x, noise, **arguments):
-    """What NumPy makes of JAX's arrays."""
+def reference(x, noise, *, step=0, **arguments):
+    """The same noise from NumPy, for JAX's arrays."""
     given = {
         name: np.asarray(value) if hasattr(value, "shape") else value
         for name, value in arguments.items()
     }
-    return embnoise.add_noise(np.asarray(x), noise, **given)
+    return embnoise.add_noise(np.asarray(x), noise, step=step, **given)

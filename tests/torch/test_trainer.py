@@ -46,6 +46,21 @@ def test_the_callback_follows_the_trainer(tmp_path):
     assert logged == [6.0, 4.0, 2.0]
 
 
+@pytest.mark.parametrize(("seed", "expected"), [(None, 7), (3, 3)])
+def test_the_run_has_the_seed_of_the_trainer(tmp_path, seed, expected):
+    """``seed=None``, the default, is the run's own."""
+    seeds = []
+
+    class Look(transformers.TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            seeds.append(callback.handle.noise.seed)
+
+    callback = NoiseCallback(neftune(seed=seed))
+    trainer(tmp_path, llama(), callback, Look(), seed=7).train()
+    assert set(seeds) == {expected}
+    assert callback.noise.seed == seed
+
+
 def test_a_resumed_run_ends_with_the_same_weights(tmp_path):
     def run(name, **options):
         model = llama()
