@@ -107,8 +107,8 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
     claims.add_argument("--length", choices=list(_LENGTHS))
     claims.add_argument("--seeded", choices=list(_SEEDED))
     claims.add_argument("--antithetic", action="store_true", default=None)
-    claims.add_argument("--not-compiled", dest="compiled", action="store_false", default=None)
-    claims.add_argument("--saves", action="append", metavar="NAME")
+    claims.add_argument("--not-compilable", dest="compilable", action="store_false", default=None)
+    claims.add_argument("--saved-names", action="append", metavar="NAME")
 
 
 def _check_layer(options: argparse.Namespace) -> int:
@@ -197,8 +197,8 @@ def _case(options: argparse.Namespace) -> Any:
         "length": _LENGTHS.get(options.length),
         "seeded": _SEEDED.get(options.seeded),
         "antithetic": options.antithetic,
-        "compiled": options.compiled,
-        "saves": tuple(options.saves or ()),
+        "compilable": options.compilable,
+        "saved_names": tuple(options.saved_names or ()),
     }
     given = {name: value for name, value in given.items() if getattr(options, name) is not None}
     if _is_case(target):
@@ -220,7 +220,7 @@ def _case(options: argparse.Namespace) -> Any:
 
 def _driver_for(make_layer: Any) -> str:
     """The driver's name, guessed from a layer."""
-    from embnoise.testing.drivers import guessed_driver  # noqa: PLC0415
+    from embnoise.testing.find_driver import guessed_driver  # noqa: PLC0415
 
     try:
         name = guessed_driver(make_layer(dim=8, alpha=1.0, seed=0))

@@ -39,12 +39,12 @@ class Claims:
         schedule: alpha at a step as a share of the alpha that ``make_layer`` got: a schedule, such
             as ``linear(1, 0, 100)``, or any function of the step. ``None``: constant.
         antithetic: whether the rows 2i and 2i + 1 of a batch get opposite noise.
-        compiled: whether the layer works under its framework's compiler.
-        saves: the names of what the layer means to save: the last parts of their names in the
-            saved state. A layer that embeds ids saves its tables besides.
-        gradients_only: whether there is no noise where gradients are switched off.
-        ranks: whether the ranks of a data-parallel run draw different noise from one seed.
-        refuses: whether a negative, infinite or NaN alpha is refused with an error that names it.
+        compilable: whether the layer works under its framework's compiler.
+        saved_names: the names of what the layer means to save: the last parts of their names in the
+            saved state. A layer that embeds ids saved_names its tables besides.
+        clean_without_grad: whether there is no noise where gradients are switched off.
+        distinct_ranks: whether the ranks of a data-parallel run draw different noise from one seed.
+        validates_alpha: whether a negative, infinite or NaN alpha is refused with an error that names it.
 
     Raises:
         TypeError: an argument of the wrong type.
@@ -66,11 +66,11 @@ class Claims:
     seeded: bool | str = True
     schedule: Callable[[int], float] | None = None
     antithetic: bool = False
-    compiled: bool = True
-    saves: tuple[str, ...] = ()
-    gradients_only: bool = False
-    ranks: bool = False
-    refuses: bool = False
+    compilable: bool = True
+    saved_names: tuple[str, ...] = ()
+    clean_without_grad: bool = False
+    distinct_ranks: bool = False
+    validates_alpha: bool = False
 
     def __post_init__(self) -> None:
         if self.distribution is not None:
@@ -103,11 +103,21 @@ class Claims:
                 f"seeded must be True, False or 'global', got {format_value(self.seeded)}"
             )
         self._check_schedule()
-        for name in ("antithetic", "compiled", "gradients_only", "ranks", "refuses"):
+        for name in (
+            "antithetic",
+            "compilable",
+            "clean_without_grad",
+            "distinct_ranks",
+            "validates_alpha",
+        ):
             check_bool(name, getattr(self, name))
-        if isinstance(self.saves, str) or not all(isinstance(name, str) for name in self.saves):
-            raise TypeError(f"saves must be a tuple of names, got {format_value(self.saves)}")
-        object.__setattr__(self, "saves", tuple(self.saves))
+        if isinstance(self.saved_names, str) or not all(
+            isinstance(name, str) for name in self.saved_names
+        ):
+            raise TypeError(
+                f"saved_names must be a tuple of names, got {format_value(self.saved_names)}"
+            )
+        object.__setattr__(self, "saved_names", tuple(self.saved_names))
 
     def _check_schedule(self) -> None:
         if self.schedule is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-from embnoise.testing.case import Case
+from embnoise.testing._case import Case
 
 __all__ = ["starter"]
 
@@ -15,11 +15,11 @@ _NOTES = {
     "seeded": 'its own seed (True), the "global" one, or nothing said (False)',
     "schedule": "alpha at a step as a share of alpha, such as linear(1, 0, 100)",
     "antithetic": "rows 2i and 2i + 1 have opposite noise",
-    "compiled": "it works under the framework's compiler",
-    "saves": "what it means to save, by name",
-    "gradients_only": "no noise where gradients are switched off",
-    "ranks": "ranks of a data-parallel run draw different noise",
-    "refuses": "a negative, infinite or NaN alpha is an error",
+    "compilable": "it works under the framework's compiler",
+    "saved_names": "what it means to save, by name",
+    "clean_without_grad": "no noise where gradients are switched off",
+    "distinct_ranks": "ranks of a data-parallel run draw different noise",
+    "validates_alpha": "a negative, infinite or NaN alpha is an error",
 }
 
 

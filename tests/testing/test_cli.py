@@ -12,7 +12,7 @@ import pytest
 import embnoise
 from embnoise._cli import main
 from embnoise.testing.checks import ALL
-from embnoise.testing.drivers import guessed_driver
+from embnoise.testing.find_driver import guessed_driver
 
 LAYERS = """
 import embnoise
@@ -105,7 +105,7 @@ def test_claims_come_from_the_options(capsys):
           "global", "--not-compiled", "--antithetic", "--saves", "count"])  # fmt: skip
     assert (
         "Claims(distribution=None, scale='absolute', length=None, seeded='global', "
-        "antithetic=True, compiled=False, saves=('count',))"
+        "antithetic=True, compilable=False, saved_names=('count',))"
     ) in capsys.readouterr().out
 
 

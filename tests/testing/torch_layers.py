@@ -122,7 +122,7 @@ def hooked(*, dim, alpha, seed):
 
 
 GAUSSIAN = Claims(distribution="gaussian")
-ALL_OF_OURS = Claims(ranks=True, refuses=True)
+ALL_OF_OURS = Claims(distinct_ranks=True, validates_alpha=True)
 
 
 def one(name, make, claims=ALL_OF_OURS, inputs="embeddings", call=None):
@@ -158,8 +158,8 @@ CORRECT = [
         ours(lambda alpha, seed: neftune(linear(0, alpha, 8), seed=seed)),
         Claims(schedule=linear(0, 1, 8)),
     ),
-    one("add_noise", function, Claims(refuses=True)),
-    one("attach", attached, Claims(gradients_only=True, length="padded"), "ids"),
+    one("add_noise", function, Claims(validates_alpha=True)),
+    one("attach", attached, Claims(clean_without_grad=True, length="padded"), "ids"),
     one("Uniform", of(Uniform), Claims()),
     one("Follower", of(Follower), Claims(seeded="global")),
     one("Normal", of(Normal), GAUSSIAN),
@@ -701,10 +701,11 @@ def on(layer):
 GLOBAL = Claims(seeded="global")
 
 
-def bad(layer, code, says, fault, claims=None, inputs="embeddings", make=None):
-    made = make or (on(layer) if inputs == "ids" else of(layer))
+def bad(layer, code, says, fault, claims=None, inputs="embeddings"):
+    make = on(layer) if inputs == "ids" else of(layer)
+    claims, repeatable = claims or Claims(), layer is not Clock
     return Faulty(
-        layer.__name__, made, "torch", inputs, None, claims or Claims(), code, says, fault
+        layer.__name__, make, "torch", inputs, None, claims, code, says, fault, repeatable
     )
 
 
@@ -746,7 +747,7 @@ FAULTY = [
     bad(SeedDropped, "EN07", "seed is not used", "the seed is dropped"),
     bad(Clock, "EN05", "seeded by the clock", "seeded by the clock"),
     bad(Follower, "EN05", "global generator", "the global generator, claimed as its own seed"),
-    bad(DrawsAnyway, "EN14", "moves the global random state of the framework",
+    bad(DrawsAnyway, "EN14", "changes the global random state of the framework",
         "global random state moved"),
     bad(DrawsNumPy, "EN14", "NumPy", "NumPy's global state reseeded"),
     bad(OnPadding, "EN09", "padding gets noise", "padding noised"),
@@ -778,12 +779,14 @@ FAULTY = [
     bad(Backwards, "EN21", "backwards", "alpha's schedule reversed", DECAY),
     bad(Ignored, "EN21", "ignored", "alpha's schedule ignored", DECAY),
     bad(Frozen, "EN22", "drawn while tracing", "noise frozen while tracing"),
-    bad(SameOnRanks, "EN38", "same noise", "the same noise on every rank", Claims(ranks=True)),
+    bad(SameOnRanks, "EN38", "same noise", "the same noise on every rank",
+        Claims(distinct_ranks=True)),
     bad(UnlikePairs, "EN36", "draws of their own", "pairs that do not cancel",
         Claims(distribution="rademacher", antithetic=True)),
     bad(InGenerate, "EN37", "generate", "noise in generate() and reference passes",
-        Claims(gradients_only=True)),
-    bad(AnyAlpha, "EN39", "alpha is not looked at", "any alpha accepted", Claims(refuses=True)),
+        Claims(clean_without_grad=True)),
+    bad(AnyAlpha, "EN39", "alpha is not validated", "any alpha accepted",
+        Claims(validates_alpha=True)),
     bad(OnTheTable, "EN17", "added to the table", "noise written into the table", None, "ids"),
     bad(NoiseInTable, "EN17", "added to the table", "the table itself changed", None, "ids"),
     bad(NeverCalled, "EN24", "forward never calls", "a hook on a module that is never called",

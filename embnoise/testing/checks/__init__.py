@@ -1,12 +1,12 @@
-"""The checks. Importing this package registers them all."""
+"""The checks. Importing this package registers all of them."""
 
 from embnoise.testing.checks import (
-    calls,
     compiler,
     distribution,
     gradients,
     identity,
     independence,
+    interface,
     magnitude,
     padding,
     seeds,
@@ -16,12 +16,13 @@ from embnoise.testing.registry import CHECKS, Spec
 
 __all__ = [
     "ALL",
-    "calls",
+    "CHECKS",
     "compiler",
     "distribution",
     "gradients",
     "identity",
     "independence",
+    "interface",
     "magnitude",
     "padding",
     "seeds",

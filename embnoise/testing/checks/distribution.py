@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from embnoise.testing.claims import Claims
+from embnoise.testing.context import CheckContext
 from embnoise.testing.diagnosis import NO_NOISE, cause_of_noise
 from embnoise.testing.registry import check, needs_distribution
 from embnoise.testing.statistics import RATE, band, cdf_distance, distinct_least, once_in
-from embnoise.testing.subject import Subject
 
 BITS = {"bfloat16": 7, "float16": 10}
 """The bits of the coarsest correct draw, of the dtype's mantissa; 16 in anything wider."""
@@ -21,19 +21,19 @@ def _continuous(claims: Claims) -> str | None:
 
 
 @check("EN28", dtypes="all", claimed=_continuous, random=True)
-def enough_values(subject: Subject) -> None:
+def enough_values(context: CheckContext) -> None:
     """The noise takes about as many distinct values as a draw of 16 bits does.
 
     In bfloat16 7 bits will do, and in float16 10: those of the mantissa. A layer fails it that
     draws from few integers, rounds its draw, or repeats one draw.
     """
-    units = subject.sampled()
-    subject.expect(bool(units.any()), "there is no noise in training mode", NO_NOISE)
-    least = distinct_least(units.size, BITS.get(subject.dtype, 16))
+    units = context.sampled()
+    context.expect(bool(units.any()), "there is no noise in training mode", NO_NOISE)
+    least = distinct_least(units.size, BITS.get(context.dtype, 16))
     found = np.unique(units).size
-    subject.expect(
+    context.expect(
         found >= least,
-        f"the noise takes {found} distinct values in {units.size} elements ({subject.dtype}), "
+        f"the noise takes {found} distinct values in {units.size} elements ({context.dtype}), "
         f"expected at least {least}",
         "the draw is rounded to a coarse grid (a few random integers, a low-precision draw), "
         "or one draw is repeated over rows, tokens or channels",
@@ -41,48 +41,48 @@ def enough_values(subject: Subject) -> None:
 
 
 @check("EN29", random=True)
-def mean_is_zero(subject: Subject) -> None:
+def mean_is_zero(context: CheckContext) -> None:
     """The noise has the mean 0: by Hoeffding's inequality, or of the signs if it is unbounded.
 
     A layer fails it whose draw is not centred.
     """
-    units = subject.sampled()
-    bounded = subject.claims.distribution in ("uniform", "rademacher")
+    units = context.sampled()
+    bounded = context.claims.distribution in ("uniform", "rademacher")
     values = units if bounded else np.sign(units)
-    allowed = 2 * band(values.size) + 2 * subject.grid
+    allowed = 2 * band(values.size) + 2 * context.grid
     mean = float(values.mean())
-    subject.expect(
+    context.expect(
         abs(mean) <= allowed,
         f"the mean of the {'noise' if bounded else 'signs of the noise'} is {mean:+.4g} of "
-        f"{subject.claims.rule() if bounded else '1'}, expected within {allowed:.4g} (a correct "
+        f"{context.claims.rule() if bounded else '1'}, expected within {allowed:.4g} (a correct "
         f"layer fails this less than {once_in()})",
         "the draw is not centred: on [0, 1] instead of [-1, 1], or shifted",
     )
 
 
 @check("EN31", dtypes="all", claimed=needs_distribution, random=True)
-def cdf(subject: Subject) -> None:
+def cdf(context: CheckContext) -> None:
     """The noise's distribution function is the promised one, within the DKW band.
 
     sup |F_n - F| <= sqrt(ln(2 / rate) / (2 n)) (Dvoretzky, Kiefer and Wolfowitz; Massart 1990). A
     layer fails it of another distribution, be it of the right range and RMS.
     """
-    units = subject.sampled()
-    law = str(subject.claims.distribution)
+    units = context.sampled()
+    law = str(context.claims.distribution)
     if law == "rademacher":
         near = np.round(units)
-        units = np.where(abs(units - near) <= 4 * subject.grid, near, units)
+        units = np.where(abs(units - near) <= 4 * context.grid, near, units)
     distance, where = cdf_distance(law, units)
-    allowed = band(units.size, RATE) + subject.grid
+    allowed = band(units.size, RATE) + context.grid
 
     def likely() -> str:
-        batch, length, dim = subject.profile.shape(subject.dtype)
-        return cause_of_noise(units, subject.claims, batch=batch, length=length, dim=dim)
+        batch, length, dim = context.profile.shape(context.dtype)
+        return cause_of_noise(units, context.claims, batch=batch, length=length, dim=dim)
 
-    subject.expect(
+    context.expect(
         distance <= allowed,
         f"the noise's distribution function is {distance:.4f} away from the {law} one at "
-        f"{where:.3g} of {subject.claims.rule()}, expected within {allowed:.4f} (a correct layer "
+        f"{where:.3g} of {context.claims.rule()}, expected within {allowed:.4f} (a correct layer "
         f"fails this less than {once_in()})",
         likely,
     )

@@ -9,10 +9,11 @@ import numpy as np
 from embnoise._schedules import Schedule
 from embnoise.testing.batches import Batch, over_batches
 from embnoise.testing.claims import Claims
+from embnoise.testing.context import CheckContext
 from embnoise.testing.diagnosis import NO_NOISE, cause_of_noise, cause_of_ratio, is_close
-from embnoise.testing.failures import UnclaimedError
-from embnoise.testing.inputs import Inputs, right_mask
-from embnoise.testing.layer import Array
+from embnoise.testing.failures import NotClaimedError
+from embnoise.testing.inputs import Array, Inputs, right_mask
+from embnoise.testing.magnitudes import claimed_magnitudes
 from embnoise.testing.registry import check, needs_distribution, needs_repeats
 from embnoise.testing.statistics import (
     RATE,
@@ -22,44 +23,43 @@ from embnoise.testing.statistics import (
     once_in,
     rms_window,
 )
-from embnoise.testing.subject import Subject
 
 
-def _cause(subject: Subject, units: Array, inputs: Inputs) -> str:
+def _cause(context: CheckContext, units: Array, inputs: Inputs) -> str:
     batch, length, dim = inputs.shape
-    return cause_of_noise(units, subject.claims, batch=batch, length=length, dim=dim)
+    return cause_of_noise(units, context.claims, batch=batch, length=length, dim=dim)
 
 
 @check("EN08", dtypes="all", claimed=needs_distribution, random=True)
-def support_filled(subject: Subject) -> None:
+def support_filled(context: CheckContext) -> None:
     """The noise reaches the ends of its range, on both sides.
 
     The largest of n uniform draws on [-1, 1] is below t with the chance ((1 + t) / 2)^n. A layer
     fails it whose noise is too small (half the range, a standard deviation for the range,
     sqrt(B*L*d) for sqrt(L*d), an L*d that overflows in float16), or on one side of 0 only.
     """
-    inputs = subject.sample()
-    step = subject.first_step()
-    layer = subject.layer(dim=inputs.dim)
+    inputs = context.sample()
+    step = context.first_step()
+    layer = context.layer(dim=inputs.dim)
     units = layer.units(inputs, step)
-    law = str(subject.claims.distribution)
-    slack = _slack(subject, inputs)
+    law = str(context.claims.distribution)
+    slack = _slack(context, inputs)
     reach = extreme_window(law, units.size, RATE / 2)[0]
     if law == "gaussian":  # the quantile of the coarsest uniform grid has its end there
-        reach = min(reach, NormalDist().inv_cdf(1 - subject.grid / 2))
+        reach = min(reach, NormalDist().inv_cdf(1 - context.grid / 2))
     elif law == "uniform":  # a grid of 16 bits may have one end only
         reach = min(reach, 1 - 2.0**-14)
     least = reach - 2 * slack
-    rule, chance = subject.claims.rule(), f"a correct layer fails this less than {once_in()}"
+    rule, chance = context.claims.rule(), f"a correct layer fails this less than {once_in()}"
     largest = float(abs(units).max())
-    subject.expect(
+    context.expect(
         largest >= least,
         f"largest |noise| is {largest:.4g} of {rule}, expected at least {least:.4g} ({chance}; "
-        f"B, L, d = {inputs.shape}, {subject.dtype})",
-        lambda: _cause(subject, units, inputs),
+        f"B, L, d = {inputs.shape}, {context.dtype})",
+        lambda: _cause(context, units, inputs),
     )
     for side, reached in (("positive", float(units.max())), ("negative", float(-units.min()))):
-        subject.expect(
+        context.expect(
             reached >= least,
             f"the largest {side} noise is {max(reached, 0.0):.4g} of {rule}, expected at least "
             f"{least:.4g} ({chance})",
@@ -67,61 +67,63 @@ def support_filled(subject: Subject) -> None:
         )
 
 
-def _slack(subject: Subject, inputs: Inputs) -> float:
+def _slack(context: CheckContext, inputs: Inputs) -> float:
     """Relative rounding of a unit value: embeddings of a few units under noise of many."""
-    magnitude = subject.claims.magnitude(
-        subject.alpha * subject.claims.share(subject.first_step()), *inputs.shape[1:]
+    magnitude = context.claims.magnitude(
+        context.alpha * context.claims.share(context.first_step()), *inputs.shape[1:]
     )
-    clean = 0.0 if subject.case.inputs == "embeddings" else 4.0
-    return subject.slack(np.array([clean]), magnitude)
+    clean = 0.0 if context.case.inputs == "embeddings" else 4.0
+    return context.slack(np.array([clean]), magnitude)
 
 
 @check("EN10", dtypes="all", claimed=needs_distribution, random=True)
-def within_bound(subject: Subject) -> None:
+def within_bound(context: CheckContext) -> None:
     """No noise is larger than its magnitude for the true length (Gaussian: than chance allows).
 
     A layer fails it whose noise is too large: sqrt(d) for sqrt(L*d), added twice, a Gaussian where
     a uniform draw is claimed, the magnitude taken for a standard deviation.
     """
-    law = str(subject.claims.distribution)
+    law = str(context.claims.distribution)
 
     def bounded(inputs: Inputs, units: Array, slack: float, rate: float) -> None:
         upper = extreme_window(law, max(units.size, 1), rate)[1] * (1 + 2 * slack)
         largest = float(abs(units).max(initial=0))
-        subject.expect(
+        context.expect(
             largest <= upper,
-            f"largest |noise| is {largest:.4g} of {subject.claims.rule()}, expected at most "
-            f"{upper:.4g} (B, L, d = {inputs.shape}, {subject.dtype})",
-            lambda: _cause(subject, units, inputs),
+            f"largest |noise| is {largest:.4g} of {context.claims.rule()}, expected at most "
+            f"{upper:.4g} (B, L, d = {inputs.shape}, {context.dtype})",
+            lambda: _cause(context, units, inputs),
         )
 
-    inputs = subject.sample()
-    units = subject.layer(dim=inputs.dim).units(inputs, subject.first_step())
-    bounded(inputs, units, _slack(subject, inputs), RATE / 2)
+    inputs = context.sample()
+    units = context.layer(dim=inputs.dim).units(inputs, context.first_step())
+    bounded(inputs, units, _slack(context, inputs), RATE / 2)
 
     def body(batch: Batch) -> None:
-        small = batch.inputs(subject)
-        layer = subject.layer(dim=batch.dim, alpha=batch.scaled(subject))
-        step = subject.first_step()
+        small = batch.inputs(context)
+        layer = context.layer(dim=batch.dim, alpha=batch.scaled(context))
+        step = context.first_step()
         found = layer.units(small, step)
         clean = layer.clean(small)
-        magnitude = subject.magnitudes(small, clean, layer.alpha, subject.claims.share(step))
+        magnitude = claimed_magnitudes(
+            context.claims, small, clean, layer.alpha * context.claims.share(step)
+        )
         least = float(magnitude[magnitude > 0].min(initial=np.inf))
-        bounded(small, found[small.mask], subject.slack(clean, least), RATE / 1000)
+        bounded(small, found[small.mask], context.slack(clean, least), RATE / 1000)
 
-    over_batches(subject, body)
+    over_batches(context, body)
 
 
 @check("EN11", claimed=needs_repeats)
-def alpha_is_proportional(subject: Subject) -> None:
+def alpha_is_proportional(context: CheckContext) -> None:
     """Twice the alpha gives twice the noise.
 
     A layer fails it that ignores alpha, or puts it under the square root.
     """
-    inputs = subject.batch()
-    step = subject.first_step()
+    inputs = context.batch()
+    step = context.first_step()
     once, twice = (
-        subject.layer(alpha=times * subject.alpha).noise(inputs, step) for times in (1, 2)
+        context.layer(alpha=times * context.alpha).noise(inputs, step) for times in (1, 2)
     )
     known = float(np.sqrt(np.square(once).mean()))
     ratio = float(np.sqrt(np.square(twice).mean())) / known if known else 0.0
@@ -130,7 +132,7 @@ def alpha_is_proportional(subject: Subject) -> None:
     likely = [text for value, text in causes.items() if is_close(ratio, value)]
     if not known:
         likely = [NO_NOISE]
-    subject.expect(
+    context.expect(
         bool(known) and np.allclose(twice, 2 * once, rtol=2.0**-18, atol=2.0**-18 * known),
         f"twice the alpha gives {ratio:.4g} times the noise, expected 2 times",
         likely[0] if likely else "alpha enters in another way than as a factor",
@@ -144,21 +146,21 @@ def _known_offset(claims: Claims) -> str | None:
 
 
 @check("EN12", claimed=_known_offset)
-def noise_is_added(subject: Subject) -> None:
+def noise_is_added(context: CheckContext) -> None:
     """The noise does not depend on the embeddings: it is added to them, not multiplied.
 
     A layer fails it that multiplies (x * (1 + noise)), or takes its magnitude from x.
     """
-    step = subject.first_step()
+    step = context.first_step()
     noises, clean = [], 0.0
     for fill in ("zeros", "normal"):
-        inputs = subject.batch(fill=fill)
-        layer = subject.layer()
+        inputs = context.batch(fill=fill)
+        layer = context.layer()
         noises.append(layer.noise(inputs, step))
         clean = max(clean, float(abs(layer.clean(inputs)).max()))
     reach = float(abs(noises[1]).max())
     error = float(abs(noises[0] - noises[1]).max())
-    subject.expect(
+    context.expect(
         error <= 2.0**-20 * (clean + reach),
         f"the noise depends on the embeddings: on other ones it differs by up to {error:.3g} "
         f"(its largest value is {reach:.3g})",
@@ -174,44 +176,44 @@ def _claims_length(claims: Claims) -> str | None:
 
 
 @check("EN19", claimed=_claims_length, random=True)
-def length_of_ragged_rows(subject: Subject) -> None:
+def length_of_ragged_rows(context: CheckContext) -> None:
     """In a padded batch every row's noise has the magnitude of its own length.
 
     With ``length="tokens"`` L is the number of real tokens of the row, with ``"padded"`` its width.
     A layer fails it that takes L from x.shape[1] where the mask counts, or the longest or the mean
     length of the batch for all rows.
     """
-    batch, width, dim = subject.profile.shape("float32")
+    batch, width, dim = context.profile.shape("float32")
     lengths = ([3 * width // 4, width // 2, width // 4, 5] * batch)[:batch]
-    _rows_have_their_length(subject, right_mask(lengths, width).astype(np.int64), dim)
+    _rows_have_their_length(context, right_mask(lengths, width).astype(np.int64), dim)
 
 
 @check("EN20", claimed=_claims_length, random=True)
-def length_of_packed_rows(subject: Subject) -> None:
+def length_of_packed_rows(context: CheckContext) -> None:
     """In a packed row every document's noise has the magnitude of its own length.
 
     Documents are told apart by ``segment_ids``; a layer that takes none has nothing to say of
     packed rows. A layer fails it that counts the whole row: 16 documents of 128 tokens in a row of
     2,048 get a quarter of the noise.
     """
-    if subject.claims.length != "tokens":
-        raise UnclaimedError(f"length={subject.claims.length!r}")
-    batch, width, dim = subject.profile.shape("float32")
+    if context.claims.length != "tokens":
+        raise NotClaimedError(f"length={context.claims.length!r}")
+    batch, width, dim = context.profile.shape("float32")
     cuts = [width // 2, width // 4, 5]
-    if not subject.layer(dim=dim).takes("segment_ids"):
-        raise UnclaimedError("the layer takes no segment_ids")
-    subject.anew()
+    if not context.layer(dim=dim).takes("segment_ids"):
+        raise NotClaimedError("the layer takes no segment_ids")
+    context.transcript.clear()
     segments = np.zeros((batch, width), np.int64)
     for row in range(batch):
         segments[row, : sum(cuts)] = np.repeat([1, 2, 3], cuts[:: (-1) ** row])
-    _rows_have_their_length(subject, segments, dim)
+    _rows_have_their_length(context, segments, dim)
 
 
-def _rows_have_their_length(subject: Subject, segments: np.ndarray, dim: int) -> None:
+def _rows_have_their_length(context: CheckContext, segments: np.ndarray, dim: int) -> None:
     batch, width = segments.shape
-    inputs = subject.batch((batch, width, dim), segments=segments)
-    units = subject.layer(dim=dim).units(inputs, subject.first_step())
-    law = subject.claims.distribution
+    inputs = context.batch((batch, width, dim), segments=segments)
+    units = context.layer(dim=dim).units(inputs, context.first_step())
+    law = context.claims.distribution
     documents = [
         (b, int(s), segments[b] == s)
         for b in range(batch)
@@ -219,7 +221,7 @@ def _rows_have_their_length(subject: Subject, segments: np.ndarray, dim: int) ->
     ]
     seen = [amplitude(law, units[b][where]) for b, _, where in documents]
     known = 1.0 if law else seen[0]
-    slack = 2 * _slack(subject, inputs)
+    slack = 2 * _slack(context, inputs)
     real = segments > 0
     for (b, s, where), found in zip(documents, seen, strict=True):
         length, count = int(where.sum()), int(where.sum()) * dim
@@ -232,17 +234,17 @@ def _rows_have_their_length(subject: Subject, segments: np.ndarray, dim: int) ->
         }
         if segments.max() > 1:
             others = {"L is the whole packed row, not its documents": real[b].sum()}
-        promised = length if subject.claims.length == "tokens" else width
+        promised = length if context.claims.length == "tokens" else width
         causes = {text: float(np.sqrt(promised / other)) for text, other in others.items()
                   if other != promised}  # fmt: skip
         if promised != length:
             causes["L is the real tokens where the row's width is claimed"] = (
                 width / length
             ) ** 0.5
-        subject.expect(
+        context.expect(
             low - slack <= ratio <= high + slack,
             f"row {b}{f', document {s}' if segments.max() > 1 else ''}: {length} real tokens in a "
-            f"row of {width} get {ratio:.4g} of the noise that {subject.claims.rule()} with L = "
+            f"row of {width} get {ratio:.4g} of the noise that {context.claims.rule()} with L = "
             f"{promised} gives, expected {low:.4g} to {high:.4g}",
             cause_of_ratio(
                 ratio, batch=batch, length=promised, dim=dim, width=width, others=causes
@@ -251,23 +253,23 @@ def _rows_have_their_length(subject: Subject, segments: np.ndarray, dim: int) ->
 
 
 @check("EN30", claimed=needs_distribution, random=True)
-def rms(subject: Subject) -> None:
+def rms(context: CheckContext) -> None:
     """The noise's root mean square is that of its distribution: 1/sqrt(3) of a uniform's range.
 
     Hoeffding's inequality for a uniform draw, the chi-square tail for a Gaussian. A Gaussian layer
     of the wrong scale fails it, and a mixture that fills its range too rarely.
     """
-    inputs = subject.sample()
-    units = subject.layer(dim=inputs.dim).units(inputs, subject.first_step())
-    units = subject.independent(units)
-    low, high = rms_window(str(subject.claims.distribution), units.size)
-    slack = 2 * _slack(subject, inputs)
+    inputs = context.sample()
+    units = context.layer(dim=inputs.dim).units(inputs, context.first_step())
+    units = context.independent(units)
+    low, high = rms_window(str(context.claims.distribution), units.size)
+    slack = 2 * _slack(context, inputs)
     found = float(np.sqrt(np.square(units).mean()))
-    subject.expect(
+    context.expect(
         low - slack <= found <= high + slack,
-        f"the noise's RMS is {found:.4g} of {subject.claims.rule()}, expected {low:.4g} to "
+        f"the noise's RMS is {found:.4g} of {context.claims.rule()}, expected {low:.4g} to "
         f"{high:.4g} (a correct layer fails this less than {once_in()})",
-        lambda: _cause(subject, units, inputs),
+        lambda: _cause(context, units, inputs),
     )
 
 
@@ -276,17 +278,17 @@ LONGEST = 300
 
 
 @check("EN21", random=True)
-def schedule_followed(subject: Subject) -> None:
+def schedule_followed(context: CheckContext) -> None:
     """Alpha has the claimed share at every step looked at, the first and the last ones among them.
 
     Without a schedule it is the same at all of them.
 
     A layer fails it whose schedule is off by one step, runs backwards, or is ignored.
     """
-    claims, schedule = subject.claims, subject.claims.schedule
+    claims, schedule = context.claims, context.claims.schedule
     end = schedule.length if isinstance(schedule, Schedule) and schedule.length else 10
-    inputs = subject.sample()
-    layer = subject.layer(dim=inputs.dim)
+    inputs = context.sample()
+    layer = context.layer(dim=inputs.dim)
     steps = sorted({0, 1, 2, end // 2, end - 1, end, end + 1} - {-1})
     if not layer.takes("step"):  # and has to be called for each
         steps = [step for step in steps if step <= LONGEST]
@@ -294,15 +296,15 @@ def schedule_followed(subject: Subject) -> None:
     for step in steps:
         layer.eval(inputs)  # which must not count
         noise = layer.noise(inputs, step)
-        full = subject.magnitudes(inputs, layer.clean(inputs), subject.alpha, share=1.0)
-        units = subject.independent(noise / full[..., None])
+        full = claimed_magnitudes(claims, inputs, layer.clean(inputs), context.alpha)
+        units = context.independent(noise / full[..., None])
         seen[step], count = amplitude(law, units), units.size
     low, high = amplitude_window(law, count, RATE / len(steps))
     largest = max(steps, key=claims.share)
     known = 1.0 if law else seen[largest] / (claims.share(largest) or 1.0)
     if schedule is None:  # whether the size is right is asked elsewhere: here, whether it stays
         known, low, high = seen[steps[0]], low / high, high / low
-    slack = 2 * _slack(subject, inputs) + 2.0**-16
+    slack = 2 * _slack(context, inputs) + 2.0**-16
     found = {step: value / known if known else 0.0 for step, value in seen.items()}
     right = {
         step: low * claims.share(step) - slack <= found[step] <= high * claims.share(step) + slack
@@ -313,7 +315,7 @@ def schedule_followed(subject: Subject) -> None:
         f"{found[step]:.4g} at step {step} (claimed {claims.share(step):.4g})"
         for step in (wrong or steps)[:4]
     )
-    subject.expect(
+    context.expect(
         not wrong,
         f"alpha is, as a share of make_layer's: {said}",
         lambda: _schedule_cause(claims, found, end),
