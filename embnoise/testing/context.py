@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from embnoise._distributions import Distribution
 from embnoise._validation import format_value
 from embnoise.testing._case import Case
 from embnoise.testing.failures import ClaimViolatedError, UntestableError, raised_by_layer
@@ -53,11 +54,18 @@ class CheckContext:
         self.draw = np.random.default_rng(int.from_bytes(digest[8:16], "little"))
         # With ids the noise is a difference of embeddings, so it must be far above their rounding.
         self.alpha = 5.0 if case.inputs == "embeddings" else 640.0
-        if self.claims.scale == "absolute":  # some layers (Keras's GaussianNoise) accept 1 at most
+        if self.claims.alpha_is_magnitude:  # some layers (Keras's GaussianNoise) accept 1 at most
             self.alpha = 0.25
         self.assertions = 0
         self.transcript = Transcript()
         self._last: Any = None
+
+    @property
+    def distribution(self) -> Distribution:
+        """The claimed distribution, for the checks that need one."""
+        rule = self.claims.distribution_rule
+        assert rule is not None
+        return rule
 
     @property
     def grid(self) -> float:
@@ -154,7 +162,7 @@ class CheckContext:
             **options: As for ``inputs_of``.
         """
         if fill is None:
-            fill = "ones" if self.claims.scale == "relative" else "zeros"
+            fill = "ones" if self.claims.scale_rule.uses_rms else "zeros"
         seed = int(self.draw.integers(2**31))
         return inputs_of(self.case.inputs, shape, fill=fill, seed=seed, **options)
 
@@ -176,6 +184,20 @@ class CheckContext:
         return next(step for step in range(1000) if self.claims.share(step) > 0)
 
     def slack(self, clean: Array, magnitude: float) -> float:
-        """How much rounding to the dtype may change a unit value, relative to 1."""
+        """How much rounding to the dtype may change a unit, relative to the larger of 1 and it.
+
+        Args:
+            clean: The embeddings.
+            magnitude: The smallest magnitude of the noise on them.
+        """
         ratio = float(abs(clean).max(initial=0.0)) / magnitude if magnitude else 0.0
         return max(self.grid, _FINE) * (1 + ratio)
+
+    def usual_slack(self, inputs: Inputs) -> float:
+        """``slack`` for a batch without padding, at the first step that has noise."""
+        magnitude = self.claims.magnitude(
+            self.alpha * self.claims.share(self.first_step()), *inputs.shape[1:]
+        )
+        # Below the noise of ids there are embeddings of a few units.
+        clean = 0.0 if self.case.inputs == "embeddings" else 4.0
+        return self.slack(np.array([clean]), magnitude)

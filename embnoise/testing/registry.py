@@ -74,4 +74,4 @@ def needs_repeats(claims: Claims) -> str | None:
 
 def needs_distribution(claims: Claims) -> str | None:
     """For checks of single values."""
-    return None if claims.distribution else "distribution=None"
+    return None if claims.distribution_rule else "distribution=None"

@@ -500,9 +500,9 @@ def bad(layer, code, says, fault, claims=None, inputs="embeddings", make=None):
 
 FAULTY = [
     bad(FromNumPy, "EN22", "while tracing", "drawn by NumPy: frozen while compiling"),
-    bad(CountsInPython, "EN22", "a constant to the compiler",
+    bad(CountsInPython, "EN22", "treats as a constant",
         "steps counted in Python: frozen while compiling"),
-    bad(SplitsInPython, "EN22", "a constant to the compiler", "a key kept on self: frozen by jit"),
+    bad(SplitsInPython, "EN22", "treats as a constant", "a key kept on self: frozen by jit"),
     bad(TracedMode, "EN01", "TracerBoolConversionError", "training traced, not static"),
     bad(SameKey, "EN06", "seeded again in every call", "the same key at every step"),
     bad(FixedSeed, "EN07", "seed is not used", "nnx.Rngs(0), whatever the seed"),

@@ -539,7 +539,7 @@ if COMPILES:  # what only a compiler shows
         ),
         Faulty(
             "CountsInPython", of(CountsInPython), "keras", claims=PADDED, caught_by="EN22",
-            says="a constant to the compiler",
+            says="treats as a constant",
             fault="steps counted in Python: frozen while compiling",
         ),
     ]  # fmt: skip

@@ -1,6 +1,7 @@
 """The checks. Importing this package registers all of them."""
 
 from embnoise.testing.checks import (
+    alpha,
     compiler,
     distribution,
     gradients,
@@ -17,6 +18,7 @@ from embnoise.testing.registry import CHECKS, Spec
 __all__ = [
     "ALL",
     "CHECKS",
+    "alpha",
     "compiler",
     "distribution",
     "gradients",

@@ -22,7 +22,7 @@ def gradient_is_one(context: CheckContext) -> None:
     output, add the noise under no_grad, or scale what they pass on.
     """
     of = "inputs" if context.case.inputs == "embeddings" else "parameters"
-    fill = None if context.claims.scale == "relative" else "normal"
+    fill = None if context.claims.scale_rule.uses_rms else "normal"
     inputs = context.batch(fill=fill)
     weights = _Weights(int(context.draw.integers(2**31)), inputs.shape)
     layer = context.layer()
