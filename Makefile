@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 finetune: $(VENV)/examples.done
 	$(BIN)/python examples/finetune.py $(ARGS)
 
-test: $(VENV)/test.done
+test: $(VENV)/test-all.done
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 	$(BIN)/pytest $(ARGS)
 

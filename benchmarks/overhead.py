@@ -26,6 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.integrations.neftune import neftune_post_forward_hook
 
 from embnoise import neftune
+from embnoise.backend import TokenArrays
 from embnoise_torch import attach
 from timing import Runs, interleaved
 
@@ -79,10 +80,10 @@ def memory_of_the_noise(model: nn.Embedding, ids: Tensor) -> float:
     mask[:, -(ids.shape[1] // 4) :] = 0
     handle = attach(model, neftune())
     output = model(ids).detach()
-    lookup = next(iter(handle._lookups.values()))
+    source = next(iter(handle._sources.values()))
     tracemalloc.start()
     with Allocations() as allocations:
-        lookup.apply_(output, ids, mask, None, None, None)
+        source.apply_(output, ids, mask, None, None, *TokenArrays())
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     handle.remove()

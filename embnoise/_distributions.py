@@ -73,7 +73,7 @@ class Distribution:
     def __reduce__(self) -> Any:
         # A registered distribution is pickled by name: its quantile may be a lambda.
         if DISTRIBUTIONS.holds(self.name, self):
-            return DISTRIBUTIONS.__getitem__, (self.name,)
+            return resolve_distribution, (self.name,)
         return Distribution, (self.name, self.quantile, self.bound)
 
     @cached_property

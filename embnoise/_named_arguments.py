@@ -1,50 +1,67 @@
-"""Calling a function with those of some arguments that its signature names."""
+"""Calling a user's function with those of some arguments that its signature names."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
-__all__ = ["call_with_named", "parameter_names"]
+__all__ = ["CallByName", "bind_by_name", "call_with_named"]
+
+CallByName: TypeAlias = Callable[[Mapping[str, Any]], Any]
 
 
-def parameter_names(function: Callable[..., Any]) -> list[str] | None:
-    """The names of a function's parameters; ``None`` if it has no readable signature."""
+def bind_by_name(role: str, function: Callable[..., Any]) -> CallByName:
+    """Wrap a user's function so that it takes a mapping of all arguments that are available.
+
+    Its signature is read once, here.
+
+    Args:
+        role: The argument that the function was passed as, for errors.
+        function: It may name any of the available arguments.
+
+    Returns:
+        A function of the available arguments by name, which passes on those that are named. It
+        raises a ValueError if a required one is not available.
+
+    Raises:
+        TypeError: ``function`` is not callable, or has parameters without a name.
+
+    Example:
+        >>> chosen = bind_by_name("where", lambda labels: [label != -100 for label in labels])
+        >>> chosen({"ids": [1, 0], "labels": [3, -100]})
+        [True, False]
+    """
+    if not callable(function):
+        raise TypeError(f"{role} must be a callable, got {function!r}")
     try:
-        return list(inspect.signature(function).parameters)
-    except (TypeError, ValueError):
-        return None
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError as error:  # some builtins have no signature
+        raise TypeError(f"{role} must have a readable signature, got {function!r}") from error
+    if any(each.kind in (each.POSITIONAL_ONLY, each.VAR_POSITIONAL) for each in parameters):
+        raise TypeError(f"{role} must name its parameters, got {inspect.signature(function)}")
+    takes_all = any(each.kind is each.VAR_KEYWORD for each in parameters)
+    names = [each.name for each in parameters if each.kind is not each.VAR_KEYWORD]
+    required = [
+        each.name for each in parameters if each.name in names and each.default is each.empty
+    ]
+
+    def call(available: Mapping[str, Any]) -> Any:
+        for name in required:
+            if name not in available:
+                raise ValueError(
+                    f"{role} must name its parameters among {sorted(available)}, got {name!r}"
+                )
+        if takes_all:
+            return function(**available)
+        return function(**{name: available[name] for name in names if name in available})
+
+    return call
 
 
 def call_with_named(role: str, function: Callable[..., Any], available: Mapping[str, Any]) -> Any:
     """Call a user's function with those of the available arguments that it names.
 
-    Args:
-        role: The argument that the function was passed as, for errors.
-        function: It may name any of the available arguments, by keyword or ``**kwargs``.
-        available: The arguments by name.
-
-    Raises:
-        ValueError: The function has a required parameter that is not available.
-
-    Example:
-        >>> available = {"ids": [1, 0], "labels": [3, -100]}
-        >>> call_with_named("where", lambda labels: [label != -100 for label in labels], available)
-        [True, False]
+    The arguments and errors are those of ``bind_by_name``.
     """
-    parameters = inspect.signature(function).parameters
-    if any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
-        return function(**available)
-    missing = [
-        name
-        for name, each in parameters.items()
-        if name not in available
-        and each.default is each.empty
-        and each.kind is not each.VAR_POSITIONAL
-    ]
-    if missing:
-        raise ValueError(
-            f"{role} must name its parameters among {sorted(available)}, got {missing[0]!r}"
-        )
-    return function(**{name: available[name] for name in parameters if name in available})
+    return bind_by_name(role, function)(available)

@@ -73,7 +73,7 @@ class ScaleRule:
     def __reduce__(self) -> Any:
         # A registered rule is pickled by name: its function may be a lambda.
         if SCALES.holds(self.name, self):
-            return SCALES.__getitem__, (self.name,)
+            return resolve_scale, (self.name,)
         return ScaleRule, (self.name, self.function, self.formula)
 
     def __call__(

@@ -39,15 +39,16 @@ class TokenArrays(NamedTuple):
             ValueError: An array has the wrong shape.
         """
         batch, length, _ = shape
-        for name, array in self.given().items():
-            check_token_array(
-                name,
-                array,
-                batch,
-                length,
-                accepts_bool=name in ("mask", "where"),
-                accepts_rows=name == "sample_ids",
-            )
+        for name, array in zip(self._fields, self, strict=True):
+            if array is not None:
+                check_token_array(
+                    name,
+                    array,
+                    batch,
+                    length,
+                    accepts_bool=name in ("mask", "where"),
+                    accepts_rows=name == "sample_ids",
+                )
 
     def given(self) -> dict[str, Any]:
         """The arrays that are not ``None``, by name."""
@@ -55,7 +56,7 @@ class TokenArrays(NamedTuple):
 
     def map(self, convert: Callable[[Any], Any]) -> TokenArrays:
         """The same with every given array converted."""
-        return TokenArrays(**{name: convert(array) for name, array in self.given().items()})
+        return TokenArrays(*(None if array is None else convert(array) for array in self))
 
 
 class Sequences(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from numbers import Integral, Real
 from typing import Any
 
@@ -103,7 +104,12 @@ def is_scalar_array(value: object) -> bool:
 
 def dtype_name(array: Any) -> str:
     """The bare name of an array's dtype in any framework, such as ``"float32"``."""
-    return str(getattr(array.dtype, "name", array.dtype)).rpartition(".")[2]
+    return _bare_name(array.dtype)
+
+
+@cache
+def _bare_name(dtype: Any) -> str:
+    return str(getattr(dtype, "name", dtype)).rpartition(".")[2]
 
 
 def dtype_kind(array: Any) -> str:
@@ -202,7 +208,7 @@ def check_seed(name: str, value: Any) -> Any:
 
 
 def resolve_step(step: Any) -> Any:
-    """A step as an int, or as it is where its value is not known until the program runs.
+    """A step as an int, or as a 0-d array where its value is not known until the program runs.
 
     Args:
         step: An int of at least 0, or an integer array of one element, traced or not.
@@ -218,6 +224,8 @@ def resolve_step(step: Any) -> Any:
         raise ValueError(
             "step must be an integer or an integer array of one element, got " + format_value(step)
         )
+    if len(step.shape) > 0:
+        step = step[(0,) * len(step.shape)]
     try:
         known = int(step)
     except TypeError:  # a traced value

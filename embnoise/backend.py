@@ -19,13 +19,14 @@ from embnoise._distributions import (
     UNIFORM,
     Distribution,
 )
-from embnoise._named_arguments import call_with_named
+from embnoise._named_arguments import bind_by_name, call_with_named
 from embnoise._noise import Noise, check_noise
 from embnoise._perturb import lattice, perturb, perturb_elementwise, perturb_inplace
 from embnoise._philox import MULTIPLIERS, ROUNDS, WEYL, philox4x32
 from embnoise._plan import Plan, Prepared, flat_plan, plan, prepare
 from embnoise._schedules import Schedule
 from embnoise._state import Handle, NoiseState
+from embnoise._token_functions import TokenFunctions
 from embnoise._tokens import TokenArrays
 from embnoise._validation import (
     check_bool,
@@ -60,6 +61,8 @@ __all__ = [
     "Prepared",
     "Schedule",
     "TokenArrays",
+    "TokenFunctions",
+    "bind_by_name",
     "call_with_named",
     "check_bool",
     "check_callable",

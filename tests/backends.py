@@ -15,33 +15,32 @@ from importlib.metadata import entry_points
 from typing import Any
 from unittest import mock
 
-import jax
-import jax.numpy as jnp
-import keras
-import ml_dtypes
 import numpy as np
 import pytest
-import tensorflow as tf
-import torch
 from hypothesis import given, settings
 
 import embnoise
-import embnoise_jax
-import embnoise_keras
-import embnoise_torch
 from embnoise.testing import driver_of
-from embnoise_torch.kernels import registry
-from embnoise_torch.kernels.any_torch import add_with_torch
-from embnoise_torch.kernels.cpu_numpy import add_with_numpy
+from tests.frameworks import KERAS_BACKEND, installed, is_tested
 
-KERAS = keras.backend.backend()
+KERAS = KERAS_BACKEND if is_tested("keras") else None
+if is_tested("jax") or KERAS == "jax":
+    import jax
+    import jax.numpy as jnp
+if KERAS == "tensorflow":
+    import tensorflow as tf
+if is_tested("torch") or KERAS == "torch":
+    import torch
 
 DTYPES = {
     "float16": np.dtype(np.float16),
-    "bfloat16": np.dtype(ml_dtypes.bfloat16),
     "float32": np.dtype(np.float32),
     "float64": np.dtype(np.float64),
 }
+if installed("ml_dtypes"):
+    import ml_dtypes
+
+    DTYPES["bfloat16"] = np.dtype(ml_dtypes.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -73,20 +72,20 @@ class Backend:
 
 
 def to_torch(array: np.ndarray) -> torch.Tensor:
-    if array.dtype == ml_dtypes.bfloat16:
+    if array.dtype.name == "bfloat16":
         return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
     return torch.from_numpy(array.copy())
 
 
 def from_torch(tensor: torch.Tensor) -> np.ndarray:
     if tensor.dtype == torch.bfloat16:
-        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+        return tensor.view(torch.int16).numpy().view(DTYPES["bfloat16"])
     return tensor.numpy()
 
 
 def with_kernel(kernel: Any) -> Callable[[], AbstractContextManager[Any]]:
     """A context in which tensors on any device get their noise from this kernel."""
-    return lambda: mock.patch.object(registry, "kernel_for", return_value=kernel)
+    return lambda: mock.patch("embnoise_torch.kernels.registry.kernel_for", return_value=kernel)
 
 
 def to_jax(array: np.ndarray) -> jax.Array:
@@ -107,35 +106,41 @@ def jax_verb(verb: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     return call
 
 
-BACKENDS = [
-    Backend("numpy", lambda x: x, lambda x: x, embnoise.add_noise),
-    Backend("torch-numba", to_torch, from_torch, embnoise_torch.add_noise),
-    Backend(
-        "torch-numpy", to_torch, from_torch, embnoise_torch.add_noise, with_kernel(add_with_numpy)
-    ),
-    Backend(
-        "torch-ops", to_torch, from_torch, embnoise_torch.add_noise, with_kernel(add_with_torch)
-    ),
-    Backend(
-        "jax",
-        to_jax,
-        np.asarray,
-        jax_verb(embnoise_jax.add_noise),
-        fused=False,
-        examples=8,
-    ),
-    Backend(
-        f"keras-{KERAS}",
-        *{
-            "tensorflow": (tf.constant, lambda tensor: tensor.numpy()),
-            "jax": (to_jax, np.asarray),
-            "torch": (to_torch, from_torch),
-        }[KERAS],
-        jax_verb(embnoise_keras.add_noise) if KERAS == "jax" else embnoise_keras.add_noise,
-        fused=KERAS == "torch",
-        examples={"tensorflow": 8, "jax": 3, "torch": 40}[KERAS],  # JAX is tested by itself too
-    ),
-]
+BACKENDS = [Backend("numpy", lambda x: x, lambda x: x, embnoise.add_noise)]
+if is_tested("torch"):
+    from embnoise_torch import add_noise
+    from embnoise_torch.kernels.any_torch import add_with_torch
+    from embnoise_torch.kernels.cpu_numpy import add_with_numpy
+
+    if installed("numba"):
+        BACKENDS.append(Backend("torch-numba", to_torch, from_torch, add_noise))
+    BACKENDS += [
+        Backend("torch-numpy", to_torch, from_torch, add_noise, with_kernel(add_with_numpy)),
+        Backend("torch-ops", to_torch, from_torch, add_noise, with_kernel(add_with_torch)),
+    ]
+if is_tested("jax"):
+    from embnoise_jax import add_noise
+
+    BACKENDS.append(
+        Backend("jax", to_jax, np.asarray, jax_verb(add_noise), fused=False, examples=8)
+    )
+if KERAS:
+    from embnoise_keras import add_noise
+
+    BACKENDS.append(
+        Backend(
+            f"keras-{KERAS}",
+            *{
+                "tensorflow": lambda: (tf.constant, lambda tensor: tensor.numpy()),
+                "jax": lambda: (to_jax, np.asarray),
+                "torch": lambda: (to_torch, from_torch),
+            }[KERAS](),
+            jax_verb(add_noise) if KERAS == "jax" else add_noise,
+            fused=KERAS == "torch",
+            # JAX is tested by itself too.
+            examples={"tensorflow": 8, "jax": 3, "torch": 40}[KERAS],
+        )
+    )
 
 OURS = {"torch", "jax", "keras"}
 

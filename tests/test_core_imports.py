@@ -1,29 +1,16 @@
-"""The core imports NumPy and the standard library alone, with every framework installed."""
+"""The core imports NumPy and the standard library alone, whatever else is installed."""
 
 import subprocess
 import sys
-from importlib.util import find_spec
 
 import pytest
-
-FRAMEWORKS = [
-    "torch",
-    "jax",
-    "tensorflow",
-    "flax",
-    "equinox",
-    "keras",
-    "numba",
-    "transformers",
-    "scipy",
-]
 
 PROBE = """
 import sys
 {imports}
 import embnoise, embnoise.backend
 import numpy
-x = embnoise.add_noise(numpy.zeros((2, 3, 8), "float32"), embnoise.neftune())
+x = embnoise.add_noise(numpy.zeros((2, 3, 8), "float32"), embnoise.neftune(), step=0)
 foreign = sorted(
     name for name, module in sys.modules.items()
     if "." not in name and "site-packages" in (getattr(module, "__file__", None) or "")
@@ -40,11 +27,6 @@ def foreign_modules(imports=""):
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     return {name for name in ran.stdout.split() if not name.startswith("_")}
-
-
-@pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_the_frameworks_are_there_to_be_imported(framework):
-    assert find_spec(framework) is not None
 
 
 KIT = """
@@ -65,7 +47,8 @@ def test_the_test_would_notice():
     assert "hypothesis" in foreign_modules("import hypothesis")
 
 
-def test_the_linter_refuses_a_framework_in_the_core(tmp_path):
+def test_the_linter_refuses_a_framework_in_the_core():
+    pytest.importorskip("ruff")
     ran = subprocess.run(
         [sys.executable, "-m", "ruff", "check", "--stdin-filename", "embnoise/noise.py", "-"],
         input="import torch\n", capture_output=True, text=True, check=False,

@@ -6,7 +6,13 @@ import pytest
 from scipy import stats
 
 from embnoise import Distribution, add_noise, neftune
-from embnoise._distributions import GAUSSIAN, LATTICE_SIZE, RADEMACHER, UNIFORM, resolve_distribution
+from embnoise._distributions import (
+    GAUSSIAN,
+    LATTICE_SIZE,
+    RADEMACHER,
+    UNIFORM,
+    resolve_distribution,
+)
 
 
 def test_uniform_is_exact_and_open():
@@ -20,7 +26,9 @@ def test_gaussian_is_rounded_once_from_the_true_quantile():
     k = np.arange(LATTICE_SIZE // 2, LATTICE_SIZE)
     quantile = stats.norm.isf((LATTICE_SIZE - k - 0.5) / LATTICE_SIZE)
     rms = np.sqrt((quantile**2).mean())
-    assert (GAUSSIAN.table[LATTICE_SIZE // 2 :] == (quantile / rms).astype(np.float32)).mean() > 0.9999
+    assert (
+        GAUSSIAN.table[LATTICE_SIZE // 2 :] == (quantile / rms).astype(np.float32)
+    ).mean() > 0.9999
     with mpmath.workdps(40):
         for index in (32768, 32769, 50000, 65000, 65534, 65535):
             p = (mpmath.mpf(index) + 0.5) / LATTICE_SIZE
@@ -48,7 +56,9 @@ def test_rms(law, rms):
 def test_the_noise_follows_its_distribution(name, cdf):
     """Within the Dvoretzky-Kiefer-Wolfowitz band of false-alarm rate 1e-10 and a lattice step."""
     drawn = add_noise(
-        np.zeros((16, 64, 64), np.float32), neftune(1.0, scale="absolute", distribution=name)
+        np.zeros((16, 64, 64), np.float32),
+        neftune(1.0, scale="absolute", distribution=name),
+        step=0,
     )
     values = np.sort(drawn.ravel().astype(np.float64))
     band = np.sqrt(np.log(2 / 1e-10) / (2 * values.size)) + 1 / LATTICE_SIZE

@@ -5,19 +5,21 @@ import subprocess
 import sys
 from pathlib import Path
 
-import keras
 import pytest
+
+from tests.frameworks import KERAS_BACKEND, params
 
 ROOT = Path(__file__).parent.parent
 SUITE = ["test_properties.py", "test_known_answers.py", "test_random_state.py", "test_errors.py"]
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="this is such a process")
-@pytest.mark.parametrize("backend", ["jax", "torch"])
+@pytest.mark.skipif(KERAS_BACKEND != "tensorflow", reason="this is such a process")
+@pytest.mark.parametrize("backend", params("jax", "torch"))
 def test_the_suite_holds(backend):
     ran = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
+            *("--frameworks", "keras"),
             *(f"tests/{name}" for name in SUITE),
             *("tests/keras", "tests/testing/test_keras.py"),
             # That faults are named is shown once, on TensorFlow.

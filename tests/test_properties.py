@@ -66,7 +66,9 @@ def test_magnitude_is_that_of_the_true_length(backend, data):
     real, counts = lengths_of(batch, length, mask, segments)
     noise = Noise(data.draw(alphas), distribution="rademacher")
     seen = abs(
-        backend.add_noise(np.zeros(shape, np.float32), noise, mask=mask, segment_ids=segments)
+        backend.add_noise(
+            np.zeros(shape, np.float32), noise, step=0, mask=mask, segment_ids=segments
+        )
     )
     with np.errstate(divide="ignore"):
         expected = np.float32(noise.alpha) / np.sqrt(counts.astype(np.float32) * np.float32(dim))
@@ -81,7 +83,9 @@ def test_noise_is_bounded_by_the_magnitude(backend, data, distribution):
     mask = data.draw(masks(batch, length))
     alpha = data.draw(alphas)
     noise = neftune(alpha, distribution=distribution)
-    seen = abs(backend.add_noise(np.zeros(shape, np.float32), noise, mask=mask)).astype(np.float64)
+    seen = abs(backend.add_noise(np.zeros(shape, np.float32), noise, step=0, mask=mask)).astype(
+        np.float64
+    )
     tokens = np.maximum((mask != 0).sum(axis=1), 1)[:, None, None]
     largest = resolve_distribution(distribution).table[-1]
     assert (seen <= alpha / np.sqrt(tokens * dim) * largest * (1 + 2**-22)).all()
@@ -93,7 +97,7 @@ def test_padding_keeps_its_bits(backend, data, dtype):
     mask = data.draw(masks(*shape[:2]))
     x = embeddings(shape, dtype)
     x[..., 0] = -0.0
-    noisy = backend.add_noise(x, data.draw(noises()), mask=mask)
+    noisy = backend.add_noise(x, data.draw(noises()), step=0, mask=mask)
     assert same_bits(noisy[mask == 0], x[mask == 0])
     assert noisy.shape == x.shape
 
@@ -101,11 +105,11 @@ def test_padding_keeps_its_bits(backend, data, dtype):
 @property_of_backends(noise=noises(), dtype=dtypes)
 def test_the_input_comes_back_when_nothing_is_to_be_done(backend, noise, dtype):
     x = backend.native(embeddings((2, 3, 5), dtype))
-    assert backend.add_noise_native(x, noise, training=False) is x
-    assert backend.add_noise_native(x, Noise(0.0)) is x
-    assert backend.add_noise_native(x, Noise(lambda step: 0.0)) is x
+    assert backend.add_noise_native(x, noise, step=0, training=False) is x
+    assert backend.add_noise_native(x, Noise(0.0), step=0) is x
+    assert backend.add_noise_native(x, Noise(lambda step: 0.0), step=0) is x
     empty = backend.native(np.zeros((0, 3, 5), DTYPES[dtype]))
-    assert backend.add_noise_native(empty, noise) is empty
+    assert backend.add_noise_native(empty, noise, step=0) is empty
 
 
 @property_of_backends(noise=noises(), dtype=dtypes, step=steps)
@@ -130,8 +134,8 @@ def test_doubling_alpha_doubles_the_noise(backend, noise, step):
 def test_four_times_the_length_halves_the_noise(backend, data, distribution):
     batch, length, dim = data.draw(shapes())
     noise = neftune(data.draw(alphas), distribution=distribution)
-    short = backend.add_noise(np.zeros((batch, length, dim), np.float32), noise)
-    long = backend.add_noise(np.zeros((batch, 4 * length, dim), np.float32), noise)
+    short = backend.add_noise(np.zeros((batch, length, dim), np.float32), noise, step=0)
+    long = backend.add_noise(np.zeros((batch, 4 * length, dim), np.float32), noise, step=0)
     assert same_bits(long[:, :length] * 2, short)
 
 
@@ -142,8 +146,8 @@ def test_padding_side_and_amount_do_not_matter(backend, data, noise):
     x = embeddings((batch, length, dim))
     padded = np.pad(x, ((0, 0), (before, after), (0, 0)))
     mask = np.pad(np.ones((batch, length), int), ((0, 0), (before, after)))
-    noisy = backend.add_noise(padded, noise, mask=mask)
-    assert same_bits(noisy[:, before : before + length], backend.add_noise(x, noise))
+    noisy = backend.add_noise(padded, noise, step=0, mask=mask)
+    assert same_bits(noisy[:, before : before + length], backend.add_noise(x, noise, step=0))
 
 
 @property_of_backends(st.data(), noises(length="tokens"))
@@ -154,14 +158,14 @@ def test_packing_does_not_matter(backend, data, noise):
     documents = [embeddings((1, length, dim), seed=length) for length in lengths]
     ids = [first + i for i in range(len(lengths))]
     alone = [
-        backend.add_noise(document, noise, sample_ids=np.array([i]))
+        backend.add_noise(document, noise, step=0, sample_ids=np.array([i]))
         for i, document in zip(ids, documents, strict=True)
     ]
     row = np.concatenate([*documents, np.zeros((1, padding, dim), np.float32)], axis=1)
     segments = np.repeat(np.arange(len(lengths) + 1), [*lengths, padding])
     segments = np.where(segments < len(lengths), segments + 1, 0)[None]
     samples = np.repeat(np.array([*ids, 0]), [*lengths, padding])[None]
-    packed = backend.add_noise(row, noise, segment_ids=segments, sample_ids=samples)
+    packed = backend.add_noise(row, noise, step=0, segment_ids=segments, sample_ids=samples)
     assert same_bits(packed[:, : sum(lengths)], np.concatenate(alone, axis=1))
     assert not packed[:, sum(lengths) :].any()
 
@@ -172,9 +176,9 @@ def test_splitting_into_micro_batches_does_not_matter(backend, data, noise):
     cut = data.draw(st.integers(0, shape[0]))
     mask = data.draw(masks(*shape[:2]))
     x, ids = embeddings(shape), np.arange(shape[0])
-    whole = backend.add_noise(x, noise, mask=mask)
+    whole = backend.add_noise(x, noise, step=0, mask=mask)
     parts = [
-        backend.add_noise(x[part], noise, mask=mask[part], sample_ids=ids[part])
+        backend.add_noise(x[part], noise, step=0, mask=mask[part], sample_ids=ids[part])
         for part in (slice(cut), slice(cut, None))
     ]
     assert same_bits(np.concatenate(parts), whole)
@@ -185,8 +189,8 @@ def test_the_order_of_rows_does_not_matter(backend, data, noise):
     shape = data.draw(shapes())
     order = np.array(data.draw(st.permutations(range(shape[0]))))
     x, mask = embeddings(shape), data.draw(masks(*shape[:2]))
-    whole = backend.add_noise(x, noise, mask=mask)
-    moved = backend.add_noise(x[order], noise, mask=mask[order], sample_ids=order)
+    whole = backend.add_noise(x, noise, step=0, mask=mask)
+    moved = backend.add_noise(x[order], noise, step=0, mask=mask[order], sample_ids=order)
     assert same_bits(moved, whole[order])
 
 
@@ -195,18 +199,20 @@ def test_where_selects_tokens_and_leaves_the_length(backend, data, noise):
     shape = data.draw(shapes())
     x, where = embeddings(shape), data.draw(masks(*shape[:2]))
     chosen = (where != 0)[..., None]
-    expected = np.where(chosen, backend.add_noise(x, noise), x)
-    assert same_bits(backend.add_noise(x, noise, where=where), expected)
+    expected = np.where(chosen, backend.add_noise(x, noise, step=0), x)
+    assert same_bits(backend.add_noise(x, noise, step=0, where=where), expected)
 
 
 @property_of_backends(st.data(), distributions)
 def test_antithetic_pairs_cancel(backend, data, distribution):
     dim = data.draw(st.integers(1, 20))
     noise = neftune(3.0, distribution=distribution, antithetic=True)
-    seen = backend.add_noise(np.zeros((4, 5, dim), np.float32), noise)
+    seen = backend.add_noise(np.zeros((4, 5, dim), np.float32), noise, step=0)
     assert (seen[0::2] == -seen[1::2]).all()
     plain = neftune(3.0, distribution=distribution)
-    assert same_bits(seen[0::2], backend.add_noise(np.zeros((4, 5, dim), np.float32), plain)[0::2])
+    assert same_bits(
+        seen[0::2], backend.add_noise(np.zeros((4, 5, dim), np.float32), plain, step=0)[0::2]
+    )
 
 
 @property_of_backends(schedules(), steps)
@@ -220,7 +226,7 @@ def test_a_schedule_is_the_constant_of_its_step(backend, schedule, step):
 def test_matched_rms_is_that_of_the_uniform(backend, distribution):
     x = np.zeros((8, 64, 64), np.float32)
     noise = Noise(1.0, scale="absolute", distribution=distribution, match="rms")
-    seen = backend.add_noise(x, noise).astype(np.float64)
+    seen = backend.add_noise(x, noise, step=0).astype(np.float64)
     # The fourth moment is at most 3 (Gaussian): six standard errors of the mean square.
     error = 6 * np.sqrt(2 / seen.size) / 3
     assert abs((seen**2).mean() - 1 / 3) < error
@@ -233,7 +239,7 @@ def test_the_relative_scale_is_the_rms_of_the_sequence(backend, data, dtype):
     x = embeddings(shape, dtype)
     mask, segments = data.draw(masks(batch, length)), data.draw(segment_ids(batch, length))
     noise = Noise(0.5, distribution="rademacher", scale="relative")
-    noisy = backend.add_noise(x, noise, mask=mask, segment_ids=segments).astype(np.float64)
+    noisy = backend.add_noise(x, noise, step=0, mask=mask, segment_ids=segments).astype(np.float64)
     real = (mask != 0) & (segments != 0)
     wide = x.astype(np.float64)
     for row in range(batch):
@@ -250,8 +256,8 @@ def test_the_relative_scale_is_the_rms_of_the_sequence(backend, data, dtype):
 @pytest.mark.parametrize("other", [{"seed": 1}, {"stream": "image"}])
 def test_other_seeds_streams_and_steps_give_other_noise(backend, other):
     x = np.zeros((2, 8, 32), np.float32)
-    first = backend.add_noise(x, neftune())
-    assert (first != backend.add_noise(x, neftune(**other))).mean() > 0.99
+    first = backend.add_noise(x, neftune(), step=0)
+    assert (first != backend.add_noise(x, neftune(**other), step=0)).mean() > 0.99
     assert (first != backend.add_noise(x, neftune(), step=1)).mean() > 0.99
     assert (first[0] != first[1]).mean() > 0.99
     assert (first[:, 1:] != first[:, :-1]).mean() > 0.99
@@ -262,8 +268,8 @@ def test_other_seeds_streams_and_steps_give_other_noise(backend, other):
 def test_a_matrix_is_a_batch_of_one(backend):
     x = embeddings((5, 8))
     mask, ids = np.array([1, 1, 0, 1, 1]), np.arange(5)
-    noisy = backend.add_noise(x, symnoise(), mask=mask, sample_ids=ids, positions=mask)
+    noisy = backend.add_noise(x, symnoise(), step=0, mask=mask, sample_ids=ids, positions=mask)
     batch = backend.add_noise(
-        x[None], symnoise(), mask=mask[None], sample_ids=ids[None], positions=mask[None]
+        x[None], symnoise(), step=0, mask=mask[None], sample_ids=ids[None], positions=mask[None]
     )
     assert same_bits(noisy, batch[0])

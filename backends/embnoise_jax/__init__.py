@@ -1,7 +1,7 @@
-"""embnoise for JAX: ``add_noise``, and the step of an Optax optimizer.
+"""embnoise for JAX: ``add_noise``, and ``step_of`` for Optax optimizers.
 
-The modules ``embnoise_jax.nnx``, ``embnoise_jax.linen`` and ``embnoise_jax.equinox`` have
-``EmbeddingNoise`` and ``attach`` for Flax and Equinox.
+``EmbeddingNoise`` and ``attach`` are in ``embnoise_jax.nnx`` and ``embnoise_jax.linen`` for Flax,
+and in ``embnoise_jax.equinox`` for Equinox.
 """
 
 from embnoise_jax.functional import add_noise

@@ -1,4 +1,4 @@
-"""Embedding noise for Equinox: a module, and noise on the embedding of an existing model."""
+"""Embedding noise for Equinox: a module, and ``attach`` for an existing model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,17 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from embnoise.backend import Noise, TokenArrays, embedding_shape, format_value, resolve_step
+from embnoise.backend import (
+    Noise,
+    TokenArrays,
+    check_bool,
+    check_noise,
+    embedding_shape,
+    format_value,
+    is_scheduled,
+    resolve_step,
+)
+from embnoise_jax._find import only_embedding
 from embnoise_jax.functional import add_noise
 
 __all__ = ["EmbeddingNoise", "attach"]
@@ -20,14 +30,20 @@ __all__ = ["EmbeddingNoise", "attach"]
 class EmbeddingNoise(eqx.Module):
     """Adds noise to embeddings; the identity in ``eqx.nn.inference_mode``.
 
-    Like ``eqx.nn.Dropout`` it has no state: what makes the noise of a call its own, a step, a key
-    or sample ids, comes with the call.
+    Like ``eqx.nn.Dropout`` it has no state: a step, a key or sample ids come with each call and
+    tell its noise from that of other calls.
 
     Args:
-        noise: what noise to add.
-        inference: no noise if true.
+        noise: What noise to add.
+        inference: If true, there is no noise.
+
+    Raises:
+        TypeError: ``noise`` is not a ``Noise``.
 
     Example:
+        >>> import equinox as eqx
+        >>> import jax
+        >>> import jax.numpy as jnp
         >>> from embnoise import neftune
         >>> from embnoise_jax.equinox import EmbeddingNoise
         >>> layer, x = EmbeddingNoise(neftune(5.0)), jnp.zeros((4, 8))
@@ -43,8 +59,7 @@ class EmbeddingNoise(eqx.Module):
     inference: bool = False
 
     def __check_init__(self) -> None:
-        if not isinstance(self.noise, Noise):
-            raise TypeError(f"noise must be a Noise, got {format_value(self.noise)}")
+        check_noise(self.noise)
 
     def __call__(
         self,
@@ -59,34 +74,35 @@ class EmbeddingNoise(eqx.Module):
         where: Array | None = None,
         inference: bool | None = None,
     ) -> Array:
-        """``add_noise`` in training, with arguments of the same meaning.
+        """Add noise in training.
 
         Under ``jax.vmap`` over rows, pass each row its own ``key`` or ``sample_ids``.
 
         Args:
-            x: embeddings [L, d] or [B, L, d].
-            step: the training step; 0 by default where there is a key.
-            key: a ``jax.random.key`` that takes the place of the noise's seed.
-            mask: as for ``add_noise``.
-            segment_ids: as for ``add_noise``.
-            positions: as for ``add_noise``.
-            sample_ids: as for ``add_noise``.
-            where: as for ``add_noise``.
-            inference: takes the place of the attribute.
+            x: Embeddings [L, d] or [B, L, d].
+            step: As for ``add_noise``. Default: 0, if there is a key.
+            key: A ``jax.random.key`` that takes the place of the noise's seed.
+            mask: As for ``add_noise``.
+            segment_ids: As for ``add_noise``.
+            positions: As for ``add_noise``.
+            sample_ids: As for ``add_noise``.
+            where: As for ``add_noise``.
+            inference: Overrides the attribute of that name.
 
         Raises:
-            ValueError: neither a step nor a key in training, or a schedule without a step.
+            ValueError: Neither a step nor a key in training, or a schedule without a step.
         """
-        tokens = TokenArrays(mask, segment_ids, positions, sample_ids, where)
-        if self.inference if inference is None else inference:
-            return add_noise(x, self.noise, training=False, **tokens._asdict())
-        if step is None and (key is None or callable(self.noise.alpha)):
-            raise ValueError(
-                "step must be given in training"
-                + (" with a schedule, got None" if callable(self.noise.alpha) else ", or a key")
-            )
+        tokens = TokenArrays(mask, segment_ids, positions, sample_ids, where).given()
+        if check_bool("inference", self.inference if inference is None else inference):
+            return add_noise(x, self.noise, step=0, training=False, **tokens)
+        if step is None:
+            if is_scheduled(self.noise):
+                raise ValueError("step must be given in training with a schedule, got None")
+            if key is None:
+                raise ValueError("step or key must be given in training, got neither")
+            step = 0
         noise = self.noise if key is None else replace(self.noise, seed=key)
-        return add_noise(x, noise, step=0 if step is None else step, **tokens._asdict())
+        return add_noise(x, noise, step=step, **tokens)
 
 
 def attach(
@@ -101,30 +117,38 @@ def attach(
     sample_ids: Array | None = None,
     where: Array | None = None,
 ) -> Any:
-    """A copy of a model whose token embedding adds noise; the model itself stays clean.
+    """Copy a model so that its token embedding adds noise; the model itself stays clean.
 
-    It costs nothing, so do it in the loss function, where step and mask are at hand. The embedding
-    is looked up token by token under ``jax.vmap``, and the model perhaps row by row: the noise sees
-    through one or two of these, and takes their axes for the tokens and the rows. One embedding
-    that is looked up twice in a call gets the same noise twice.
+    The copy shares all arrays and costs nothing: make it in the loss function, where step and mask
+    are known. The embedding is looked up token by token under ``jax.vmap``, and the model perhaps
+    row by row: the noise takes the axes of one or two such ``jax.vmap`` for the tokens and the
+    rows. An embedding that is looked up twice in a call gets the same noise twice.
 
     Args:
-        model: any PyTree with an ``eqx.nn.Embedding``.
-        noise: what noise to add.
-        step: the training step; it may be traced.
-        layer: from the model to the embedding, as in ``eqx.tree_at``: say
-            ``lambda model: model.embed``. By default the model's only ``eqx.nn.Embedding``.
-        mask: as for ``add_noise``: [B, L], or [L] inside ``jax.vmap`` over rows.
-        segment_ids: the same.
-        positions: the same.
-        sample_ids: integers [B] or [B, L], or [] inside ``jax.vmap`` over rows.
-        where: as ``mask``.
+        model: Any PyTree with an ``eqx.nn.Embedding``.
+        noise: What noise to add.
+        step: As for ``add_noise``.
+        layer: A function from the model to its embedding, as in ``eqx.tree_at``:
+            ``lambda model: model.embed``. Default: the model's only ``eqx.nn.Embedding``.
+        mask: As for ``add_noise``: [B, L], or [L] inside ``jax.vmap`` over rows.
+        segment_ids: As for ``add_noise``, in the shapes of ``mask``.
+        positions: As for ``add_noise``, in the shapes of ``mask``.
+        sample_ids: Integers [B] or [B, L], or [] inside ``jax.vmap`` over rows. Default: the row
+            number.
+        where: As for ``add_noise``, in the shapes of ``mask``.
+
+    Returns:
+        The copy.
 
     Raises:
-        TypeError: an argument of the wrong type.
-        ValueError: no embedding or several to choose from, or noise is attached already.
+        TypeError: An argument of the wrong type.
+        ValueError: The model has several embeddings or none, or has noise already, or ``step`` is
+            out of range.
 
     Example:
+        >>> import equinox as eqx
+        >>> import jax
+        >>> import jax.numpy as jnp
         >>> from embnoise import neftune
         >>> from embnoise_jax.equinox import attach
         >>> embed, ids = eqx.nn.Embedding(10, 8, key=jax.random.key(0)), jnp.array([[1, 2, 1]])
@@ -134,28 +158,27 @@ def attach(
         >>> bool((noisy == clean).any()), bool((jax.vmap(model)(ids) == clean).all())
         (False, True)
     """
-    if not isinstance(noise, Noise):
-        raise TypeError(f"noise must be a Noise, got {format_value(noise)}")
+    check_noise(noise)
+    step = resolve_step(step)
     if layer is None:
         layer = _only_embedding(model)
     elif not callable(layer):
         raise TypeError(
-            "layer must be a function from the model to its embedding, got " + format_value(layer)
+            f"layer must be a function from the model to its embedding, got {format_value(layer)}"
         )
-    if isinstance(layer(model), _NoisyEmbedding):
+    embedding = layer(model)
+    if isinstance(embedding, _NoisyEmbedding):
         raise ValueError("model has noise attached already")
-    if isinstance(step, int):
-        step = jnp.uint32(resolve_step(step))
-    arrays = (mask, segment_ids, positions, sample_ids, where)
-    tokens = TokenArrays(*(None if array is None else jnp.asarray(array) for array in arrays))
-    context = _Context(jnp.asarray(step), tokens)
-    return eqx.tree_at(
-        layer, model, replace_fn=lambda embedding: _NoisyEmbedding(embedding, noise, context)
-    )
+    if not callable(embedding):
+        raise TypeError(f"layer must return an embedding, got {format_value(embedding)}")
+    tokens = TokenArrays(mask, segment_ids, positions, sample_ids, where).map(jnp.asarray)
+    word = jnp.uint32(step % 2**32) if isinstance(step, int) else step
+    noisy = _NoisyEmbedding(embedding, noise, _Batch(word, tokens))
+    return eqx.tree_at(layer, model, noisy)
 
 
-class _Context(NamedTuple):
-    """What is known of the batch."""
+class _Batch(NamedTuple):
+    """The arrays that describe a batch, which ``jax.vmap`` maps with the embeddings."""
 
     step: Any
     tokens: TokenArrays
@@ -164,21 +187,21 @@ class _Context(NamedTuple):
 class _NoisyEmbedding(eqx.Module):
     embedding: Any
     noise: Noise = eqx.field(static=True)
-    context: _Context
+    batch: _Batch
     inference: bool = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Array:
         x: Array = self.embedding(*args, **kwargs)
-        return x if self.inference else _with_gradient_1(self.noise)(x, self.context)
+        return x if self.inference else _with_gradient_1(self.noise)(x, self.batch)
 
     def __getattr__(self, name: str) -> Any:
-        # The weight, say, that an output projection shares.
+        # An output projection may share the weight.
         return getattr(self.embedding, name)
 
 
-def _with_gradient_1(noise: Noise) -> Callable[[Array, _Context], Array]:
-    """``custom_vmap`` has no derivative of its own in reverse mode, so it gets one from outside."""
-    noisy = jax.custom_jvp(_seen_through_vmap(noise))
+def _with_gradient_1(noise: Noise) -> Callable[[Array, _Batch], Array]:
+    """``_across_vmap`` with a derivative, since ``custom_vmap`` cannot be differentiated."""
+    noisy = jax.custom_jvp(_across_vmap(noise))
 
     @noisy.defjvp
     def _(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
@@ -187,47 +210,46 @@ def _with_gradient_1(noise: Noise) -> Callable[[Array, _Context], Array]:
     return noisy
 
 
-def _seen_through_vmap(noise: Noise) -> Callable[[Array, _Context], Array]:
-    """``add_noise`` that takes an axis of ``jax.vmap`` for one of the embeddings."""
+def _across_vmap(noise: Noise) -> Callable[[Array, _Batch], Array]:
+    """``add_noise`` that takes the axes of ``jax.vmap`` for those of the tokens and the rows."""
 
     @jax.custom_batching.custom_vmap
-    def noisy(x: Array, context: _Context) -> Array:
-        step, tokens = context
+    def noisy(x: Array, batch: _Batch) -> Array:
+        step, tokens = batch
         if tokens.sample_ids is not None and tokens.sample_ids.ndim == 0:
             tokens = tokens._replace(sample_ids=tokens.sample_ids[None])
         rows = x[None] if x.ndim == 1 else x
         try:
             tokens.check(embedding_shape(rows))
         except ValueError as error:
-            # They do not fit yet; if no jax.vmap is seen through any more, they never will.
+            # They may fit under one more jax.vmap, which replaces this function. If there is
+            # none, the error is raised when the program runs.
             failed: Array = eqx.error_if(x, step >= 0, str(error))
             return failed
-        return add_noise(rows, noise, step=step, **tokens._asdict()).reshape(x.shape)
+        return add_noise(rows, noise, step=step, **tokens.given()).reshape(x.shape)
 
     @noisy.def_vmap
-    def _(size: int, batched: Any, x: Array, context: _Context) -> tuple[Array, bool]:
+    def _(size: int, batched: Any, x: Array, batch: _Batch) -> tuple[Array, bool]:
         if not batched[0]:
             x = jnp.broadcast_to(x, (size, *x.shape))
-        return _seen_through_vmap(noise)(x, context), True
+        return _across_vmap(noise)(x, batch), True
 
     return noisy
 
 
 def _only_embedding(model: Any) -> Callable[[Any], Any]:
-    def found(tree: Any) -> list[tuple[Any, Any]]:
-        leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_embedding)
-        return [(path, leaf) for path, leaf in leaves if _is_embedding(leaf)]
+    """The function from a model to its only embedding."""
+    embeddings = _embeddings(model)
+    only_embedding("eqx.nn.Embedding", {path: each.weight.shape for path, each in embeddings})
+    return lambda tree: _embeddings(tree)[0][1]
 
-    embeddings = found(model)
-    if len(embeddings) != 1:
-        listed = ", ".join(
-            f"model{jax.tree_util.keystr(path)} {each.weight.shape}" for path, each in embeddings
-        )
-        raise ValueError(
-            "layer must say which embedding to noise, since the model has "
-            f"{len(embeddings) or 'no'} embeddings to choose from: {listed or 'none'}"
-        )
-    return lambda tree: found(tree)[0][1]
+
+def _embeddings(tree: Any) -> list[tuple[str, Any]]:
+    """The embeddings of a model with their paths."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_embedding)
+    return [
+        (f"model{jax.tree_util.keystr(path)}", leaf) for path, leaf in leaves if _is_embedding(leaf)
+    ]
 
 
 def _is_embedding(node: Any) -> bool:

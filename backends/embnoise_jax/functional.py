@@ -1,11 +1,14 @@
-"""``add_noise`` for JAX arrays: the pure function."""
+"""``add_noise`` for JAX arrays, a pure function.
+
+B batch, L tokens in a row, d channels.
+"""
 
 from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +28,8 @@ from embnoise.backend import (
     prepare,
     stream_key,
 )
-from embnoise_jax.namespace import NAMESPACE, barrier
+from embnoise_jax._compat import optimization_barrier, seed_words
+from embnoise_jax.namespace import NAMESPACE
 
 __all__ = ["add_noise"]
 
@@ -42,34 +46,37 @@ def add_noise(
     sample_ids: Array | None = None,
     where: Array | None = None,
 ) -> Array:
-    """Embeddings with noise added: a pure function of its arguments, with gradient 1.
+    """Add noise to embeddings: a pure function of its arguments, with gradient 1.
 
-    It may be called under ``jit``, ``vmap``, ``grad``, ``lax.scan`` and ``shard_map``, and needs no
-    64-bit mode. All but ``training`` and the noise's settings may be traced: the step, the arrays,
-    and the noise's alpha and seed. Under ``vmap`` every row is a batch of one, so pass
+    It works under ``jit``, ``vmap``, ``grad``, ``lax.scan`` and ``shard_map``, and needs no 64-bit
+    mode. The step, the arrays, and the noise's alpha and seed may be traced; ``training`` and the
+    noise's other settings may not. Under ``vmap`` every row is a batch of one: pass
     ``sample_ids``, or all rows get the noise of sample 0.
 
     Args:
-        x: embeddings [B, L, d], or [L, d] taken as B = 1; float16, bfloat16, float32 or float64.
-        noise: what noise to add. Its alpha may be an Optax schedule, its seed a
+        x: Embeddings [B, L, d], or [L, d] taken as B = 1; float16, bfloat16, float32 or float64.
+        noise: What noise to add. Its alpha may be an Optax schedule, its seed a
             ``jax.random.key``.
-        step: the training step, at least 0: an int, or an integer array of one element.
-        training: no noise if false.
-        mask: [B, L], nonzero for a real token; all are real by default.
-        segment_ids: integers [B, L], 0 for padding, equal positive values for one document of a
+        step: The training step: an int of at least 0, counted modulo 2**32, or an integer array of
+            one element. Each step draws new noise.
+        training: If false, ``x`` is returned as it is.
+        mask: Boolean or integer [B, L], nonzero for a real token. Default: all tokens are real.
+        segment_ids: Integers [B, L], 0 for padding, equal positive values for one document of a
             packed row.
-        positions: integers [B, L]. By default the real tokens that precede a token in its row, or
-            in its segment if ``segment_ids`` and per-token ``sample_ids`` are both given.
-        sample_ids: integers [B] or [B, L]; by default the row's number.
-        where: [B, L], nonzero for the tokens to noise; all by default. It does not change L.
+        positions: Integers [B, L]. Default: the number of real tokens that precede a token in its
+            row, or in its segment if ``segment_ids`` and per-token ``sample_ids`` are both given.
+        sample_ids: Integers [B] or [B, L]. Default: the row number.
+        where: Boolean or integer [B, L], nonzero for the tokens to noise. Default: all real
+            tokens. It does not change L.
 
     Returns:
-        A new array of x's shape, dtype and sharding; ``x`` itself where there is known to be
-        nothing to add: not training, alpha 0, or no token.
+        A new array of x's shape, dtype and sharding; ``x`` itself if there is known to be nothing
+        to add: not training, alpha 0, or no token.
 
     Raises:
-        TypeError: an argument of the wrong type or dtype.
-        ValueError: an argument of the wrong shape, or, where it can be told, out of range.
+        TypeError: An argument of the wrong type or dtype.
+        ValueError: An argument of the wrong shape or, if its value is known, out of range; or an
+            unbound schedule.
 
     Example:
         >>> import jax
@@ -79,17 +86,17 @@ def add_noise(
         >>> noisy = jax.jit(lambda x, step: add_noise(x, neftune(alpha=5.0), step=step))(x, 3)
         >>> bool(abs(noisy).max() <= 5 / (4 * 8) ** 0.5)
         True
-        >>> add_noise(x, neftune(alpha=5.0), training=False) is x
+        >>> add_noise(x, neftune(alpha=5.0), step=3, training=False) is x
         True
     """
     if not isinstance(x, Array):
         raise TypeError(f"x must be a jax.Array, got {format_value(x)}")
     tokens = TokenArrays(mask, segment_ids, positions, sample_ids, where)
-    if hasattr(step, "__jax_array__"):  # a variable of NNX, such as the step of its optimizer
-        step = step.__jax_array__()
-    # An Optax schedule of a known step is known too, even inside jit.
-    traced = isinstance(step, jax.core.Tracer)
-    with nullcontext() if traced else jax.ensure_compile_time_eval():
+    if not isinstance(step, Array) and hasattr(step, "__jax_array__"):
+        step = jnp.asarray(step)  # a variable of NNX, such as the step of its optimizer
+    # An Optax schedule at a known step has a known value, even inside jit.
+    known = not isinstance(step, jax.core.Tracer)
+    with jax.ensure_compile_time_eval() if known else nullcontext():
         prepared = prepare(x, noise, step=step, training=training, tokens=tokens, xp=NAMESPACE)
     if prepared is None:
         return x
@@ -99,22 +106,22 @@ def add_noise(
     word = np.uint32(step % 2**32) if isinstance(step, int) else step.astype(jnp.uint32)
     # What may change from call to call goes in as data, so that nothing is compiled anew.
     settings = replace(noise, alpha=0.0, seed=0, stream="")
-    noisy: Array = _noisy(x, word, alpha, _key(noise), tokens, settings=settings)
+    noisy: Array = _add_planned(x, word, alpha, _key(noise), tokens, settings=settings)
     return noisy
 
 
 def _key(noise: Noise) -> tuple[Any, Any]:
+    """The Philox key of a noise: uint32 [], [], traced if the seed is."""
     if noise.seed is None or isinstance(noise.seed, int):
         low, high = philox_key(noise)
         return np.uint32(low), np.uint32(high)
-    # The first two words of a key's data are the high and the low half of the seed it was made of.
-    seed_high, seed_low, *_ = jax.random.key_data(noise.seed)
+    seed_low, seed_high = seed_words(noise.seed)
     low, high = stream_key(noise)
     return seed_low ^ np.uint32(low), seed_high ^ np.uint32(high)
 
 
 @partial(jax.jit, static_argnames="settings")
-def _noisy(
+def _add_planned(
     x: Array,
     step: Array,
     alpha: Array,
@@ -131,28 +138,27 @@ def _noisy(
 
     prepared = Prepared(shape, step, alpha, tokens)
     planned = plan(settings, prepared, mean_squares=mean_squares, xp=NAMESPACE)
-    parts = [_whole_rows(part, shape) for part in planned]
+    parts = [_unsharded(part, shape) for part in planned]
     if x.ndim == 2:
         parts = [jnp.broadcast_to(part, shape[:2])[0] for part in parts]
     magnitude, sample, position = parts
-    words = (sample.astype(jnp.uint32), position.astype(jnp.uint32))
-    noisy: Array = _with_gradient_1(x, magnitude, *words, step, key, settings)
-    return noisy
+    coordinates = (sample.astype(jnp.uint32), position.astype(jnp.uint32))
+    return _add_with_gradient_1(x, magnitude, *coordinates, step, key, settings)
 
 
-def _whole_rows(part: Array, shape: tuple[int, int, int]) -> Array:
-    """The same, made from whole rows on every device, however the embeddings are sharded.
+def _unsharded(part: Array, shape: tuple[int, int, int]) -> Array:
+    """Keep XLA from sharding a [B, L] part of the plan along the sequence, as the embeddings are.
 
-    XLA would have it sharded along the sequence as they are, and what counts tokens communicate.
-    No sharding of a flat array means that one.
+    Counting the tokens of a row would then take communication. A flat array cannot inherit that
+    sharding, so every device computes whole rows.
     """
     if part.shape != shape[:2]:
         return part
-    return barrier(part.reshape(-1)).reshape(part.shape)
+    return optimization_barrier(part.reshape(-1)).reshape(part.shape)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(6,))
-def _with_gradient_1(
+def _add_with_gradient_1(
     x: Array,
     magnitude: Array,
     sample: Array,
@@ -161,7 +167,7 @@ def _with_gradient_1(
     key: tuple[Array, Array],
     settings: Noise,
 ) -> Array:
-    noisy: Any = perturb_elementwise(
+    noisy = perturb_elementwise(
         x,
         magnitude,
         sample,
@@ -172,9 +178,9 @@ def _with_gradient_1(
         xp=NAMESPACE,
         word_dtype=jnp.uint32,
     )
-    return noisy
+    return cast("Array", noisy)
 
 
-@_with_gradient_1.defjvp
+@_add_with_gradient_1.defjvp
 def _(settings: Noise, primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
-    return _with_gradient_1(*primals, settings), tangents[0]
+    return _add_with_gradient_1(*primals, settings), tangents[0]

@@ -1,7 +1,8 @@
-"""Embedding noise for Flax Linen: a module, and noise on a model from outside."""
+"""Embedding noise for Flax Linen: a module, and ``attach`` for an existing model."""
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,10 +10,19 @@ from dataclasses import replace
 from typing import Any
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jax import Array
 
-from embnoise.backend import Noise, check_integer, embedding_shape, format_value
+from embnoise.backend import (
+    Counter,
+    Noise,
+    TokenArrays,
+    check_bool,
+    check_integer,
+    check_noise,
+    format_value,
+    resolve_step,
+)
+from embnoise_jax._counting import add_counted_noise, pack
 from embnoise_jax.functional import add_noise
 
 __all__ = ["EmbeddingNoise", "attach"]
@@ -21,16 +31,24 @@ __all__ = ["EmbeddingNoise", "attach"]
 class EmbeddingNoise(nn.Module):
     """Adds noise to embeddings unless ``deterministic``.
 
-    Without ``step`` every call is the next one that the collection ``"noise"`` counts; that has to
-    be mutable: ``model.apply(variables, ids, mutable=["noise"])``.
+    Each training call without ``step`` takes the next step, or its next micro-batch, which the
+    variable ``count`` of the collection ``"noise"`` counts. The collection must be mutable:
+    ``model.apply(variables, ids, mutable=["noise"])``. ``count`` is int32 [4], a
+    ``embnoise.backend.Counter``: the step of the next call, how many calls and samples this step
+    has had, and how many calls got noise so far.
 
     Attributes:
-        noise: what noise to add.
-        calls_per_step: how many counted calls one step of the optimizer takes.
-        deterministic: no noise if true; it may be given at call time instead.
+        noise: What noise to add.
+        calls_per_step: How many counted calls one optimizer step takes.
+        deterministic: If true, there is no noise. It may be given at call time instead.
+
+    Raises:
+        TypeError: An attribute of the wrong type.
+        ValueError: ``calls_per_step`` is below 1, or the noise's schedule is unbound.
 
     Example:
         >>> import jax
+        >>> import jax.numpy as jnp
         >>> from embnoise import neftune
         >>> from embnoise_jax.linen import EmbeddingNoise
         >>> layer, x = EmbeddingNoise(neftune(5.0)), jnp.zeros((2, 4, 8))
@@ -38,12 +56,17 @@ class EmbeddingNoise(nn.Module):
         >>> variables = layer.init(jax.random.key(0), x, deterministic=False)
         >>> noisy, variables = layer.apply(variables, x, deterministic=False, mutable=["noise"])
         >>> variables["noise"]["count"].tolist()
-        [1, 2]
+        [1, 0, 0, 1]
     """
 
     noise: Noise
     calls_per_step: int = 1
     deterministic: bool | None = None
+
+    def __post_init__(self) -> None:
+        check_noise(self.noise).alpha_at(0)  # raises for a schedule that is unbound
+        check_integer("calls_per_step", self.calls_per_step, minimum=1)
+        super().__post_init__()
 
     @nn.compact
     def __call__(
@@ -58,44 +81,50 @@ class EmbeddingNoise(nn.Module):
         where: Array | None = None,
         deterministic: bool | None = None,
     ) -> Array:
-        """``add_noise`` in training; its arguments have the same meaning here.
+        """Add noise in training.
+
+        Args:
+            x: As for ``add_noise``.
+            step: As for ``add_noise``; the call is then not counted. Default: the next step of the
+                collection ``"noise"``.
+            mask: As for ``add_noise``.
+            segment_ids: As for ``add_noise``.
+            positions: As for ``add_noise``.
+            sample_ids: As for ``add_noise``. Default: numbered over the micro-batches of the step.
+            where: As for ``add_noise``.
+            deterministic: If true, there is no noise. Pass it either here or to the constructor.
 
         Raises:
-            ValueError: neither ``step`` nor a mutable collection ``"noise"`` in training.
+            ValueError: Neither ``step`` nor a mutable collection ``"noise"`` in training.
         """
         deterministic = nn.merge_param("deterministic", self.deterministic, deterministic)
-        per_step = check_integer("calls_per_step", self.calls_per_step, minimum=1)
-        batch = embedding_shape(x)[0]
-        counted = None
-        if step is None and not deterministic:
-            if not self.is_mutable_collection("noise"):
-                raise ValueError(
-                    "step must be given in training, or the collection 'noise' be mutable: "
-                    "model.apply(variables, ..., mutable=['noise'])"
-                )
-            counted = self.variable("noise", "count", jnp.zeros, 2, jnp.int32)
-            calls = Calls(counted.value[0], counted.value[1])
-            step, first = calls.place(per_step=per_step, xp=jnp)
-            if sample_ids is None:
-                sample_ids = first + jnp.arange(batch)
-        noisy = add_noise(
-            x,
-            self.noise,
-            step=0 if step is None else step,
-            training=not deterministic,
-            mask=mask,
-            segment_ids=segment_ids,
-            positions=positions,
-            sample_ids=sample_ids,
-            where=where,
+        tokens = TokenArrays(mask, segment_ids, positions, sample_ids, where)
+        if check_bool("deterministic", deterministic):
+            return add_noise(x, self.noise, step=0, training=False, **tokens.given())
+        if step is not None:
+            return add_noise(x, self.noise, step=step, **tokens.given())
+        if not self.is_mutable_collection("noise"):
+            raise ValueError(
+                "step must be given in training, or the collection 'noise' be mutable: "
+                "model.apply(variables, ..., mutable=['noise'])"
+            )
+        count = self.variable("noise", "count", pack, Counter())
+        noisy, after = add_counted_noise(
+            x, self.noise, count.value, tokens, calls_per_step=self.calls_per_step
         )
-        if counted is not None and not self.is_initializing():
-            counted.value = jnp.stack(calls.after(batch, per_step=per_step, xp=jnp))
+        if not self.is_initializing():
+            count.value = after
         return noisy
 
 
-# The classes of models whose calls are being noised.
-_ATTACHED: list[type[nn.Module]] = []
+class _AttachedClasses(threading.local):
+    """The classes of the models whose calls get noise; like Linen's interceptors, per thread."""
+
+    def __init__(self) -> None:
+        self.classes: list[type[nn.Module]] = []
+
+
+_ATTACHED = _AttachedClasses()
 
 
 @contextmanager
@@ -111,35 +140,38 @@ def attach(
     sample_ids: Array | None = None,
     where: Array | None = None,
 ) -> Iterator[None]:
-    """Noise on the token embedding of a model, in all its calls inside the ``with`` block.
+    """Add noise to a model's token embedding in all its calls inside the ``with`` block.
 
-    It intercepts the embedding's ``__call__``; its ``attend`` stays clean. What happens inside
-    ``jax.jit`` is fixed when it is traced, so enter the block inside the function that is compiled.
-    A second lookup of one embedding in the block, as in an encoder-decoder, gets noise of its own.
-    One inside ``nn.scan`` or ``nn.vmap`` gets the same noise in every turn.
+    The embedding's ``__call__`` is intercepted, its ``attend`` is not, and the model is not
+    changed. Under ``jax.jit`` enter the block inside the compiled function: what happens there is
+    fixed when it is traced. A second lookup of the embedding in the block, as in an
+    encoder-decoder, gets different noise; inside ``nn.scan`` or ``nn.vmap`` every turn gets the
+    same noise.
 
     Args:
-        model: a model; it is not changed.
-        noise: what noise to add.
-        step: the training step; it may be traced, such as the one of a ``TrainState``.
-        layer: the embedding's path, such as ``"decoder/embed"``. By default the model's only
+        model: The model.
+        noise: What noise to add.
+        step: As for ``add_noise``: it may be traced, such as that of a ``TrainState``.
+        layer: The embedding's path, such as ``"decoder/embed"``. Default: the model's only
             ``nn.Embed``.
-        mask: as for ``add_noise``.
-        segment_ids: as for ``add_noise``.
-        positions: as for ``add_noise``.
-        sample_ids: as for ``add_noise``.
-        where: as for ``add_noise``.
+        mask: As for ``add_noise``.
+        segment_ids: As for ``add_noise``.
+        positions: As for ``add_noise``.
+        sample_ids: As for ``add_noise``.
+        where: As for ``add_noise``.
 
     Raises:
-        TypeError: an argument of the wrong type.
-        ValueError: several embeddings to choose from, when the second one is called; noise is
-            attached to a model of this class already; an argument that ``add_noise`` refuses.
+        TypeError: An argument of the wrong type.
+        ValueError: A model of this class has noise attached already, or the noise's schedule is
+            unbound. Inside the block, at the lookup: the model looks up in several embeddings, or
+            an argument that ``add_noise`` does not accept.
 
     Warns:
-        RuntimeWarning: no embedding was called inside the block.
+        RuntimeWarning: No embedding was called inside the block.
 
     Example:
         >>> import jax
+        >>> import jax.numpy as jnp
         >>> from embnoise import neftune
         >>> from embnoise_jax.linen import attach
         >>> model, ids = nn.Sequential([nn.Embed(10, 8), nn.Dense(4)]), jnp.array([[1, 2]])
@@ -152,65 +184,22 @@ def attach(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a flax.linen.Module, got {format_value(model)}")
-    if not isinstance(noise, Noise):
-        raise TypeError(f"noise must be a Noise, got {format_value(noise)}")
+    check_noise(noise).alpha_at(0)  # raises for a schedule that is unbound
+    step = resolve_step(step)
     if not isinstance(layer, str | None):
         raise TypeError(f"layer must be the path of a module, got {format_value(layer)}")
-    if type(model) in _ATTACHED:
-        raise ValueError(f"model has noise attached already: attach() to {type(model)} is entered")
-    lookups, inside, looking_up = 0, 0, False
-    paths: list[str] = []
-
-    def intercept(forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any], context: Any) -> Any:
-        nonlocal lookups, inside, looking_up
-        module = context.module
-        # A lookup within a lookup is that of a class which an embedding extends.
-        if context.method_name != "__call__" or looking_up or module.is_initializing():
-            return forward(*args, **kwargs)
-        path = "/".join(module.path)
-        wanted = isinstance(module, nn.Embed) if layer is None else path == layer
-        if not wanted:
-            # Inside nn.remat and the like modules do not know their root.
-            inside += type(module) is type(model)
-            try:
-                return forward(*args, **kwargs)
-            finally:
-                inside -= type(module) is type(model)
-        looking_up = True
-        try:
-            out = forward(*args, **kwargs)
-        finally:
-            looking_up = False
-        if not inside and type(_root(module)) is not type(model):
-            return out
-        if path not in paths:
-            paths.append(path)
-        if len(paths) > 1:
-            raise ValueError(
-                "layer must say which embedding to noise, since the model looks up in several: "
-                f"{paths}"
-            )
-        lookups += 1
-        # Two lookups of one table must not get the same noise at the same place.
-        stream = noise.stream if lookups == 1 else f"{noise.stream}/{lookups}"
-        return add_noise(
-            out,
-            replace(noise, stream=stream),
-            step=step,
-            mask=mask,
-            segment_ids=segment_ids,
-            positions=positions,
-            sample_ids=sample_ids,
-            where=where,
-        )
-
-    _ATTACHED.append(type(model))
+    kind = type(model)
+    if kind in _ATTACHED.classes:
+        raise ValueError(f"model has noise attached already: attach() to {kind} is entered")
+    tokens = TokenArrays(mask, segment_ids, positions, sample_ids, where)
+    interceptor = _Interceptor(kind, layer, noise, step, tokens)
+    _ATTACHED.classes.append(kind)
     try:
-        with nn.intercept_methods(intercept):
+        with nn.intercept_methods(interceptor):
             yield
     finally:
-        _ATTACHED.remove(type(model))
-    if not lookups:
+        _ATTACHED.classes.remove(kind)
+    if not interceptor.lookups:
         warnings.warn(
             f"embnoise: {layer or 'no nn.Embed'} was {'not ' if layer else ''}called inside "
             "attach(), so there was no noise. Was the function compiled before? Enter attach() "
@@ -218,6 +207,69 @@ def attach(
             RuntimeWarning,
             stacklevel=3,
         )
+
+
+class _Interceptor:
+    """Adds noise to what a model of class ``kind`` looks up."""
+
+    def __init__(
+        self,
+        kind: type[nn.Module],
+        layer: str | None,
+        noise: Noise,
+        step: int | Array,
+        tokens: TokenArrays,
+    ) -> None:
+        self.lookups = 0
+        self._kind = kind
+        self._layer = layer
+        self._noise = noise
+        self._step = step
+        self._tokens = tokens
+        self._path: str | None = None
+        self._depth = 0
+        """How many calls of models of the class are running."""
+        self._in_lookup = False
+
+    def __call__(
+        self, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any], context: Any
+    ) -> Any:
+        module = context.module
+        # A lookup inside a lookup belongs to a class that extends an embedding.
+        if context.method_name != "__call__" or self._in_lookup or module.is_initializing():
+            return forward(*args, **kwargs)
+        path = "/".join(module.path)
+        wanted = isinstance(module, nn.Embed) if self._layer is None else path == self._layer
+        if not wanted:
+            # Inside nn.remat and other lifted transformations, modules do not know their root.
+            running = type(module) is self._kind
+            self._depth += running
+            try:
+                return forward(*args, **kwargs)
+            finally:
+                self._depth -= running
+        self._in_lookup = True
+        try:
+            x = forward(*args, **kwargs)
+        finally:
+            self._in_lookup = False
+        if not self._depth and type(_root(module)) is not self._kind:
+            return x
+        if self._path not in (None, path):
+            raise ValueError(
+                "found several embeddings in the model; pass layer=. "
+                f"Candidates: {self._path!r}, {path!r}"
+            )
+        self._path = path
+        return self._add_noise(x)
+
+    def _add_noise(self, x: Array) -> Array:
+        self.lookups += 1
+        noise = self._noise
+        if self.lookups > 1:
+            # Two lookups of one table must not get the same noise at the same place.
+            noise = replace(noise, stream=f"{noise.stream}/{self.lookups}")
+        return add_noise(x, noise, step=self._step, **self._tokens.given())
 
 
 def _root(module: nn.Module) -> nn.Module:

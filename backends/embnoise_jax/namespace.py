@@ -6,19 +6,16 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 
-__all__ = ["NAMESPACE", "barrier"]
+from embnoise.backend import ArrayNamespace
+from embnoise_jax._compat import optimization_barrier
 
-
-def barrier(array: Array) -> Array:
-    """The same array, which XLA does not see through."""
-    hidden: Array = lax.optimization_barrier(array)  # type: ignore[no-untyped-call]
-    return hidden
+__all__ = ["NAMESPACE"]
 
 
 class _Namespace:
-    """``jax.numpy``, whose lookups need not care for an index out of bounds."""
+    """``jax.numpy``, with barriers where XLA would rewrite, and indices known to be in bounds."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(jnp, name)
@@ -27,13 +24,13 @@ class _Namespace:
         array = jnp.asarray(value, dtype=dtype)
         if not isinstance(value, np.ndarray):
             return array
-        # Behind the barrier, because XLA folds a constant counter into Philox round by round, and
-        # takes so many of them for an endless loop.
-        return barrier(array)
+        # XLA would fold a constant counter into Philox round by round, and takes that many
+        # foldings for an endless loop.
+        return optimization_barrier(array)
 
     def sqrt(self, x: Array) -> Array:
-        # Behind the barrier, because XLA takes a / sqrt(x) for a * rsqrt(x), rounded otherwise.
-        return barrier(jnp.sqrt(x))
+        # XLA would turn a / sqrt(x) into a * rsqrt(x), which rounds differently.
+        return optimization_barrier(jnp.sqrt(x))
 
     def take(self, x: Array, index: Array) -> Array:
         return x.at[index].get(mode="promise_in_bounds")
@@ -42,4 +39,4 @@ class _Namespace:
         return jnp.take_along_axis(x, index, axis, mode="promise_in_bounds")
 
 
-NAMESPACE = _Namespace()
+NAMESPACE: ArrayNamespace = _Namespace()

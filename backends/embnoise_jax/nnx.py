@@ -1,54 +1,70 @@
-"""Embedding noise for Flax NNX: a module, and noise on the embedding of an existing model."""
+"""Embedding noise for Flax NNX: a module, and ``attach`` for an existing model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
-from types import TracebackType
-from typing import Any, Self
+from typing import Any, TypeAlias
 
-import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
 from embnoise.backend import (
+    Counter,
+    Handle,
     Noise,
+    NoiseState,
+    TokenArrays,
+    TokenFunctions,
     check_bool,
     check_integer,
-    embedding_shape,
+    check_noise,
     format_value,
 )
+from embnoise_jax._compat import change_class, set_property
+from embnoise_jax._counting import add_counted_noise, pack
+from embnoise_jax._find import list_embeddings, only_embedding
 from embnoise_jax.functional import add_noise
 
 __all__ = ["EmbeddingNoise", "Handle", "NoiseCount", "attach"]
 
-Describe = Callable[[Array], Mapping[str, Array]]
+Tokens: TypeAlias = Callable[..., Mapping[str, Array]]
+Where: TypeAlias = Callable[..., Array]
 
 
 class NoiseCount(nnx.Variable[Array]):
-    """The training calls so far, int32 [2]: the calls, and the samples of the current step.
+    """The counter of an ``EmbeddingNoise``: int32 [4], its step, calls, samples and lookups.
 
-    It is part of the model's state, so that a run that is restored goes on with the same noise;
-    ``nnx.state(model, nnx.Param)`` leaves it out.
+    The step is that of the next training call; calls and samples are those that this step has had;
+    lookups is how many calls got noise so far. It is part of the model's state, so a restored run
+    continues with the same noise; ``nnx.state(model, nnx.Param)`` leaves it out.
     """
 
 
-class EmbeddingNoise(nnx.Module):
+class EmbeddingNoise(NoiseState, nnx.Module):
     """Adds noise to embeddings in training; the identity after ``model.eval()``.
 
-    Without ``step`` every training call is the next one of its ``NoiseCount``.
+    Each training call without ``step`` takes the next step, or its next micro-batch, which a
+    ``NoiseCount`` counts.
 
     Args:
-        noise: what noise to add.
-        calls_per_step: how many training calls one step of the optimizer takes: more than 1 where
-            gradients are accumulated, or where one model looks up twice.
-        deterministic: no noise if true, as ``model.eval()`` has it.
+        noise: What noise to add.
+        calls_per_step: How many training calls one optimizer step takes: more than 1 if gradients
+            are accumulated, or if the model looks up more than once in a forward pass.
+        deterministic: If true, there is no noise. ``model.eval()`` and ``model.train()`` set it.
+
+    Attributes:
+        noise: What noise is added.
+        step: The step that the next training call takes. Setting another one starts that step.
+        alpha: The amplitude at the current step.
+        lookups: How many counted calls got noise so far.
 
     Raises:
-        TypeError: an argument of the wrong type.
+        TypeError: An argument of the wrong type.
         ValueError: ``calls_per_step`` is below 1, or the noise's schedule is unbound.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> from embnoise import neftune
         >>> from embnoise_jax.nnx import EmbeddingNoise
         >>> from flax import nnx
@@ -56,36 +72,25 @@ class EmbeddingNoise(nnx.Module):
         >>> layer = EmbeddingNoise(neftune(5.0))
         >>> bool((layer(x) == x).any()), layer.step
         (False, 1)
-        >>> layer.eval()
-        >>> layer(x) is x
+        >>> with layer.paused():
+        ...     layer(x) is x
         True
     """
 
     def __init__(
         self, noise: Noise, *, calls_per_step: int = 1, deterministic: bool = False
     ) -> None:
-        if not isinstance(noise, Noise):
-            raise TypeError(f"noise must be a Noise, got {format_value(noise)}")
-        noise.alpha_at(0)
+        check_noise(noise).alpha_at(0)  # raises for a schedule that is unbound
         self.noise = noise
         self.calls_per_step = check_integer("calls_per_step", calls_per_step, minimum=1)
         self.deterministic = check_bool("deterministic", deterministic)
-        self.count = NoiseCount(jnp.zeros(2, jnp.int32))
+        self.count = NoiseCount(pack(Counter()))
+        self._paused = False
 
     def set_view(self, deterministic: bool | None = None) -> None:
-        """What ``nnx.view`` calls to make a view with or without noise."""
+        """Make a view with or without noise; called by ``nnx.view``."""
         if deterministic is not None:
             self.deterministic = deterministic
-
-    @property
-    def step(self) -> int:
-        """The step that the next training call without ``step`` will take."""
-        return int(self.count[0]) // self.calls_per_step
-
-    @step.setter
-    def step(self, value: int) -> None:
-        value = check_integer("step", value, minimum=0)
-        self.count[...] = jnp.array([value * self.calls_per_step, 0], jnp.int32)
 
     def __call__(
         self,
@@ -99,28 +104,56 @@ class EmbeddingNoise(nnx.Module):
         where: Array | None = None,
         deterministic: bool | None = None,
     ) -> Array:
-        """``add_noise`` in training; its arguments have the same meaning here."""
+        """Add noise in training.
+
+        Args:
+            x: As for ``add_noise``.
+            step: As for ``add_noise``; the call is then not counted. Default: the next step of the
+                ``NoiseCount``.
+            mask: As for ``add_noise``.
+            segment_ids: As for ``add_noise``.
+            positions: As for ``add_noise``.
+            sample_ids: As for ``add_noise``. Default: numbered over the micro-batches of the step.
+            where: As for ``add_noise``.
+            deterministic: Overrides the attribute of that name.
+        """
         if deterministic is None:
             deterministic = self.deterministic
-        tokens: dict[str, Any] = {
-            "mask": mask,
-            "segment_ids": segment_ids,
-            "positions": positions,
-            "sample_ids": sample_ids,
-            "where": where,
-        }
-        if deterministic:
-            return add_noise(x, self.noise, training=False, **tokens)
+        training = not (check_bool("deterministic", deterministic) or self._paused)
+        tokens = TokenArrays(mask, segment_ids, positions, sample_ids, where)
+        if not training:
+            return add_noise(x, self.noise, step=0, training=False, **tokens.given())
         if step is not None:
-            return add_noise(x, self.noise, step=step, **tokens)
-        batch = embedding_shape(x)[0]
-        calls = Calls(self.count[0], self.count[1])
-        step, first = calls.place(per_step=self.calls_per_step, xp=jnp)
-        if sample_ids is None:
-            tokens["sample_ids"] = first + jnp.arange(batch)
-        noisy = add_noise(x, self.noise, step=step, **tokens)
-        self.count[...] = jnp.stack(calls.after(batch, per_step=self.calls_per_step, xp=jnp))
+            return add_noise(x, self.noise, step=step, **tokens.given())
+        noisy, self.count[...] = add_counted_noise(
+            x, self.noise, self.count[...], tokens, calls_per_step=self.calls_per_step
+        )
         return noisy
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "step":
+            set_property(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def __repr__(self) -> str:
+        try:
+            state = f"step={self.step}, alpha={self.alpha:g}, lookups={self.lookups}"
+        except TypeError:  # a traced or an abstract count
+            state = f"count={self.count.get_value()}"
+        return f"{type(self).__name__}({self.noise}, {state})"
+
+    def _counters(self) -> dict[str, Counter]:
+        return {"": Counter(*self.count[...])}
+
+    def _set_counters(self, counters: Mapping[str, Counter]) -> None:
+        self.count[...] = pack(counters[""])
+
+    def _is_paused(self) -> bool:
+        return self._paused
+
+    def _set_paused(self, paused: bool) -> None:
+        self._paused = paused
 
 
 def attach(
@@ -128,137 +161,146 @@ def attach(
     noise: Noise,
     *,
     layer: str | nnx.Module | None = None,
-    describe: Describe | None = None,
+    tokens: Tokens | None = None,
+    where: str | Where = "all",
     calls_per_step: int = 1,
 ) -> Handle:
     """Add noise to a model's token embedding, in training only.
 
-    The embedding stays in its place, and its ``attend`` stays clean; it gets an ``EmbeddingNoise``
-    that ``model.train()`` and ``model.eval()`` switch on and off. Attach before ``nnx.jit``,
-    ``nnx.split`` and the like.
+    The embedding keeps its place, its parameters their paths, and its ``attend`` stays clean. It
+    gets an ``EmbeddingNoise``, which ``model.train()`` and ``model.eval()`` switch on and off.
+    Attach before ``nnx.jit``, ``nnx.split`` and the like.
 
     Args:
-        model: a model; it is edited.
-        noise: what noise to add.
-        layer: the embedding or its path, such as ``"decoder.embed"``. By default the model's only
+        model: The model, which is edited.
+        noise: What noise to add.
+        layer: The embedding or its path, such as ``"decoder.embed"``. Default: the model's only
             ``nnx.Embed``.
-        describe: from what is looked up, [B, L], to arguments of ``add_noise``, by name: say
-            ``lambda ids: {"mask": ids != 0}``. By default all tokens are real.
-        calls_per_step: as for ``EmbeddingNoise``.
+        tokens: A function of ``ids``, what is looked up, [B, L], that returns the token arguments
+            of ``add_noise`` as a dict: ``lambda ids: {"mask": ids != 0}``. Default: all tokens are
+            real.
+        where: The tokens to noise: ``"all"`` real tokens, or a function of ``ids`` that returns
+            booleans [B, L].
+        calls_per_step: As for ``EmbeddingNoise``.
 
     Returns:
-        A handle: ``remove()`` ends the noise, as does leaving ``with attach(...):``.
+        A handle. ``handle.remove()`` removes the noise, as does leaving ``with attach(...):``.
 
     Raises:
-        TypeError: an argument of the wrong type.
-        ValueError: no embedding or several to choose from; noise is attached already; the noise's
-            schedule is unbound.
+        TypeError: An argument of the wrong type.
+        ValueError: The model has several embeddings or none, or has noise already, or the noise's
+            schedule is unbound. The model is then unchanged.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> from embnoise import neftune
         >>> from embnoise_jax.nnx import attach
         >>> from flax import nnx
         >>> model = nnx.Sequential(nnx.Embed(10, 8, rngs=nnx.Rngs(0)), nnx.relu)
         >>> ids = jnp.array([[1, 2, 0]])
         >>> clean = model(ids)
-        >>> with attach(model, neftune(5.0), describe=lambda ids: {"mask": ids != 0}) as handle:
+        >>> with attach(model, neftune(5.0), tokens=lambda ids: {"mask": ids != 0}) as handle:
         ...     noisy = model(ids)
         >>> bool((noisy == clean)[0, 2].all()), bool((noisy == clean).all())
         (True, False)
-        >>> bool((model(ids) == clean).all())
-        True
+        >>> bool((model(ids) == clean).all()), handle.lookups
+        (True, 1)
     """
     if not isinstance(model, nnx.Module):
         raise TypeError(f"model must be a flax.nnx.Module, got {format_value(model)}")
-    if describe is not None and not callable(describe):
-        raise TypeError(f"describe must be a callable, got {format_value(describe)}")
-    embedding_noise = EmbeddingNoise(noise, calls_per_step=calls_per_step)
-    embedding = _embedding_of(model, layer)
-    if hasattr(embedding, "bare_class"):
-        raise ValueError("model has noise attached already; remove() that first")
-    # The object stays the same one, since other modules and optimizers may share it.
+    embedding_noise = _AttachedNoise(noise, tokens, where, calls_per_step)
+    path, embedding = _find_embedding(model, layer)
+    if hasattr(embedding, "embedding_noise"):
+        raise ValueError(f"model has noise attached to {path!r} already; remove() that first")
     kind: Any = type(embedding)
-    object.__setattr__(embedding, "__class__", _noisy_class(kind))
+    noisy_class = _noisy_class(kind)
     embedding.embedding_noise = embedding_noise
-    embedding.describe = describe
-    return Handle(embedding)
+    try:
+        change_class(embedding, noisy_class)
+    except BaseException:
+        del embedding.embedding_noise
+        raise
+    return _AttachedHandle(path, embedding)
 
 
-class Handle:
-    """Noise that is attached to a model; made by ``attach``."""
+class _AttachedHandle(Handle):
+    """The handle of one embedding. After ``remove()`` its state can still be read."""
 
-    def __init__(self, embedding: Any) -> None:
+    def __init__(self, path: str, embedding: Any) -> None:
+        self._path = path
         self._embedding = embedding
-        self._noise: EmbeddingNoise = embedding.embedding_noise
-
-    @property
-    def noise(self) -> Noise:
-        """What noise is added."""
-        return self._noise.noise
-
-    @property
-    def step(self) -> int:
-        """The step that the next training call will take; setting it starts a new one."""
-        return self._noise.step
-
-    @step.setter
-    def step(self, value: int) -> None:
-        self._noise.step = value
+        self._embedding_noise: _AttachedNoise = embedding.embedding_noise
+        self.noise = self._embedding_noise.noise
 
     def remove(self) -> None:
-        """End the noise and leave the model as it was; a second time it does nothing."""
         embedding = self._embedding
-        if getattr(embedding, "embedding_noise", None) is self._noise:
-            del embedding.embedding_noise, embedding.describe
-            object.__setattr__(embedding, "__class__", embedding.bare_class)
+        if getattr(embedding, "embedding_noise", None) is self._embedding_noise:
+            change_class(embedding, type(embedding).clean_class)
+            del embedding.embedding_noise
 
-    def __enter__(self) -> Self:
-        return self
+    def _counters(self) -> dict[str, Counter]:
+        return {self._path: self._embedding_noise._counters()[""]}
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
+    def _set_counters(self, counters: Mapping[str, Counter]) -> None:
+        self._embedding_noise._set_counters({"": counters[self._path]})
+
+    def _is_paused(self) -> bool:
+        return self._embedding_noise._is_paused()
+
+    def _set_paused(self, paused: bool) -> None:
+        self._embedding_noise._set_paused(paused)
+
+
+class _AttachedNoise(EmbeddingNoise):
+    """The noise of an embedding, which derives the token arrays from what is looked up."""
+
+    def __init__(
+        self, noise: Noise, tokens: Tokens | None, where: str | Where, calls_per_step: int
     ) -> None:
-        self.remove()
+        super().__init__(noise, calls_per_step=calls_per_step)
+        self.functions = TokenFunctions(tokens, where)
+
+    def add_to_lookup(self, x: Array, ids: Array) -> Array:
+        if self.deterministic or self._paused:
+            return x
+        return self(x, **self.functions({"ids": ids}).given())
 
 
 @cache
 def _noisy_class(kind: Any) -> Any:
-    """The class of an embedding of class ``kind`` under noise."""
+    """The class of an embedding of class ``kind`` that has noise attached."""
 
-    def lookup(self: Any, inputs: Array, *args: Any, **kwargs: Any) -> Array:
+    def __call__(self: Any, inputs: Array, *args: Any, **kwargs: Any) -> Array:  # noqa: N807
         x = kind.__call__(self, inputs, *args, **kwargs)
-        about = {} if self.describe is None else self.describe(inputs)
-        noisy: Array = self.embedding_noise(x, **about)
+        noisy: Array = self.embedding_noise.add_to_lookup(x, inputs)
         return noisy
 
-    return type(kind)(f"Noisy{kind.__name__}", (kind,), {"__call__": lookup, "bare_class": kind})
+    members = {"__call__": __call__, "clean_class": kind}
+    return type(kind)(f"Noisy{kind.__name__}", (kind,), members)
 
 
-def _embedding_of(model: nnx.Module, layer: str | nnx.Module | None) -> Any:
+def _find_embedding(model: nnx.Module, layer: str | nnx.Module | None) -> tuple[str, Any]:
+    """The path and the module of the embedding that ``layer`` names."""
     modules = {".".join(map(str, path)): module for path, module in nnx.iter_modules(model)}
-    if isinstance(layer, nnx.Module):
-        if not any(layer is module for module in modules.values()):
-            raise ValueError(f"layer must be a module of the model, got {type(layer).__name__}")
-        return layer
-    embeddings = {path: module for path, module in modules.items() if isinstance(module, nnx.Embed)}
-    listed = ", ".join(
-        f"{path!r} ({each.num_embeddings}, {each.features})" for path, each in embeddings.items()
-    )
+    candidates = {
+        path: (module.num_embeddings, module.features)
+        for path, module in modules.items()
+        if isinstance(module, nnx.Embed)
+    }
     if layer is None:
-        if len(embeddings) == 1:
-            return next(iter(embeddings.values()))
-        raise ValueError(
-            "layer must say which embedding to noise, since the model has "
-            f"{len(embeddings) or 'no'} embeddings to choose from: {listed or 'none'}"
-        )
+        layer = only_embedding("nnx.Embed", candidates)
+    if isinstance(layer, nnx.Module):
+        paths = [path for path, module in modules.items() if module is layer]
+        if not paths:
+            raise ValueError(f"layer must be a module of the model, got {type(layer).__name__}")
+        return paths[0], layer
     if not isinstance(layer, str):
         raise TypeError(f"layer must be a module or its path, got {format_value(layer)}")
     if layer not in modules:
         raise ValueError(
-            f"layer must be the path of a module, got {layer!r}; embeddings there: "
-            f"{listed or 'none'}"
+            f"layer must be the path of a module, got {layer!r}. "
+            f"Embeddings: {list_embeddings(candidates)}"
         )
-    return modules[layer]
+    if not callable(modules[layer]):
+        raise TypeError(f"layer must be callable, got a {type(modules[layer]).__name__}")
+    return layer, modules[layer]

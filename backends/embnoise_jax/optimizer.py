@@ -9,22 +9,22 @@ from jax import Array
 
 __all__ = ["step_of"]
 
-# The second is that of MultiSteps, only every n-th of whose updates is a step.
+# optax.MultiSteps counts in gradient_step: only every n-th of its updates is a step.
 _COUNTS = ("count", "gradient_step")
 
 
 def step_of(state: Any) -> Array:
-    """How many steps the optimizer of an Optax state has made.
+    """How many steps the optimizer of an Optax state has taken.
 
     Args:
-        state: what ``optimizer.init`` and ``optimizer.update`` return, concrete or traced.
+        state: What ``optimizer.init`` and ``optimizer.update`` return, concrete or traced.
 
     Returns:
-        An integer array of shape []: the first ``count`` in the state, or the ``gradient_step`` of
-        an optimizer that accumulates gradients (``optax.MultiSteps``).
+        An integer array []: the first ``count`` in the state, or the ``gradient_step`` of an
+        optimizer that accumulates gradients (``optax.MultiSteps``).
 
     Raises:
-        ValueError: the state counts no steps, as that of plain ``optax.sgd`` does not.
+        ValueError: The state has no count, as that of plain ``optax.sgd``.
 
     Example:
         >>> import jax.numpy as jnp
@@ -41,6 +41,6 @@ def step_of(state: Any) -> Array:
             count: Array = leaf
             return count
     raise ValueError(
-        "state must hold the count of an Optax optimizer's steps, got one without: keep a step "
-        "of your own, or add optax.scale_by_schedule"
+        "state must be an Optax state that counts its steps, got one without a count. Count the "
+        "steps yourself, or chain optax.scale_by_schedule into the optimizer"
     )

@@ -1,19 +1,20 @@
-"""The one operator that ``torch.compile`` sees: opaque, in place, fed with tensors alone.
+"""The one operator that ``torch.compile`` sees: opaque, in place, with tensors as its only inputs.
 
-Step, alpha and the count of samples live behind it, in a *source* that it finds by number, so
-that a compiled graph neither breaks at the noise nor is compiled again because they changed.
+The step, alpha and the counter live behind it, in a *source* that it finds by number. A compiled
+graph therefore neither breaks at the noise nor is compiled again because they changed.
 """
 
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
+
+from embnoise_torch import _compat
 
 __all__ = ["Source", "apply_", "call_opaque", "register"]
 
@@ -22,7 +23,7 @@ class Source(Protocol):
     """Something that adds its noise to a tensor."""
 
     def apply_(self, x: Tensor, *arrays: Tensor | None) -> None:
-        """Add noise to ``x`` in place, call_opaque by autograd."""
+        """Add noise to ``x`` in place, unseen by autograd."""
 
 
 _SOURCES: WeakValueDictionary[int, Source] = WeakValueDictionary()
@@ -38,17 +39,22 @@ def register(source: Source) -> int:
 
 @torch.library.custom_op("embnoise::apply_", mutates_args={"x"}, tags=(torch.Tag.cudagraph_unsafe,))
 def apply_(x: Tensor, arrays: Sequence[Tensor | None], source: int) -> None:
-    """``Source.apply_`` of the source with this number."""
+    """Call ``Source.apply_`` of the source with this number."""
     call_opaque(_SOURCES[source].apply_, x, *arrays)
 
 
-def call_opaque(function: Callable[..., None], *args: Any) -> None:
-    """Call a function that Dynamo must not look into.
+@apply_.register_fake
+def _(x: Tensor, arrays: Sequence[Tensor | None], source: int) -> None:
+    """Tracing sees no output, and nothing but ``x`` changed."""
 
-    It would where it skipped the caller: with the backend "eager", or because nothing happened in
-    the first call that it traced (a layer in evaluation mode).
+
+def call_opaque(function: Callable[..., None], *args: Any) -> None:
+    """Call a function that Dynamo must not trace.
+
+    Dynamo would trace it where it skipped the caller: with the backend "eager", or because nothing
+    happened in the first call that it traced (a layer in evaluation mode).
     """
-    if "torch._dynamo" in sys.modules:
+    if _compat.dynamo_is_loaded():
         if not _OPAQUE:
             _OPAQUE["call"] = torch.compiler.disable(_call)  # type: ignore[no-untyped-call]
         _OPAQUE["call"](function, *args)
@@ -61,9 +67,4 @@ def _call(function: Callable[..., None], *args: Any) -> None:
 
 
 _OPAQUE: dict[str, Callable[..., None]] = {}
-"""``_call`` as Dynamo sees it; made when first needed, since that imports the compiler."""
-
-
-@apply_.register_fake
-def _(x: Tensor, arrays: Sequence[Tensor | None], source: int) -> None:
-    """Tracing sees no output, and nothing but ``x`` changed."""
+"""``_call`` as Dynamo sees it; made when first needed, since making it imports the compiler."""

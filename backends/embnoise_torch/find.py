@@ -11,24 +11,26 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.parallel import DistributedDataParallel
 
 from embnoise.backend import format_value
+from embnoise_torch import _compat
 
-__all__ = ["callers_of", "embeddings_of", "unwrapped"]
+__all__ = ["find_callers", "find_embeddings", "parameters_of", "unwrap_model"]
 
 _WRAPPERS = (DistributedDataParallel, FullyShardedDataParallel)
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
+def unwrap_model(model: nn.Module) -> nn.Module:
     """The model inside the wrappers of torch.compile, DDP, FSDP and PEFT.
 
     Raises:
-        ValueError: a DataParallel, whose threads would race for the noise.
+        ValueError: A DataParallel, whose threads would race for the noise.
     """
     inner: Any = model
     while True:
         if isinstance(inner, nn.DataParallel):
             raise ValueError("model must not be a DataParallel; use DistributedDataParallel")
-        if isinstance(getattr(inner, "_orig_mod", None), nn.Module):  # torch.compile
-            inner = inner._orig_mod
+        compiled = _compat.compiled_inner(inner)
+        if compiled is not None:
+            inner = compiled
         elif isinstance(inner, _WRAPPERS):
             inner = inner.module
         elif hasattr(inner, "get_base_model"):  # PEFT
@@ -37,20 +39,20 @@ def unwrapped(model: nn.Module) -> nn.Module:
             return cast("nn.Module", inner)
 
 
-def embeddings_of(model: Any, layer: str | nn.Module | None) -> dict[str, nn.Module]:
+def find_embeddings(model: Any, layer: str | nn.Module | None) -> dict[str, nn.Module]:
     """The modules that look tokens up in the model's input embedding, by name.
 
     Args:
-        model: an unwrapped model.
-        layer: the embedding or its name; by default what ``get_input_embeddings()`` says, or the
-            only ``nn.Embedding`` there is.
+        model: An unwrapped model.
+        layer: The embedding or its name. Default: ``get_input_embeddings()``, or the only
+            ``nn.Embedding`` there is.
 
     Returns:
-        The embedding first, then every other module that shares its table; the output head never.
+        The embedding first, then every other module that shares its table; never the output head.
 
     Raises:
         TypeError: ``layer`` is neither a module nor a name.
-        ValueError: no embedding, more than one to choose from, or ``layer`` is not in the model.
+        ValueError: No embedding, several to choose from, or ``layer`` is not in the model.
     """
     names = {module: name for name, module in model.named_modules()}
     chosen = _named(model, layer, names) if layer is not None else _input_embedding(model)
@@ -67,17 +69,19 @@ def embeddings_of(model: Any, layer: str | nn.Module | None) -> dict[str, nn.Mod
         and table is not None
         and _table(module) is table
     ]
-    # A LoRA layer shows the table of the embedding inside it: noise goes on the outer one alone.
-    inside = {below for module in (chosen, *sharing) for below in _below(module)}
-    kept = [module for module in (chosen, *sharing) if module not in inside]
+    # A LoRA layer shows the table of the embedding inside it: only the outer one gets noise.
+    inner = {
+        below for module in (chosen, *sharing) for below in module.modules() if below is not module
+    }
+    kept = [module for module in (chosen, *sharing) if module not in inner]
     return {names[module]: module for module in kept}
 
 
-def callers_of(model: nn.Module, embeddings: Iterable[nn.Module]) -> list[nn.Module]:
-    """The modules that are called with the masks of what the embeddings look up.
+def find_callers(model: nn.Module, embeddings: Iterable[nn.Module]) -> list[nn.Module]:
+    """The modules whose call brings the masks of what the embeddings look up.
 
-    They are the innermost modules around each embedding whose forward takes an attention_mask:
-    of an encoder-decoder, the encoder and the decoder.
+    They are the innermost modules around each embedding whose forward takes an attention_mask: in
+    an encoder-decoder, the encoder and the decoder.
     """
     wanted = set(embeddings)
     callers: dict[nn.Module, None] = {}
@@ -86,11 +90,19 @@ def callers_of(model: nn.Module, embeddings: Iterable[nn.Module]) -> list[nn.Mod
             continue
         parts = path.split(".")
         for depth in reversed(range(len(parts))):
-            around = model.get_submodule(".".join(parts[:depth]))
-            if "attention_mask" in inspect.signature(around.forward).parameters:
-                callers[around] = None
+            outer = model.get_submodule(".".join(parts[:depth]))
+            if "attention_mask" in parameters_of(outer):
+                callers[outer] = None
                 break
     return list(callers)
+
+
+def parameters_of(module: nn.Module) -> list[str]:
+    """The names of the parameters of a module's forward; none if its signature is unreadable."""
+    try:
+        return list(inspect.signature(module.forward).parameters)
+    except (TypeError, ValueError):
+        return []
 
 
 def _named(model: nn.Module, layer: str | nn.Module, names: dict[nn.Module, str]) -> nn.Module:
@@ -101,8 +113,8 @@ def _named(model: nn.Module, layer: str | nn.Module, names: dict[nn.Module, str]
     modules = {name: module for module, name in names.items()}
     if layer not in modules:
         raise ValueError(
-            f"layer must name a module of the model, got {layer!r}; embeddings there: "
-            f"{_listed(model)}"
+            f"layer must name a module of the model, got {layer!r}; candidates: "
+            f"{_candidates(model)}"
         )
     return modules[layer]
 
@@ -116,8 +128,8 @@ def _input_embedding(model: Any) -> nn.Module:
     if len(tables) == 1:
         return next(iter(tables.values()))
     raise ValueError(
-        "layer must say which embedding to noise, since the model has no get_input_embeddings() "
-        f"and {len(tables) or 'no'} embeddings to choose from: {_listed(model)}"
+        f"found {len(tables) or 'no'} embeddings in a model without get_input_embeddings(); pass "
+        f"layer=. Candidates: {_candidates(model)}"
     )
 
 
@@ -125,7 +137,7 @@ def _lookups(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     return ((n, m) for n, m in model.named_modules() if isinstance(m, nn.Embedding))
 
 
-def _listed(model: nn.Module) -> str:
+def _candidates(model: nn.Module) -> str:
     found = [f"{name!r} {tuple(_table(module).shape)}" for name, module in _lookups(model)]  # type: ignore[union-attr]
     return ", ".join(found) or "none"
 
@@ -133,7 +145,3 @@ def _listed(model: nn.Module) -> str:
 def _table(module: nn.Module) -> Tensor | None:
     weight = getattr(module, "weight", None)
     return weight if isinstance(weight, Tensor) and weight.ndim == 2 else None
-
-
-def _below(module: nn.Module) -> list[nn.Module]:
-    return [inner for inner in module.modules() if inner is not module]

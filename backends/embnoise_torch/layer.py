@@ -2,45 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from embnoise.backend import (
+    Counter,
     Noise,
-    Prepared,
+    NoiseState,
     TokenArrays,
     check_integer,
+    check_noise,
     embedding_shape,
-    format_value,
     resolve_step,
 )
 from embnoise_torch import custom_op
 from embnoise_torch.functional import check_tensor
-from embnoise_torch.kernels import add_
-from embnoise_torch.place import Memory, Place, Ranks
+from embnoise_torch.sample_ids import SampleIds
+from embnoise_torch.source import LayerSource
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
 __all__ = ["EmbeddingNoise"]
 
+_EXTRA_STATE = "_extra_state"  # the name that PyTorch gives it in a state_dict
 
-class EmbeddingNoise(nn.Module):
-    """Adds noise to embeddings in training mode; the identity in evaluation mode.
 
-    Without ``step`` every training call is a step of its own, counted from 0. The count is no
-    part of the state_dict; ``step`` reads and sets it.
+class EmbeddingNoise(NoiseState, nn.Module):
+    """Adds noise to embeddings in training mode with gradients enabled; otherwise the identity.
+
+    Each training call without ``step`` takes the next step, or its next micro-batch. The counter
+    is saved in the ``state_dict`` as the module's extra state, so that a resumed run continues
+    with the same noise; a checkpoint without it loads too, and starts at step 0.
 
     Args:
-        noise: what noise to add.
-        mesh: the data-parallel dimensions of a device mesh, where not every rank of the default
-            process group sees other data.
+        noise: What noise to add.
+        calls_per_step: How many training calls one optimizer step takes: more than 1 if gradients
+            are accumulated. The micro-batches of a step draw different noise.
+        mesh: The data-parallel dimensions of a device mesh, if not every rank of the default
+            process group sees different data.
+
+    Attributes:
+        noise: What noise is added.
+        step: The step that the next training call takes. Setting another one starts that step.
+        alpha: The amplitude at the current step.
+        lookups: How many calls got noise so far.
 
     Raises:
-        TypeError: ``noise`` is no Noise.
-        ValueError: its schedule is unbound, or ``mesh`` is no mesh of this rank.
+        TypeError: An argument of the wrong type.
+        ValueError: The noise's schedule is unbound, ``calls_per_step`` is below 1, or ``mesh`` is
+            not a mesh of this rank.
 
     Example:
         >>> import torch
@@ -48,29 +62,22 @@ class EmbeddingNoise(nn.Module):
         >>> from embnoise_torch import EmbeddingNoise
         >>> embed = torch.nn.Sequential(torch.nn.Embedding(10, 8), EmbeddingNoise(neftune(5.0)))
         >>> ids = torch.tensor([[1, 2, 3]])
-        >>> bool((embed(ids) == embed[0](ids)).any())
-        False
+        >>> bool((embed(ids) == embed[0](ids)).any()), embed[1].step
+        (False, 1)
         >>> bool((embed.eval()(ids) == embed[0](ids)).all())
         True
     """
 
-    def __init__(self, noise: Noise, *, mesh: DeviceMesh | None = None) -> None:
+    def __init__(
+        self, noise: Noise, *, calls_per_step: int = 1, mesh: DeviceMesh | None = None
+    ) -> None:
         super().__init__()
-        if not isinstance(noise, Noise):
-            raise TypeError(f"noise must be a Noise, got {format_value(noise)}")
-        noise.alpha_at(0)
+        check_noise(noise).alpha_at(0)  # raises for a schedule that is unbound
+        calls_per_step = check_integer("calls_per_step", calls_per_step, minimum=1)
         self.noise = noise
-        self._calls = _Calls(noise, Ranks(mesh))
-
-    @property
-    def step(self) -> int:
-        """The step that the next training call without ``step`` will take."""
-        return self._calls.step
-
-    @step.setter
-    def step(self, value: int) -> None:
-        self._calls.step = check_integer("step", value, minimum=0)
-        self._calls.memory.clear()
+        self.calls_per_step = calls_per_step
+        self._source = LayerSource(noise, SampleIds(mesh), calls_per_step)
+        self.register_load_state_dict_pre_hook(_allow_missing_counter)  # type: ignore[no-untyped-call]
 
     def forward(
         self,
@@ -83,63 +90,61 @@ class EmbeddingNoise(nn.Module):
         sample_ids: Tensor | None = None,
         where: Tensor | None = None,
     ) -> Tensor:
-        """``add_noise`` in training mode; its arguments have the same meaning here."""
+        """Add noise in training mode with gradients enabled.
+
+        Args:
+            x: As for ``add_noise``.
+            step: As for ``add_noise``; by default the next step of the module's counter.
+            mask: As for ``add_noise``.
+            segment_ids: As for ``add_noise``.
+            positions: As for ``add_noise``.
+            sample_ids: As for ``add_noise``; by default numbered over the step's micro-batches
+                and over all ranks.
+            where: As for ``add_noise``.
+        """
         check_tensor(x)
-        shape = embedding_shape(x)
         tokens = TokenArrays(mask, segment_ids, positions, sample_ids, where)
-        tokens.check(shape)
-        if not self.training or self.noise.alpha == 0 or x.numel() == 0:
+        tokens.check(embedding_shape(x))
+        if not (self.training and torch.is_grad_enabled()):
+            return x
+        if self.noise.alpha == 0 or x.numel() == 0:
             return x
         noisy = x.clone(memory_format=torch.contiguous_format)
         if step is not None and not isinstance(step, Tensor):
-            step = torch.full((), check_integer("step", step, minimum=0))
+            step = torch.full((), resolve_step(step))
         if torch.compiler.is_compiling():
-            custom_op.apply_(noisy.detach(), [step, *tokens], self._calls.number)
+            custom_op.apply_(noisy.detach(), [step, *tokens], self._source.number)
         else:
-            custom_op.call_opaque(self._calls.apply_, noisy, step, *tokens)
+            custom_op.call_opaque(self._source.apply_, noisy, step, *tokens)
         return noisy
 
+    def get_extra_state(self) -> Tensor:
+        """The counter, for the ``state_dict``: int64 [4], on the CPU."""
+        return torch.tensor(self._source.counter, dtype=torch.int64)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Continue from the counter of a ``state_dict``."""
+        self._source.start(Counter(*state.tolist()))
+
     def extra_repr(self) -> str:
-        """The noise, for ``print(model)``."""
-        return repr(self.noise)
+        """The noise and the step, for ``print(model)``."""
+        return f"{self.noise}, step={self.step}"
+
+    def _counters(self) -> dict[str, Counter]:
+        return {"": self._source.counter}
+
+    def _set_counters(self, counters: Mapping[str, Counter]) -> None:
+        self._source.start(counters[""])
+
+    def _is_paused(self) -> bool:
+        return self._source.paused
+
+    def _set_paused(self, paused: bool) -> None:
+        self._source.paused = paused
 
 
-class _Calls:
-    """The training calls of one module, as a source of noise."""
-
-    def __init__(self, noise: Noise, ranks: Ranks) -> None:
-        self.noise = noise
-        self.ranks = ranks
-        self.step = 0
-        self.memory = Memory()
-        self.number = custom_op.register(self)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _revive, (self.noise, self.ranks, self.step)
-
-    def apply_(self, x: Tensor, *arrays: Tensor | None) -> None:
-        given, *rest = arrays
-        tokens = TokenArrays(*rest)
-        check_tensor(x)
-        shape = embedding_shape(x)
-        if given is not None:
-            step = resolve_step(given)
-        else:
-            # A column of the embeddings tells a recomputed call well enough, and is small.
-            place = self.memory.place(x.detach()[..., 0].clone(), self._next)
-            if place is None:
-                return
-            step = place.step
-        if tokens.sample_ids is None:
-            tokens = tokens._replace(sample_ids=self.ranks.sample_ids(0, shape[0]))
-        add_(x, self.noise, Prepared(shape, step, self.noise.alpha_at(step), tokens))
-
-    def _next(self) -> Place:
-        self.step += 1
-        return Place(self.step - 1, 0)
-
-
-def _revive(noise: Noise, ranks: Ranks, step: int) -> _Calls:
-    calls = _Calls(noise, ranks)
-    calls.step = step
-    return calls
+def _allow_missing_counter(
+    module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any
+) -> None:
+    """Let a checkpoint without the counter load strictly: the counter then starts anew."""
+    state_dict.setdefault(prefix + _EXTRA_STATE, torch.tensor(Counter(), dtype=torch.int64))

@@ -1,4 +1,4 @@
-"""PyTorch as an array namespace, for the core's functions on devices that have no kernel yet."""
+"""PyTorch as an array namespace, for the core's functions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Namespace"]
 
 
 class Namespace:
-    """``torch`` under the array API's names; what it makes lies on one device."""
+    """``torch`` as a ``FusedArrayNamespace`` that creates arrays on one device."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -38,7 +38,7 @@ class Namespace:
         return torch.roll(x, shift, axis)
 
     def sqrt(self, x: Tensor) -> Tensor:
-        # On the CPU torch.sqrt of a float32 is off by one ulp for every fifth integer.
+        # On the CPU, torch.sqrt of a float32 is off by one ulp for every fifth integer.
         return torch.sqrt(x.double()).to(x.dtype)
 
     def take(self, x: Tensor, index: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""One piece of work on several threads, for kernels that let go of the interpreter lock.
+"""Work shared by several threads, for kernels that release the interpreter lock.
 
-A pool of our own rather than Numba's: that one ends the process when it is used from two threads
-at once, or after a fork.
+The pool is not Numba's, which aborts the process if it is used from two threads at once, or after a
+fork.
 """
 
 from __future__ import annotations
@@ -25,10 +25,15 @@ if hasattr(os, "register_at_fork"):
 
 
 def run_parallel(work: Callable[[], object], threads: int) -> None:
-    """Call ``work()`` on this thread and on others at once; it shares itself out among them.
+    """Call ``work()`` on this thread and on others at once.
 
-    A thread may come late (PyTorch's own spin for a while after every operation, and keep its
-    core) or never: what it would have done, the others do.
+    ``work`` divides itself among its callers. A thread may start late, or never (PyTorch's own
+    threads spin for a while after every operation and keep their cores): the others then do its
+    share.
+
+    Args:
+        work: What to call; it takes what is left to do from a shared counter.
+        threads: On how many threads.
     """
     helpers = [_pool(threads - 1).submit(work) for _ in range(threads - 1)]
     work()

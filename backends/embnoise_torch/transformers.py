@@ -1,31 +1,36 @@
-"""Noise in the Hugging Face ``Trainer`` (and in TRL's trainers, which are subclasses of it)."""
+"""Noise in the Hugging Face ``Trainer``, and in TRL's trainers, which are subclasses of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from embnoise.backend import Noise, format_value
-from embnoise_torch.attach import Handle, attach
-from embnoise_torch.call import Call
+from embnoise.backend import Noise, check_noise
+from embnoise_torch.attach import attach
+from embnoise_torch.handle import Handle
 
 __all__ = ["NoiseCallback"]
 
 
 class NoiseCallback(TrainerCallback):
-    """Attaches noise for the time of ``trainer.train()`` and keeps its step the trainer's.
+    """Attaches noise for the duration of ``trainer.train()`` and keeps its step the trainer's.
 
-    A schedule that lasts for the rest of the run is bound to the trainer's number of steps. A run
-    resumed from a checkpoint goes on with the noise of its step. Logs and
+    The run fills in what the noise leaves open: a schedule with ``steps=None`` ends with the
+    trainer's last step, and a noise without a seed takes the trainer's ``seed``. A run that is
+    resumed from a checkpoint continues with the noise of its step. Logs and
     ``trainer.state.log_history`` get ``noise_alpha``.
 
     Args:
-        noise: what noise to add.
-        layer: as in ``attach``.
-        where: as in ``attach``.
+        noise: What noise to add.
+        layer: As for ``attach``.
+        tokens: As for ``attach``.
+        where: As for ``attach``.
+
+    Raises:
+        TypeError: ``noise`` is not a ``Noise``.
 
     Example:
         >>> from embnoise import linear, neftune
@@ -40,15 +45,15 @@ class NoiseCallback(TrainerCallback):
         noise: Noise,
         *,
         layer: str | nn.Module | None = None,
-        where: str | Callable[[Call], Tensor] = "all",
+        tokens: Callable[..., Mapping[str, Any]] | None = None,
+        where: str | Callable[..., Tensor] = "all",
     ) -> None:
-        if not isinstance(noise, Noise):
-            raise TypeError(f"noise must be a Noise, got {format_value(noise)}")
-        self.noise = noise
+        self.noise = check_noise(noise)
         self.layer = layer
+        self.tokens = tokens
         self.where = where
         self.handle: Handle | None = None
-        """The attachment while the trainer trains; ``None`` before and after."""
+        """The handle of ``attach`` while the trainer trains; ``None`` before and after."""
 
     def on_train_begin(
         self,
@@ -57,22 +62,27 @@ class NoiseCallback(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """Attach; what an earlier run left when an error ended it goes first."""
+        """Attach, after removing what a run that ended in an error left behind."""
         if args.neftune_noise_alpha is not None:
             raise ValueError(
                 "neftune_noise_alpha must be None beside a NoiseCallback, or noise is added twice; "
                 f"got {args.neftune_noise_alpha!r}"
             )
         self._detach()
-        noise = self.noise.bind(state.max_steps)
-        model = kwargs["model"]
-        self.handle = attach(model, noise, layer=self.layer, optimizer="manual", where=self.where)
+        self.handle = attach(
+            kwargs["model"],
+            self.noise.bind(state.max_steps, seed=args.seed),
+            layer=self.layer,
+            optimizer="manual",
+            tokens=self.tokens,
+            where=self.where,
+        )
         self.handle.step = state.global_step
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """The trainer's step is the noise's."""
+        """Set the noise's step to the trainer's."""
         if self.handle is not None:
             self.handle.step = state.global_step
 

@@ -13,7 +13,24 @@ import embnoise
 from embnoise import linear, neftune
 from embnoise_jax.equinox import EmbeddingNoise, attach
 from tests.jax import models
-from tests.jax.models import IDS, MASK, EquinoxModel, same
+from tests.jax.models import DIM, IDS, MASK, VOCABULARY, same
+
+
+class EquinoxModel(eqx.Module):
+    """It takes one row, as Equinox has it."""
+
+    embed: eqx.nn.Embedding
+    dense: eqx.nn.Linear
+
+    def __init__(self, key):
+        keys = jax.random.split(key)
+        self.embed = eqx.nn.Embedding(VOCABULARY, DIM, key=keys[0])
+        self.dense = eqx.nn.Linear(DIM, DIM, key=keys[1])
+
+    def __call__(self, ids):
+        x = jax.vmap(self.embed)(ids)
+        return x, jax.vmap(self.dense)(x) @ self.embed.weight.T
+
 
 MODEL = EquinoxModel(jax.random.key(0))
 CLEAN = jax.vmap(MODEL)(IDS)[0]
@@ -126,10 +143,19 @@ def test_a_layer_is_chosen():
 @pytest.mark.parametrize(
     ("call", "kind", "message"),
     [
-        (lambda: attach(Two(), neftune(), step=0), ValueError, "has 2 embeddings to choose from"),
-        (lambda: attach(Two(), neftune(), step=0), ValueError, r"model.layers\[1\] \(5, 4\)"),
-        (lambda: attach([1], neftune(), step=0), ValueError, "has no embeddings to choose from"),
-        (lambda: attach(MODEL, 5.0, step=0), TypeError, "noise must be a Noise, got 5.0"),
+        (
+            lambda: attach(Two(), neftune(), step=0),
+            ValueError,
+            "found 2 embeddings in the model; pass layer=",
+        ),
+        (lambda: attach(Two(), neftune(), step=0), ValueError, r"'model.layers\[1\]' \(5, 4\)"),
+        (
+            lambda: attach([1], neftune(), step=0),
+            ValueError,
+            "found no eqx.nn.Embedding in the model",
+        ),
+        (lambda: attach(MODEL, 5.0, step=0), TypeError, r"did you mean neftune\(alpha=5.0\)"),
+        (lambda: attach(MODEL, neftune(), step=1.5), TypeError, "step must be an integer, got 1.5"),
         (lambda: attach(MODEL, neftune(), step=-1), ValueError, "step must be at least 0, got -1"),
         (
             lambda: attach(MODEL, neftune(), step=0, layer="embed"),
@@ -141,8 +167,12 @@ def test_a_layer_is_chosen():
             ValueError,
             "noise attached already",
         ),
-        (lambda: EmbeddingNoise(5.0), TypeError, "noise must be a Noise, got 5.0"),
-        (lambda: EmbeddingNoise(neftune())(CLEAN), ValueError, "step must be given in training,"),
+        (lambda: EmbeddingNoise(5.0), TypeError, r"did you mean neftune\(alpha=5.0\)"),
+        (
+            lambda: EmbeddingNoise(neftune())(CLEAN),
+            ValueError,
+            "step or key must be given in training, got n",
+        ),
         (
             lambda: EmbeddingNoise(neftune(linear(1, 0, 9)))(CLEAN, key=jax.random.key(0)),
             ValueError,

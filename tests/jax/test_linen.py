@@ -1,5 +1,6 @@
 """Noise in Flax Linen: the module, and noise from outside by intercepting methods."""
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import flax.linen as nn
@@ -8,13 +9,28 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import serialization
 from flax.training.train_state import TrainState
 
 import embnoise
 from embnoise import linear, neftune
+from embnoise.backend import Counter
 from embnoise_jax.linen import EmbeddingNoise, attach
 from tests.jax import models
-from tests.jax.models import IDS, MASK, LinenModel, same
+from tests.jax.models import DIM, IDS, MASK, VOCABULARY, same
+
+
+class LinenModel(nn.Module):
+    def setup(self):
+        self.embed = nn.Embed(VOCABULARY, DIM)
+        self.dense = nn.Dense(DIM)
+
+    def __call__(self, ids, decoder_ids=None):
+        x = self.embed(ids)
+        if decoder_ids is not None:
+            return x, self.embed(decoder_ids)
+        return x, self.embed.attend(self.dense(x))
+
 
 MODEL = LinenModel()
 VARIABLES = MODEL.init(jax.random.key(0), IDS)
@@ -33,7 +49,7 @@ class WithLayer(nn.Module):
 def test_the_layer_in_a_model():
     model = WithLayer()
     variables = model.init(jax.random.key(0), IDS)
-    assert variables["noise"]["EmbeddingNoise_0"]["count"].tolist() == [0, 0]
+    assert variables["noise"]["EmbeddingNoise_0"]["count"].tolist() == [0, 0, 0, 0]
     clean = model.apply(variables, IDS, deterministic=True)
     for step in range(3):
         noisy, changed = model.apply(variables, IDS, mask=MASK, mutable=["noise"])
@@ -47,11 +63,25 @@ def test_the_layer_in_a_model():
 
 def test_micro_batches_are_one_batch():
     layer, variables = EmbeddingNoise(neftune(), calls_per_step=2, deterministic=False), {}
-    parts = []
-    for row in range(2):
-        part, variables = layer.apply(variables, X[row : row + 1], mutable=["noise"])
-        parts.append(part)
-    assert same(jnp.concatenate(parts), reference(neftune()))
+    for step in range(2):
+        parts = []
+        for row in range(2):
+            part, variables = layer.apply(variables, X[row : row + 1], mutable=["noise"])
+            parts.append(part)
+        assert same(jnp.concatenate(parts), reference(neftune(), step=step))
+
+
+def test_the_count_is_a_counter_and_survives_being_saved():
+    layer, variables = EmbeddingNoise(neftune(), calls_per_step=2, deterministic=False), {}
+    for _ in range(3):
+        _, variables = layer.apply(variables, X, mutable=["noise"])
+    counter = Counter(*variables["noise"]["count"])
+    assert counter.to_dict() == {"step": 1, "calls": 1, "samples": 2, "lookups": 3}
+    saved = serialization.to_bytes(variables)
+    restored = serialization.from_bytes(layer.init(jax.random.key(0), X), saved)
+    after = [layer.apply(each, X, mutable=["noise"])[0] for each in (variables, restored)]
+    assert same(*after)
+    assert same(after[0], reference(neftune(), step=1, sample_ids=jnp.array([2, 3])))
 
 
 def test_a_step_or_a_mutable_collection_is_needed():
@@ -59,8 +89,8 @@ def test_a_step_or_a_mutable_collection_is_needed():
     with pytest.raises(ValueError, match=r"step must be given in training, or .*mutable"):
         layer.apply({}, X)
     assert layer.clone(deterministic=True).apply({}, X) is X
-    # Its state is not made anew at initialisation, nor counted on by it.
-    assert layer.init(jax.random.key(0), X)["noise"]["count"].tolist() == [0, 0]
+    # Its state is not made anew at initialization, nor counted.
+    assert layer.init(jax.random.key(0), X)["noise"]["count"].tolist() == [0, 0, 0, 0]
 
 
 def test_attached_noise_follows_the_train_state_s_step():
@@ -172,7 +202,7 @@ def test_a_layer_is_chosen():
     assert same(first, clean[0])
     assert not same(second, clean[1])
     with (
-        pytest.raises(ValueError, match=r"looks up in several: \['first', 'second'\]"),
+        pytest.raises(ValueError, match=r"pass layer=\. Candidates: 'first', 'second'"),
         attach(model, neftune(), step=0),
     ):
         model.apply(variables, IDS)
@@ -187,15 +217,56 @@ def test_a_layer_is_chosen():
     ("arguments", "kind", "message"),
     [
         ({"model": 3}, TypeError, "model must be a flax.linen.Module, got 3"),
-        ({"noise": 3}, TypeError, "noise must be a Noise, got 3"),
+        ({"noise": 5.0}, TypeError, r"did you mean neftune\(alpha=5.0\)"),
+        ({"noise": neftune(linear(1, 2))}, ValueError, "alpha is the unbound schedule"),
         ({"layer": 3}, TypeError, "layer must be the path of a module, got 3"),
         ({"step": -1}, ValueError, "step must be at least 0, got -1"),
-        ({"mask": jnp.ones((3, 3))}, ValueError, r"mask must be of shape \(2, 5\), got"),
     ],
 )
-def test_wrong_calls(arguments, kind, message):
+def test_wrong_calls_of_attach(arguments, kind, message):
     with (
         pytest.raises(kind, match=message),
         attach(**{"model": MODEL, "noise": neftune(), "step": 0, **arguments}),
     ):
-        MODEL.apply(VARIABLES, IDS)
+        pytest.fail("the block was entered")
+    assert same(MODEL.apply(VARIABLES, IDS)[0], CLEAN)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        ({"noise": 5.0}, TypeError, r"did you mean neftune\(alpha=5.0\)"),
+        ({"noise": neftune(linear(1, 2))}, ValueError, "alpha is the unbound schedule"),
+        ({"calls_per_step": 0}, ValueError, "calls_per_step must be at least 1, got 0"),
+    ],
+)
+def test_wrong_layers(arguments, kind, message):
+    with pytest.raises(kind, match=message):
+        EmbeddingNoise(**{"noise": neftune(), **arguments})
+
+
+def test_deterministic_is_a_bool():
+    with pytest.raises(TypeError, match="deterministic must be True or False, got 1"):
+        EmbeddingNoise(neftune()).apply({}, X, step=0, deterministic=1)
+
+
+def test_an_error_inside_the_block_leaves_no_noise_behind():
+    for error, mask in [(ValueError, jnp.ones((3, 3), int)), (TypeError, jnp.ones((2, 5)))]:
+        with (
+            pytest.raises(error, match="mask must be of"),
+            attach(MODEL, neftune(), step=0, mask=mask),
+        ):
+            MODEL.apply(VARIABLES, IDS)
+        assert same(MODEL.apply(VARIABLES, IDS)[0], CLEAN)
+    with attach(MODEL, neftune(), step=0):
+        assert same(MODEL.apply(VARIABLES, IDS)[0], reference(neftune()))
+
+
+def test_a_thread_is_unaffected_by_another_one_s_noise():
+    def attached():
+        with attach(MODEL, neftune(), step=1):
+            return MODEL.apply(VARIABLES, IDS)[0]
+
+    with attach(MODEL, neftune(), step=0), ThreadPoolExecutor(1) as threads:
+        assert same(threads.submit(attached).result(), reference(neftune(), step=1))
+        assert same(MODEL.apply(VARIABLES, IDS)[0], reference(neftune()))

@@ -9,11 +9,13 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 from flax import nnx
+from flax.errors import TraceContextError
 
 from embnoise import linear, neftune
 from embnoise_jax import add_noise
 from embnoise_jax.nnx import EmbeddingNoise, NoiseCount, attach
-from tests.jax.models import IDS, MASK, NnxModel, reference, same
+from tests.jax.models import IDS, MASK, reference, same
+from tests.jax.nnx_model import NnxModel
 
 X = jnp.asarray(np.random.default_rng(0).standard_normal((2, 5, 16)), jnp.float32)
 
@@ -39,7 +41,7 @@ def test_an_explicit_step_is_pure():
     layer = EmbeddingNoise(neftune())
     assert same(layer(X, step=7), layer(X, step=7))
     assert same(layer(X, step=0), reference(X, neftune(), step=0))
-    assert layer.step == 0
+    assert (layer.step, layer.lookups) == (0, 0)
     assert same(nnx.jit(lambda layer, step: layer(X, step=step))(layer, 7), layer(X, step=7))
 
 
@@ -56,7 +58,7 @@ def test_micro_batches_are_one_batch():
 def test_training_with_an_attached_schedule_and_without_a_second_compilation():
     model = NnxModel(nnx.Rngs(0))
     noise = neftune(alpha=linear(5, 1, 4))
-    handle = attach(model, noise, describe=with_mask)
+    handle = attach(model, noise, tokens=with_mask)
     optimizer = nnx.Optimizer(model, optax.sgd(0.0), wrt=nnx.Param)
     traced = []
 
@@ -186,12 +188,12 @@ def test_a_layer_is_chosen(layer):
 @pytest.mark.parametrize(
     ("call", "kind", "message"),
     [
-        (lambda: attach(Two(), neftune()), ValueError, "the model has 2 embeddings to choose from"),
+        (lambda: attach(Two(), neftune()), ValueError, "found 2 embeddings in the model; pass la"),
         (lambda: attach(Two(), neftune()), ValueError, r"'first' \(5, 4\), 'second' \(6, 4\)"),
         (
             lambda: attach(Two(), neftune(), layer="third"),
             ValueError,
-            "layer must be the path of a module, got 'third'",
+            r"layer must be the path of a module, got 'third'. Embeddings: 'first' \(5, 4\)",
         ),
         (lambda: attach(Two(), neftune(), layer=3), TypeError, "layer must be a module or its p"),
         (
@@ -199,10 +201,18 @@ def test_a_layer_is_chosen(layer):
             ValueError,
             "layer must be a module of the model, got Embed",
         ),
-        (lambda: attach(nnx.Linear(2, 2, rngs=nnx.Rngs(0)), neftune()), ValueError, "has no embed"),
+        (lambda: attach(nnx.Linear(2, 2, rngs=nnx.Rngs(0)), neftune()), ValueError, "found no nnx"),
         (lambda: attach(print, neftune()), TypeError, "model must be a flax.nnx.Module, got <b"),
-        (lambda: attach(Two(), 5.0), TypeError, "noise must be a Noise, got 5.0"),
-        (lambda: attach(Two(), neftune(), describe=3), TypeError, "describe must be a callable"),
+        (lambda: attach(Two(), 5.0), TypeError, r"got 5.0; did you mean neftune\(alpha=5.0\)\?"),
+        (lambda: EmbeddingNoise(5.0), TypeError, r"got 5.0; did you mean neftune\(alpha=5.0\)\?"),
+        (lambda: attach(Two(), neftune(), tokens=3), TypeError, "tokens must be a callable, got 3"),
+        (lambda: attach(Two(), neftune(), where="prompt"), ValueError, "where must be 'all' or a"),
+        (lambda: attach(Two(), neftune(), where=MASK), TypeError, "where must be 'all' or a call"),
+        (
+            lambda: attach(nnx.Dict(layers=nnx.List([])), neftune(), layer="layers"),
+            TypeError,
+            "layer must be callable, got a List",
+        ),
         (lambda: EmbeddingNoise(neftune(linear(1, 2))), ValueError, "alpha is the unbound sched"),
         (
             lambda: EmbeddingNoise(neftune(), calls_per_step=0),
@@ -218,11 +228,89 @@ def test_wrong_calls(call, kind, message):
 
 def test_attaching_twice_is_refused():
     model = NnxModel(nnx.Rngs(0))
-    with attach(model, neftune()), pytest.raises(ValueError, match="noise attached already"):
+    with attach(model, neftune()) as handle:
+        with pytest.raises(ValueError, match="noise attached to 'embed' already"):
+            attach(model, neftune())
+        model(IDS)
+        assert handle.lookups == 1
+
+
+def test_attach_is_atomic(monkeypatch):
+    def fail(module, kind):
+        raise RuntimeError("stop")
+
+    model = NnxModel(nnx.Rngs(0))
+    before = nnx.graphdef(model)
+    with monkeypatch.context() as patch:
+        patch.setattr("embnoise_jax.nnx.change_class", fail)
+        with pytest.raises(RuntimeError, match="stop"):
+            attach(model, neftune())
+    assert nnx.graphdef(model) == before
+
+    @jax.jit
+    def attached_inside(x):
         attach(model, neftune())
+        return x
+
+    with pytest.raises(TraceContextError, match="Cannot mutate 'Embed'"):
+        attached_inside(X)
+    assert nnx.graphdef(model) == before
+    assert same(model(IDS)[0], NnxModel(nnx.Rngs(0))(IDS)[0])
+
+
+def test_tokens_and_where_describe_what_is_looked_up():
+    def after_first(ids):
+        return ids > 1
+
+    clean = NnxModel(nnx.Rngs(0))(IDS)[0]
+    for arguments, expected in [
+        ({"tokens": with_mask}, {"mask": MASK}),
+        ({"where": after_first}, {"where": IDS > 1}),
+        ({"tokens": with_mask, "where": after_first}, {"mask": MASK, "where": IDS > 1}),
+        ({"tokens": lambda: {"sample_ids": jnp.array([7, 8])}}, {"sample_ids": jnp.array([7, 8])}),
+    ]:
+        model = NnxModel(nnx.Rngs(0))
+        attach(model, neftune(), **arguments)
+        assert same(model(IDS)[0], reference(clean, neftune(), **expected))
+        # In evaluation nobody is asked about the tokens.
+        model.eval()
+        assert same(model(IDS[:, :2])[0], clean[:, :2])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        ({"tokens": lambda labels: {}}, ValueError, r"tokens must name .* \['ids'\], got 'labels'"),
+        ({"where": lambda x: x != 0}, ValueError, r"where must name .* among \['ids'\], got 'x'"),
+        ({"tokens": lambda ids: ids != 0}, TypeError, "tokens must return a dict, got an array"),
+        (
+            {"tokens": lambda ids: {"maks": ids}},
+            ValueError,
+            r"unknown key 'maks' \(did you mean 'm",
+        ),
+        (
+            {"tokens": lambda ids: {"mask": ids * 0.5}},
+            TypeError,
+            "mask must be of a boolean or int",
+        ),
+        (
+            {"tokens": lambda ids: {"where": ids != 0}, "where": lambda ids: ids != 0},
+            ValueError,
+            "where must come from tokens= or where=, got it from both",
+        ),
+    ],
+)
+def test_wrong_descriptions_of_tokens_are_refused_at_the_lookup(arguments, kind, message):
+    model = NnxModel(nnx.Rngs(0))
+    handle = attach(model, neftune(), **arguments)
+    with pytest.raises(kind, match=message):
+        model(IDS)
+    assert (handle.step, handle.lookups) == (0, 0)
 
 
 def test_the_optimizer_s_step_will_do():
     model = NnxModel(nnx.Rngs(0))
     optimizer = nnx.Optimizer(model, optax.adam(0.1), wrt=nnx.Param)
-    assert same(add_noise(X, neftune(), step=optimizer.step), add_noise(X, neftune()))
+    assert same(add_noise(X, neftune(), step=optimizer.step), reference(X, neftune()))
+    traced = nnx.jit(lambda optimizer: add_noise(X, neftune(), step=optimizer.step))(optimizer)
+    assert same(traced, reference(X, neftune()))

@@ -7,25 +7,27 @@ writes it into docs/testing.md.
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 from embnoise.testing.registry import CHECKS
-from tests.testing import jax_layers, keras_layers, torch_layers
+from tests.testing.zoo import Faulty
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "testing.md"
 START, END = "<!-- table of faults: python -m tests.testing.table -->", "<!-- end of the table -->"
-FRAMEWORKS = {
-    "PyTorch": torch_layers.FAULTY,
-    "JAX": jax_layers.FAULTY,
-    "Keras": keras_layers.FAULTY,
-}
+FRAMEWORKS = {"PyTorch": "torch", "JAX": "jax", "Keras": "keras"}
+
+
+def faults(framework: str) -> list[Faulty]:
+    """The faulty layers of a framework."""
+    return import_module(f"tests.testing.{FRAMEWORKS[framework]}_layers").FAULTY
 
 
 def table() -> str:
     """A row for each fault, in the order of the checks, with where it is tested."""
     rows: dict[tuple[str, str], list[str]] = {}
-    for framework, layers in FRAMEWORKS.items():
-        for layer in layers:
+    for framework in FRAMEWORKS:
+        for layer in faults(framework):
             rows.setdefault((layer.caught_by, layer.fault), []).append(framework)
     lines = ["| Check | Fault | Tested in |", "| --- | --- | --- |"]
     for (code, fault), where in sorted(rows.items(), key=lambda row: row[0][0]):

@@ -27,6 +27,7 @@ from embnoise.testing import batches as kit_batches
 from embnoise.testing.checks import ALL
 from embnoise.testing.numpy_driver import NumpyDriver
 from embnoise.testing.registry import Spec
+from tests.frameworks import needs
 
 
 def right(*, dim, alpha, seed):
@@ -520,8 +521,9 @@ def test_a_framework_that_is_not_installed_is_named():
     assert 'pip install "embnoise[keras]"' in ran.stderr
 
 
+@needs("torch")
 def test_global_random_state_is_left_as_it_was():
-    torch = pytest.importorskip("torch")
+    import torch  # noqa: PLC0415
 
     def make(*, dim, alpha, seed):
         return lambda x, training: x + torch.rand_like(x) * training
@@ -537,8 +539,8 @@ def test_global_random_state_is_left_as_it_was():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@needs("torch")
 def test_a_layer_is_switched_also_where_call_does_not_hand_training_on():
-    torch = pytest.importorskip("torch")
     from tests.testing.torch_layers import Uniform  # noqa: PLC0415
 
     def make(*, dim, alpha, seed):
@@ -550,4 +552,3 @@ def test_a_layer_is_switched_also_where_call_does_not_hand_training_on():
     made = case("mine", make, driver="torch", call=call)
     report = check_layer(made, profile="quick", raises=False)
     assert report.ok, report.table()
-    assert torch

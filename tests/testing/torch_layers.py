@@ -11,7 +11,6 @@ import math
 import numpy as np
 import torch
 from torch import nn
-from transformers.integrations.neftune import neftune_post_forward_hook
 
 from embnoise import Noise, cosine, linear, neftune, symnoise
 from embnoise.testing import Claims
@@ -115,6 +114,8 @@ def attached(*, dim, alpha, seed):
 
 def hooked(*, dim, alpha, seed):
     """What transformers does."""
+    from transformers.integrations.neftune import neftune_post_forward_hook  # noqa: PLC0415
+
     table = nn.Embedding(VOCABULARY, dim)
     table.neftune_noise_alpha = alpha
     table.register_forward_hook(neftune_post_forward_hook)

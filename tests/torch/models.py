@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import transformers
 from torch import nn
 
 VOCABULARY = 50
@@ -23,58 +22,65 @@ _SIZES = {
 _BERT = {name: size for name, size in _SIZES.items() if name != "num_key_value_heads"}
 
 
+def tiny(model, config, **options):
+    import transformers  # noqa: PLC0415, other tests do without it
+
+    return getattr(transformers, model)(getattr(transformers, config)(**options)).train()
+
+
 def llama(**options):
     torch.manual_seed(0)
-    config = transformers.LlamaConfig(**{**_SIZES, **options})
-    return transformers.LlamaForCausalLM(config).train()
+    return tiny("LlamaForCausalLM", "LlamaConfig", **{**_SIZES, **options})
 
 
 def mistral():
-    return transformers.MistralForCausalLM(transformers.MistralConfig(**_SIZES)).train()
+    return tiny("MistralForCausalLM", "MistralConfig", **_SIZES)
 
 
 def gpt2():
-    config = transformers.GPT2Config(
+    return tiny(
+        "GPT2LMHeadModel", "GPT2Config",
         vocab_size=VOCABULARY, n_embd=16, n_layer=1, n_head=2, n_positions=64,
         bos_token_id=1, eos_token_id=2, pad_token_id=0,
         resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
     )  # fmt: skip
-    return transformers.GPT2LMHeadModel(config).train()
 
 
 def gemma():
-    return transformers.GemmaForCausalLM(transformers.GemmaConfig(**_SIZES, head_dim=8)).train()
+    return tiny("GemmaForCausalLM", "GemmaConfig", **_SIZES, head_dim=8)
 
 
 def gemma3():
     """Its embedding multiplies what it looks up."""
-    config = transformers.Gemma3TextConfig(**_SIZES, head_dim=8, sliding_window=32)
-    return transformers.Gemma3ForCausalLM(config).train()
+    return tiny("Gemma3ForCausalLM", "Gemma3TextConfig", **_SIZES, head_dim=8, sliding_window=32)
 
 
 def t5():
-    config = transformers.T5Config(
+    return tiny(
+        "T5ForConditionalGeneration", "T5Config",
         vocab_size=VOCABULARY, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2,
         decoder_start_token_id=0, pad_token_id=0, eos_token_id=2, dropout_rate=0.0,
     )  # fmt: skip
-    return transformers.T5ForConditionalGeneration(config).train()
 
 
 def bart():
-    config = transformers.BartConfig(
+    return tiny(
+        "BartForConditionalGeneration", "BartConfig",
         vocab_size=VOCABULARY, d_model=16, encoder_layers=1, decoder_layers=1,
         encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=32,
         decoder_ffn_dim=32, max_position_embeddings=64, pad_token_id=0, bos_token_id=1,
         eos_token_id=2, decoder_start_token_id=2, forced_eos_token_id=2, dropout=0.0,
     )  # fmt: skip
-    return transformers.BartForConditionalGeneration(config).train()
 
 
 def bert():
-    config = transformers.BertConfig(
-        **_BERT, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
+    return tiny(
+        "BertForMaskedLM",
+        "BertConfig",
+        **_BERT,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
     )
-    return transformers.BertForMaskedLM(config).train()
 
 
 DECODERS = {"llama": llama, "mistral": mistral, "gpt2": gpt2, "gemma": gemma, "gemma3": gemma3}

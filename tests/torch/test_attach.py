@@ -2,19 +2,24 @@
 
 import warnings
 
-import peft
 import pytest
 import torch
 from torch import nn
 
 from embnoise import Noise, constant, linear, neftune
 from embnoise_torch import add_noise, attach
+from embnoise_torch import handle as handle_module
+from embnoise_torch.forward_override import ForwardOverride
 from tests.torch.models import Embedder, batch, llama, noise_of, zeroed
+
+START = {"step": 0, "calls": 0, "samples": 0, "lookups": 0}
 
 
 def expected(ids, noise, *, first=0, dim=8, **arguments):
     rows = torch.arange(first, first + len(ids))
-    return add_noise(torch.zeros(*ids.shape, dim), noise, sample_ids=rows, **arguments)
+    return add_noise(
+        torch.zeros(*ids.shape, dim), noise, sample_ids=rows, **{"step": 0, **arguments}
+    )
 
 
 class TestWhichNoise:
@@ -78,7 +83,7 @@ class TestWhichNoise:
         model, ids = Embedder().to(dtype), batch()
         clean = model(ids).detach()
         with attach(model, neftune()):
-            assert torch.equal(model(ids), add_noise(clean, neftune()))
+            assert torch.equal(model(ids), add_noise(clean, neftune(), step=0))
 
 
 class TestGradient:
@@ -129,11 +134,13 @@ class TestWhich:
 
     def test_ambiguity_lists_the_candidates(self):
         model = nn.ModuleDict({"wte": nn.Embedding(50, 8), "wpe": nn.Embedding(9, 8)})
-        with pytest.raises(ValueError, match=r"layer .* 2 .* 'wte' \(50, 8\), 'wpe' \(9, 8\)"):
+        with pytest.raises(
+            ValueError, match=r"found 2 .* layer=.* 'wte' \(50, 8\), 'wpe' \(9, 8\)"
+        ):
             attach(model, neftune())
-        with pytest.raises(ValueError, match=r"got 'wet'; embeddings there: 'wte'"):
+        with pytest.raises(ValueError, match=r"got 'wet'; candidates: 'wte'"):
             attach(model, neftune(), layer="wet")
-        with pytest.raises(ValueError, match="no embeddings to choose from: none"):
+        with pytest.raises(ValueError, match=r"found no embeddings .* Candidates: none"):
             attach(nn.Linear(2, 2), neftune())
         with pytest.raises(ValueError, match="layer must be a module of the model"):
             attach(model, neftune(), layer=nn.Embedding(3, 3))
@@ -150,7 +157,7 @@ class TestWhich:
         model, ids = Pair(), batch()
         with attach(model, neftune(), layer="left") as handle:
             left, right = model.left(ids), model.right(ids)
-            assert handle.fired == 2
+            assert handle.lookups == 2
         clean = model.left(ids)
         assert ((left - clean) - (right - clean)).abs().max() > 0.01
         assert type(model.head) is nn.Linear
@@ -162,6 +169,8 @@ class TestWhich:
             ("prompt", labels == -100),
             ("completion", labels != -100),
             (lambda call: call["input_ids"] > 20, ids > 20),
+            (lambda ids: ids > 20, ids > 20),
+            (lambda ids, labels: (ids > 20) & (labels > 9), (ids > 20) & (labels > 9)),
         ]:
             model = zeroed()
             with attach(model, neftune(), where=where):
@@ -174,30 +183,78 @@ class TestWhich:
             model(ids)
         assert not model.eval()(ids).any()
 
+    def test_tokens_take_the_place_of_the_masks_of_the_call(self):
+        ids = torch.tensor([[3, 4, 0, 0], [5, 6, 7, 0]])
+        model = zeroed()
+        with attach(model, neftune(), tokens=lambda ids: {"mask": ids != 0}):
+            noisy = model(ids, attention_mask=torch.ones_like(ids))
+        assert torch.equal(noisy, expected(ids, neftune(), mask=ids != 0))
+        segments = torch.tensor([[1, 1, 2, 2], [1, 2, 2, 2]])
+        with attach(model, neftune(), tokens=lambda labels: {"segment_ids": labels}):
+            noisy = model(ids, labels=segments)
+        assert torch.equal(noisy, expected(ids, neftune(), segment_ids=segments))
+
+    @pytest.mark.parametrize(
+        ("tokens", "error", "message"),
+        [
+            (3, TypeError, "tokens must be a callable, got 3"),
+            (lambda *ids: {}, TypeError, r"tokens must name its parameters, got \(\*ids\)"),
+            (
+                lambda wrong: {},
+                ValueError,
+                r"tokens must name its parameters among \[.*'ids'.*wrong",
+            ),
+            (lambda ids: {"masks": ids}, ValueError, r"unknown key 'masks' \(did you mean 'mask'"),
+            (lambda ids: {"mask": ids[:1]}, ValueError, "mask must be of shape"),
+        ],
+    )
+    def test_tokens_that_do_not_fit(self, tokens, error, message):
+        model, ids = zeroed(), batch()
+        with pytest.raises(error, match=message), attach(model, neftune(), tokens=tokens):
+            model(ids)
+        assert type(model.embed) is nn.Embedding
+
+    def test_calls_per_step_in_place_of_an_optimizer(self):
+        model, ids, noise = zeroed(), batch(), neftune(alpha=linear(8.0, 0.0, 4))
+        with attach(model, noise, calls_per_step=2) as handle:
+            for step in range(3):
+                assert (handle.step, handle.alpha) == (step, 8.0 - 2 * step)
+                for first in (0, 2):
+                    assert torch.equal(model(ids), expected(ids, noise, first=first, step=step))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        with pytest.raises(ValueError, match="calls_per_step must be None with an optimizer"):
+            attach(model, noise, optimizer=optimizer, calls_per_step=2)
+
+    def test_a_number_is_not_a_noise(self):
+        with pytest.raises(TypeError, match=r"got 5.0; did you mean neftune\(alpha=5.0\)\?"):
+            attach(Embedder(), 5.0)
+
 
 class TestWrapped:
     def test_peft(self):
+        peft = pytest.importorskip("peft")
         model, ids = llama(), batch()
         config = peft.LoraConfig(r=2, target_modules=["q_proj", "embed_tokens"])
         wrapped = peft.get_peft_model(model, config)
         with attach(wrapped, neftune(20.0)) as handle:
             loss = wrapped(input_ids=ids, labels=ids).loss
-            assert handle.fired == 1
+            assert handle.lookups == 1
             loss.backward()
             with wrapped.disable_adapter(), torch.no_grad():
                 wrapped(input_ids=ids)
-            assert handle.fired == 1
+            assert handle.lookups == 1
         clean = wrapped(input_ids=ids, labels=ids).loss
         assert not torch.equal(loss, clean)
 
     def test_wrapped_after_attaching(self):
+        peft = pytest.importorskip("peft")
         model, ids = llama(), batch()
         with attach(model, neftune(20.0)) as handle:
             wrapped = peft.get_peft_model(
                 model, peft.LoraConfig(r=2, target_modules=["q_proj", "embed_tokens"])
             )
             wrapped(input_ids=ids, labels=ids).loss.backward()
-            assert handle.fired == 1
+            assert handle.lookups == 1
 
     def test_a_forward_on_the_instance_is_kept(self):
         """accelerate puts its device hooks there."""
@@ -276,7 +333,78 @@ class TestEnd:
             attach(model, neftune())
 
 
+class TestAtomic:
+    """Whatever fails half-way leaves the model and the optimizer as they were."""
+
+    @pytest.mark.parametrize(
+        "late", ["ForwardOverride", "find_callers", "masks", "register_step_post_hook"]
+    )
+    def test_a_failure(self, late, monkeypatch):
+        model = llama()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+
+        def fail(*args, **kwargs):
+            raise RuntimeError("half-way")
+
+        if late == "ForwardOverride":  # the second one: the embedding has its class by then
+            made = []
+
+            def second_fails(*args):
+                made.append(args)
+                return ForwardOverride(*args) if len(made) == 1 else fail()
+
+            monkeypatch.setattr(handle_module, "ForwardOverride", second_fails)
+        elif late == "masks":
+            monkeypatch.setattr(handle_module.Handle, "_wrap_model", fail)
+        elif late == "find_callers":
+            monkeypatch.setattr(handle_module, "find_callers", fail)
+        else:
+            monkeypatch.setattr(optimizer, "register_step_post_hook", fail)
+        classes = [type(module) for module in model.modules()]
+        before = [set(vars(module)) for module in model.modules()]
+        with pytest.raises(RuntimeError, match="half-way"):
+            attach(model, neftune(), optimizer=optimizer, where="prompt")
+        assert [type(module) for module in model.modules()] == classes
+        assert [set(vars(module)) for module in model.modules()] == before
+        assert not optimizer._optimizer_step_post_hooks
+        monkeypatch.undo()
+        attach(model, neftune(), optimizer=optimizer).remove()
+
+    def test_a_forward_without_a_readable_signature(self):
+        class Outer(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.inner = zeroed()
+
+            def forward(self, ids):
+                return self.inner(ids)
+
+        Outer.forward.__signature__ = "none"
+        model, ids = Outer(), batch()
+        with attach(model, neftune()):
+            assert torch.equal(model(ids), expected(ids, neftune()))
+        assert type(model.inner.embed) is nn.Embedding
+
+
 class TestState:
+    def test_what_a_handle_tells(self):
+        model, ids = zeroed(), batch()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        with attach(model, neftune(alpha=linear(8, 0, 4)), optimizer=optimizer) as handle:
+            model(ids).sum().backward()
+            optimizer.step()
+            assert (handle.step, handle.alpha, handle.lookups) == (1, 6.0, 1)
+            assert repr(handle).startswith(
+                "Handle('embed', step=1, alpha=6, lookups=1, noise=Noise("
+            )
+            with handle.paused():
+                assert not model(ids).any()
+            assert handle.lookups == 1
+            handle.step = 3
+            assert torch.equal(model(ids), expected(ids, handle.noise, step=3))
+            handle.step = 3  # the same step goes on
+            assert torch.equal(model(ids), expected(ids, handle.noise, first=2, step=3))
+
     def test_a_resumed_run_goes_on_with_the_same_noise(self):
         ids, noise = batch(), neftune(alpha=linear(5.0, 1.0, 10))
 
@@ -297,26 +425,29 @@ class TestState:
         first, state = run(range(4))
         second, _ = run(range(4, 10), state)
         assert all(map(torch.equal, first + second, whole))
-        assert state == {"step": 1, "samples": {"embed": 2}}
+        assert state == {"embed": {"step": 1, "calls": 1, "samples": 2, "lookups": 4}}
 
     @pytest.mark.parametrize(
         ("state", "message"),
         [
-            ({"step": 1}, "lacks the key 'samples'"),
-            ({"step": -1, "samples": {"embed": 0}}, "step must be at least 0, got -1"),
-            ({"step": 1, "samples": {}}, "lacks the key 'embed'"),
-            ({"step": 1, "samples": {"embed": 0, "wte": 0}}, "unknown key 'wte'"),
+            ({}, "state is missing the key 'embed'"),
+            ({"embed": {"step": 1}}, r"state\['embed'\] is missing the key 'calls'"),
+            (
+                {"embed": {**START, "step": -1}},
+                r"state\['embed'\]\['step'\] must be at least 0, got -1",
+            ),
+            ({"embed": START, "wte": START}, "state has an unknown key 'wte'"),
         ],
     )
     def test_a_state_that_does_not_fit_changes_nothing(self, state, message):
         with attach(Embedder(), neftune()) as handle:
             with pytest.raises(ValueError, match=message):
                 handle.load_state_dict(state)
-            assert handle.state_dict() == {"step": 0, "samples": {"embed": 0}}
+            assert handle.state_dict() == {"embed": START}
 
 
 class TestSilence:
-    """It says so when a training step ran and the noise never fired."""
+    """It says so when a training step ran and the noise was never added."""
 
     def test_inputs_embeds(self):
         model, ids = llama(), batch()

@@ -24,8 +24,16 @@ def test_no_mask():
 
 def test_attention_mask():
     mask = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 0]])
-    for kind in (torch.long, torch.bool, torch.float32, torch.bfloat16):
+    for kind in (torch.long, torch.bool, torch.uint8):
         assert lengths(batch(2, 4), attention_mask=mask.to(kind)) == [[0, 0, 2, 2], [3, 3, 3, 0]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_float_mask_is_refused(dtype):
+    """It may be additive, with 0 for a real token."""
+    mask = torch.tensor([[0.0, 0.0, -torch.inf], [0.0, 0.0, 0.0]], dtype=dtype)
+    with pytest.raises(TypeError, match="attention_mask must be of a boolean or integer dtype"):
+        lengths(batch(2, 3), attention_mask=mask)
 
 
 def test_a_row_that_is_all_padding():
@@ -75,7 +83,7 @@ def test_packed_rows_have_the_magnitude_of_their_documents():
 
 @pytest.mark.parametrize("mask", [torch.ones(2, 1, 4, 4), {"full_attention": None}])
 def test_a_mask_without_lengths_is_refused_unless_documents_are_known(mask):
-    with pytest.raises(ValueError, match=r"attention_mask must be of shape \[B, L\] .* got"):
+    with pytest.raises(ValueError, match=r"attention_mask must be of shape \[B, L\], got"):
         lengths(batch(2, 4), attention_mask=mask)
     positions = torch.arange(4)[None]
     assert lengths(batch(2, 4), attention_mask=mask, position_ids=positions) == [[4] * 4] * 2
@@ -83,7 +91,7 @@ def test_a_mask_without_lengths_is_refused_unless_documents_are_known(mask):
 
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match=r"mask must be of shape \(2, 4\), got shape \(3, 4\)"):
-        lengths(batch(2, 4), attention_mask=torch.ones(3, 4))
+        lengths(batch(2, 4), attention_mask=torch.ones(3, 4, dtype=torch.long))
     with pytest.raises(ValueError, match="cu_seq_lens_q must come with one flattened row, got 2"):
         lengths(batch(2, 4), cu_seq_lens_q=torch.tensor([0, 4]))
 
@@ -92,7 +100,9 @@ def test_positional_arguments_count_as_well():
     ids, mask = batch(2, 4), torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1]])
     model = zeroed()
     with attach(model, NOISE):
-        assert torch.equal(model(ids, mask), add_noise(torch.zeros(2, 4, 8), NOISE, mask=mask))
+        assert torch.equal(
+            model(ids, mask), add_noise(torch.zeros(2, 4, 8), NOISE, step=0, mask=mask)
+        )
 
 
 def test_the_width_on_request():

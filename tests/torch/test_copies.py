@@ -32,13 +32,13 @@ def test_a_copy_of_an_attached_model_is_clean(way):
     model, ids = llama(), batch()
     with attach(model, neftune(20.0), where="completion") as handle:
         copied = way(model)
-        fired = handle.fired
+        lookups = handle.lookups
         clean = copied(input_ids=ids, labels=ids).loss
-        assert handle.fired == fired
+        assert handle.lookups == lookups
         assert not torch.equal(model(input_ids=ids, labels=ids).loss, clean)
         with attach(copied, neftune(20.0)) as other:
             assert not torch.equal(copied(input_ids=ids, labels=ids).loss, clean)
-            assert (other.fired, handle.fired) == (1, fired + 1)
+            assert (other.lookups, handle.lookups) == (1, lookups + 1)
     assert [type(module) for module in copied.modules()] == [
         type(module) for module in model.modules()
     ]
@@ -63,7 +63,6 @@ def test_a_copied_layer_goes_on_by_itself(way):
     assert layer.step == 2
     assert copied.step == 1
     assert torch.equal(copied(x), second)
-    assert not layer.state_dict()
 
 
 def test_a_handle_cannot_be_copied():

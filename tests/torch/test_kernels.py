@@ -12,26 +12,28 @@ from numba import njit
 
 from benchmarks.overhead import memory_of_the_noise
 from embnoise import neftune
-from embnoise_torch import add_noise, compiled, kernels
-from embnoise_torch.threads import together
-from tests.backends import without_numba
+from embnoise_torch import add_noise
+from embnoise_torch.kernels import _numba_code, cpu_numba
+from embnoise_torch.kernels.cpu_numpy import add_with_numpy
+from embnoise_torch.parallel import run_parallel
+from tests.backends import with_kernel
 
 
 @njit
 def _halves(values, halves, back):
     for i in range(values.size):
-        halves[i] = compiled._to_half(values[i])
-        back[i] = compiled._from_half(halves[i])
+        halves[i] = _numba_code._to_half(values[i])
+        back[i] = _numba_code._from_half(halves[i])
 
 
 @njit
 def _bfloats(values, bfloats):
     for i in range(values.size):
-        bfloats[i] = compiled._to_bfloat(values[i])
+        bfloats[i] = _numba_code._to_bfloat(values[i])
 
 
 def awkward_floats():
-    """All float16 and bfloat16 values, what lies half-way between them, and its neighbours."""
+    """All float16 and bfloat16 values, what lies half-way between them, and its neighbors."""
     halves = np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float32)
     bfloats = (np.arange(2**16, dtype=np.uint32) << 16).view(np.float32)
     values = []
@@ -69,15 +71,15 @@ def test_bfloat16_conversions_are_those_of_torch():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_infinities_and_nan_stay(dtype):
     x = torch.tensor([[[float("inf"), -float("inf"), float("nan"), 1.0]]], dtype=dtype)
-    for noisy in (add_noise(x, neftune()), _numpy_noise(x)):
+    for noisy in (add_noise(x, neftune(), step=0), _numpy_noise(x)):
         assert noisy[0, 0, :2].tolist() == [float("inf"), -float("inf")]
         assert noisy[0, 0, 2].isnan()
         assert noisy[0, 0, 3].isfinite()
 
 
 def _numpy_noise(x):
-    with without_numba():
-        return add_noise(x, neftune())
+    with with_kernel(add_with_numpy)():
+        return add_noise(x, neftune(), step=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
@@ -86,19 +88,19 @@ def test_large_tensors_in_threads_and_blocks(dtype):
     x = torch.randn(3, 701, 257).to(dtype)
     mask = torch.rand(3, 701) > 0.3
     noise = neftune(100.0, distribution="gaussian")
-    first = add_noise(x, noise, mask=mask)
-    assert x.numel() > 2 * kernels._SERIAL
-    with without_numba():
-        assert torch.equal(add_noise(x, noise, mask=mask), first)
+    first = add_noise(x, noise, step=0, mask=mask)
+    assert x.numel() > 2 * cpu_numba._SERIAL
+    with with_kernel(add_with_numpy)():
+        assert torch.equal(add_noise(x, noise, step=0, mask=mask), first)
 
 
 def test_several_threads_at_once():
     x, noise = torch.zeros(4, 256, 256), neftune()
-    expected = add_noise(x, noise)
+    expected = add_noise(x, noise, step=0)
     right = []
 
     def work():
-        right.extend(torch.equal(add_noise(x, noise), expected) for _ in range(5))
+        right.extend(torch.equal(add_noise(x, noise, step=0), expected) for _ in range(5))
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -109,7 +111,7 @@ def test_several_threads_at_once():
 
 
 def _shared_out(size):
-    """What three threads took on of a list, together."""
+    """The items of a list that three threads took, sorted."""
     left, done = list(range(size)), []
 
     def work():
@@ -117,7 +119,7 @@ def _shared_out(size):
             with contextlib.suppress(IndexError):
                 done.append(left.pop())
 
-    together(work, threads=3)
+    run_parallel(work, threads=3)
     return sorted(done)
 
 
@@ -127,10 +129,10 @@ def test_threads_share_the_work():
 
 FORK = """
 import os, threading
-from embnoise_torch.threads import together
+from embnoise_torch.parallel import run_parallel
 def meet():
     barrier = threading.Barrier(2)
-    together(lambda: barrier.wait(10), threads=2)
+    run_parallel(lambda: barrier.wait(10), threads=2)
 meet()
 child = os.fork()
 if child == 0:
@@ -158,17 +160,18 @@ def test_an_error_in_a_thread_is_raised():
             raise RuntimeError("ours")
 
     with pytest.raises(RuntimeError, match="ours"):
-        together(work, threads=2)
+        run_parallel(work, threads=2)
 
 
 def test_without_numba_installed():
     code = (
         "import sys; sys.modules['numba'] = None\n"
         "import torch, embnoise, embnoise_torch\n"
-        "print(embnoise_torch.add_noise(torch.zeros(2, 3, 8), embnoise.neftune()).tolist())\n"
+        "x, noise = torch.zeros(2, 3, 8), embnoise.neftune()\n"
+        "print(embnoise_torch.add_noise(x, noise, step=0).tolist())\n"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ran.stdout.strip() == str(add_noise(torch.zeros(2, 3, 8), neftune()).tolist())
+    assert ran.stdout.strip() == str(add_noise(torch.zeros(2, 3, 8), neftune(), step=0).tolist())
 
 
 def test_importing_the_adapter_does_not_import_numba_or_transformers():

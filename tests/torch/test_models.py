@@ -20,17 +20,20 @@ def test_noised_in_training_and_clean_in_evaluation(name):
     clean = loss_of(model.eval(), ids)
     with attach(model, neftune(alpha=20.0)) as handle:
         assert torch.equal(loss_of(model, ids), clean)
-        assert handle.fired == 0
+        assert handle.lookups == 0
         noisy = loss_of(model.train(), ids)
-        assert handle.fired == (2 if name in ENCODER_DECODERS else 1)
+        assert handle.lookups == (2 if name in ENCODER_DECODERS else 1)
         assert not torch.equal(noisy, clean)
         assert not torch.equal(loss_of(model, ids), noisy)
         noisy.backward()
+        lookups = handle.lookups
+        # Another layout in memory may change the last bit of a matrix product.
         with torch.no_grad():
-            assert torch.equal(loss_of(model, ids), clean)
+            torch.testing.assert_close(loss_of(model, ids), clean.detach(), rtol=1e-6, atol=0)
         with handle.paused():
-            assert torch.equal(loss_of(model, ids), clean)
-    assert torch.equal(loss_of(model, ids), clean)
+            torch.testing.assert_close(loss_of(model, ids), clean, rtol=1e-6, atol=0)
+        assert handle.lookups == lookups
+    torch.testing.assert_close(loss_of(model, ids), clean, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("name", [*DECODERS, *ENCODER_DECODERS])
@@ -40,7 +43,7 @@ def test_generate_is_clean_even_in_training_mode(name):
     clean = model.generate(ids, **options)
     with attach(model, Noise(100.0, scale="absolute")) as handle:
         assert torch.equal(model.generate(ids, **options), clean)
-        assert handle.fired == 0
+        assert handle.lookups == 0
 
 
 @pytest.mark.parametrize("name", DECODERS)
@@ -54,7 +57,7 @@ def test_the_lookup_gets_the_noise_of_the_specification(name):
     embedding.train().register_forward_hook(lambda module, args, output: seen.append(output))
     with attach(model, neftune(seed=3)):
         loss_of(model, ids, attention_mask=mask)
-    assert torch.equal(seen[0], add_noise(clean, neftune(seed=3), mask=mask))
+    assert torch.equal(seen[0], add_noise(clean, neftune(seed=3), step=0, mask=mask))
 
 
 @pytest.mark.parametrize("name", ENCODER_DECODERS)
@@ -99,4 +102,4 @@ def test_the_output_head_that_shares_the_table_is_never_noised():
     with attach(model, Noise(100.0, scale="absolute")) as handle:
         assert type(model.lm_head) is head
         loss_of(model, ids)
-        assert handle.fired == 1
+        assert handle.lookups == 1

@@ -21,7 +21,7 @@ class Watch(transformers.TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         handle = self.callback.handle
-        self.seen.append((handle.step, handle.alpha, handle.fired))
+        self.seen.append((handle.step, handle.alpha, handle.lookups))
 
 
 def trainer(tmp_path, model, *callbacks, **options):
@@ -44,6 +44,21 @@ def test_the_callback_follows_the_trainer(tmp_path):
     assert type(model.model.embed_tokens) is torch.nn.Embedding
     logged = [entry["noise_alpha"] for entry in work.state.log_history if "loss" in entry]
     assert logged == [6.0, 4.0, 2.0]
+
+
+@pytest.mark.parametrize(("seed", "expected"), [(None, 7), (3, 3)])
+def test_the_run_has_the_seed_of_the_trainer(tmp_path, seed, expected):
+    """``seed=None``, the default, is the run's own."""
+    seeds = []
+
+    class Look(transformers.TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            seeds.append(callback.handle.noise.seed)
+
+    callback = NoiseCallback(neftune(seed=seed))
+    trainer(tmp_path, llama(), callback, Look(), seed=7).train()
+    assert set(seeds) == {expected}
+    assert callback.noise.seed == seed
 
 
 def test_a_resumed_run_ends_with_the_same_weights(tmp_path):
@@ -81,7 +96,7 @@ def test_attach_around_train(tmp_path):
     noise = neftune(alpha=linear(6.0, 0.0, 3))
     with attach(model, noise, optimizer=work.optimizer) as handle:
         work.train()
-        assert (handle.step, handle.fired, handle.alpha) == (3, 3, 0.0)
+        assert (handle.step, handle.lookups, handle.alpha) == (3, 3, 0.0)
 
 
 def test_an_error_in_one_run_does_not_double_the_noise_of_the_next(tmp_path):
@@ -95,7 +110,7 @@ def test_an_error_in_one_run_does_not_double_the_noise_of_the_next(tmp_path):
         trainer(tmp_path, model, callback, Fail()).train()
     watch = Watch(callback)
     trainer(tmp_path, model, callback, watch).train()
-    assert [fired for _, _, fired in watch.seen] == [1, 2, 3]
+    assert [lookups for _, _, lookups in watch.seen] == [1, 2, 3]
 
 
 def test_beside_neftune_noise_alpha_is_an_error(tmp_path):

@@ -1,9 +1,9 @@
-"""The CPU kernel: Philox and the addition in place, compiled by Numba.
+"""The code of the CPU kernel: Philox and the addition in place, compiled by Numba.
 
-It computes what ``embnoise.perturb`` defines, with the same bits. Elements come as Numba sees the
-tensor's memory: float32, float64, and two 16-bit formats that NumPy or Numba lack, told apart by
-the integers they are viewed as: uint16 holds a float16, int16 a bfloat16. The compiled code is
-cached on disk; the first call for a dtype takes a few seconds, once.
+It computes what ``embnoise.backend.perturb`` defines, with the same bits. Elements have the types
+in which Numba sees a tensor's memory: float32, float64, and for two 16-bit formats that NumPy or
+Numba lack the integers that they are viewed as: uint16 for float16, int16 for bfloat16. The
+compiled code is cached on disk; the first call for a dtype takes a few seconds, once.
 """
 
 # mypy: disable-error-code="call-arg,no-untyped-call,no-untyped-def,untyped-decorator,var-annotated"
@@ -22,8 +22,8 @@ _WEYL0, _WEYL1 = np.uint32(WEYL[0]), np.uint32(WEYL[1])
 UNIFORM, RADEMACHER, TABLE = 0, 1, 2
 
 
-# All that follows is inlined by Numba, not left to LLVM: that would come too late for the loops to
-# be vectorized, and make the kernel six times slower.
+# Numba inlines everything below. LLVM would inline too late for the loops to be vectorized, which
+# makes the kernel six times slower.
 @njit(inline="always")
 def _philox(block, position, sample, step, key0, key1):
     word0, word1, word2, word3 = block, position, sample, step
@@ -143,7 +143,7 @@ def _draw(words, position, sample, step, key0, key1):
 
 
 @njit(inline="always")
-def _add(row, scale, words, law, table):
+def _add(row, scale, words, distribution, table):
     """The noise of one token onto its embedding, [d]."""
     blocks = words.shape[1]
     scaled = np.float32(scale * np.float32(2.0**-15))
@@ -152,14 +152,14 @@ def _add(row, scale, words, law, table):
         first = plane * blocks
         shift = np.uint32(16 * (plane & 1))
         count = min(blocks, row.size - first)
-        if law == UNIFORM and exact:
-            # The unit value times 2**15 is one operation nearer, and the power of two moves
-            # into the scale: exactly, unless that is too small to be a normal number.
+        if distribution == UNIFORM and exact:
+            # The unit value times 2**15 takes one operation less. The power of two moves into
+            # the scale, exactly unless that becomes subnormal.
             for block in range(count):
                 k = np.uint32((words[plane >> 1, block] >> shift) & np.uint32(0xFFFF))
                 unit = np.float32(np.int32(k)) - np.float32(32767.5)
                 row[first + block] = _noisy(row[first + block], scaled, unit)
-        elif law == RADEMACHER:
+        elif distribution == RADEMACHER:
             for block in range(count):
                 k = np.uint32((words[plane >> 1, block] >> shift) & np.uint32(0xFFFF))
                 unit = np.float32(1.0) if k >= np.uint32(32768) else np.float32(-1.0)
@@ -171,7 +171,7 @@ def _add(row, scale, words, law, table):
 
 
 @njit(nogil=True, cache=True)
-def perturb(x, magnitude, sample, position, step, key0, key1, law, table, taken, chunk):
+def perturb(x, magnitude, sample, position, step, key0, key1, distribution, table, taken, chunk):
     """Noise in place on the tokens of ``x``, shared out to the threads that call it together.
 
     Args:
@@ -182,7 +182,7 @@ def perturb(x, magnitude, sample, position, step, key0, key1, law, table, taken,
         step: an int in [0, 2**32).
         key0: an int in [0, 2**32).
         key1: an int in [0, 2**32).
-        law: UNIFORM, RADEMACHER or TABLE.
+        distribution: UNIFORM, RADEMACHER or TABLE.
         table: the unit values, float32 [65536], read-only.
         taken: int64 [1]: how many tokens some thread has taken on; 0 at first.
         chunk: how many tokens a thread takes on at a time.
@@ -195,5 +195,5 @@ def perturb(x, magnitude, sample, position, step, key0, key1, law, table, taken,
         for token in range(start, min(start + chunk, tokens)):
             if magnitude[token] != 0:
                 _draw(words, position[token], sample[token], now, low, high)
-                _add(x[token], magnitude[token], words, law, table)
+                _add(x[token], magnitude[token], words, distribution, table)
         start = _take(taken, chunk)

@@ -25,7 +25,7 @@ def host_plan(x: Tensor, noise: Noise, prepared: Prepared) -> FlatPlan:
     if tokens.mask is not None and tokens.mask.all():
         tokens = tokens._replace(mask=None)
     sample_ids = tokens.sample_ids
-    only_samples = not tokens._replace(sample_ids=None).given()
+    only_samples = tokens.mask is tokens.segment_ids is tokens.positions is tokens.where is None
     per_row = sample_ids is None or sample_ids.shape == shape[:1]
     if only_samples and per_row and not noise.antithetic and not uses_rms(noise):
         # The common batch, with rows as wide as they are long: only the samples are new in it.

@@ -64,7 +64,7 @@ def register_kernel(
 def kernel_for(device_type: str) -> Kernel:
     """The kernel that tensors of a device type get their noise from."""
     for _, _, load in (*_KERNELS.get(device_type, ()), *_KERNELS[ANY_DEVICE]):
-        kernel = load()
+        kernel: Kernel | None = load()
         if kernel is not None:
             return kernel
     raise AssertionError(f"the kernel for {ANY_DEVICE!r} device serves everywhere")

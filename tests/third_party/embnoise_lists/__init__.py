@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import ml_dtypes  # noqa: F401, so that NumPy knows bfloat16
 import numpy as np
 
 from embnoise.backend import (

@@ -1,0 +1,47 @@
+"""The undocumented parts of JAX and Flax that the adapter relies on, each with its reason.
+
+``tests/jax/test_compat.py`` fails with a clear message when one of them changes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+from jax import Array
+
+__all__ = ["change_class", "optimization_barrier", "seed_words", "set_property"]
+
+
+def seed_words(key: Array) -> tuple[Array, Array]:
+    """The low and high 32 bits of the seed that a ``jax.random.key`` was made from.
+
+    They are the first two words of a key's data, in reverse order. JAX does not document that
+    layout, but nothing else makes ``jax.random.key(n)`` the same seed as ``n``.
+    """
+    high, low, *_ = jax.random.key_data(key)
+    return low, high
+
+
+def optimization_barrier(array: Array) -> Array:
+    """The same array, through which XLA does not optimize. JAX's function has no types."""
+    hidden: Array = jax.lax.optimization_barrier(array)  # type: ignore[no-untyped-call]
+    return hidden
+
+
+def change_class(module: Any, kind: type) -> None:
+    """Make an NNX module an instance of another class, with the same identity and attributes.
+
+    Other modules and optimizers may hold the module, so a new object cannot take its place.
+    ``__setattr__`` of NNX would record ``__class__`` as an attribute in the graph definition.
+    """
+    object.__setattr__(module, "__class__", kind)
+
+
+def set_property(module: Any, name: str, value: Any) -> None:
+    """Set a property of an NNX module.
+
+    ``__setattr__`` of NNX would record it as an attribute in the graph definition, for which
+    ``nnx.jit`` compiles anew.
+    """
+    object.__setattr__(module, name, value)

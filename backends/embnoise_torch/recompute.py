@@ -1,0 +1,68 @@
+"""Draws, and the cache that gives a recomputed forward pass the draw of the first one."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from embnoise_torch import _compat
+
+__all__ = ["Draw", "RecomputeCache"]
+
+# How many forward passes may wait for their backward pass and still be recognized.
+_CAPACITY = 64
+
+
+class Draw(NamedTuple):
+    """What distinguishes the noise of one forward pass from that of any other."""
+
+    step: int
+    first_sample: int
+    """How many samples of the step this rank has noised before."""
+
+
+class RecomputeCache:
+    """The draws of recent forward passes, so that a recomputed one repeats the first one's noise.
+
+    Gradient checkpointing runs a forward pass again in the middle of the backward pass. That
+    tells it from a new one; its input tells it from other recomputed ones.
+    """
+
+    def __init__(self) -> None:
+        self._entries: deque[_Entry] = deque(maxlen=_CAPACITY)
+
+    def draw(self, inputs: Tensor, new_draw: Callable[[], Draw]) -> Draw | None:
+        """The draw of ``new_draw()``, or in a recomputed forward pass that of the first one.
+
+        Returns ``None`` in a recomputed pass whose first one was not seen here: that got no noise,
+        so this one gets none either.
+        """
+        if not _compat.in_backward():
+            entry = _Entry(inputs, new_draw())
+            self._entries.append(entry)
+            return entry.draw
+        matching = [entry for entry in reversed(self._entries) if entry.matches(inputs)]
+        # Of equal inputs the latest comes first: backward runs in the opposite order.
+        first = min(matching, key=lambda entry: entry.recomputed, default=None)
+        if first is None:
+            return None
+        first.recomputed += 1
+        return first.draw
+
+    def clear(self) -> None:
+        """Forget all draws: a new step begins."""
+        self._entries.clear()
+
+
+class _Entry:
+    def __init__(self, inputs: Tensor, draw: Draw) -> None:
+        self.inputs = inputs
+        self.draw = draw
+        self.recomputed = 0
+
+    def matches(self, inputs: Tensor) -> bool:
+        return self.inputs is inputs or torch.equal(self.inputs, inputs)

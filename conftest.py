@@ -1,0 +1,69 @@
+"""Tests run for the frameworks that are there, and say what they skip: see tests/frameworks.py."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Generator
+
+import pytest
+
+from tests import frameworks
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--frameworks``."""
+    parser.addoption(
+        "--frameworks",
+        metavar="NAMES",
+        help=f"the frameworks to test, of {','.join(frameworks.FRAMEWORKS)}"
+        f" (default: ${frameworks.VARIABLE}, or all that are installed)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hand the option on, also to the processes that tests start."""
+    if (names := config.getoption("frameworks")) is not None:
+        os.environ[frameworks.VARIABLE] = names
+    try:
+        frameworks.check_selection()
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def pytest_report_header() -> str:
+    """The frameworks that are tested, and why the others are not."""
+    reasons = {name: frameworks.why_not(name) for name in frameworks.FRAMEWORKS}
+    tested = [name for name, reason in reasons.items() if reason is None]
+    return "; ".join([f"frameworks: {', '.join(tested)}", *filter(None, reasons.values())])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> pytest.CollectReport | None:
+    """A file or a folder whose name has a framework in it is that framework's."""
+    parts = collector.nodeid.partition("::")[0].split("/")
+    for depth, part in enumerate(parts, start=1):
+        for name in frameworks.named_in(part):
+            if reason := frameworks.why_not(name):
+                where = "/".join(parts[:depth])  # one line of the summary for a folder
+                return pytest.CollectReport(
+                    collector.nodeid, "skipped", (where, None, f"Skipped: {reason}"), []
+                )
+    return None
+
+
+@pytest.hookimpl(wrapper=True)  # before the session counts failures
+def pytest_collectreport(
+    report: pytest.CollectReport | pytest.TestReport,
+) -> Generator[None, None, None]:
+    """What fails for want of a library that it may do without is skipped."""
+    missing = re.search(r"ModuleNotFoundError: No module named '(\w+)", report.longreprtext)
+    name = missing[1] if report.failed and missing else None
+    if name in frameworks.LIBRARIES and not frameworks.installed(name):
+        path = report.nodeid.partition("::")[0]
+        report.outcome = "skipped"
+        report.longrepr = (path, None, f"Skipped: {name} is not installed")
+    yield
+
+
+pytest_runtest_logreport = pytest_collectreport

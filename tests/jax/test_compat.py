@@ -1,0 +1,91 @@
+"""The undocumented parts of JAX and Flax that ``embnoise_jax._compat`` relies on."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+
+from embnoise_jax._compat import change_class, seed_words, set_property
+
+
+class Plain(nnx.Module):
+    def __init__(self):
+        self.count = nnx.Variable(jnp.array(0))
+
+    def __call__(self):
+        return "plain"
+
+    @property
+    def settable(self):
+        return self.count[...]
+
+    @settable.setter
+    def settable(self, value):
+        self.count[...] = value
+
+
+class Special(Plain):
+    def __call__(self):
+        return "special"
+
+
+@pytest.mark.parametrize("implementation", ["threefry2x32", "rbg", "unsafe_rbg"])
+def test_the_words_of_a_key_are_those_of_its_seed(implementation):
+    seed = 2**31 + 7
+    low, high = seed_words(jax.random.key(seed, impl=implementation))
+    assert (int(low), int(high)) == (seed, 0), (
+        f"jax.random.key_data of {implementation} no longer begins with the high and the low word "
+        "of the seed: adapt embnoise_jax._compat.seed_words"
+    )
+
+
+def test_the_words_of_a_wide_seed():
+    with jax.enable_x64(True):
+        low, high = seed_words(jax.random.key(3 * 2**32 + 5))
+    assert (int(low), int(high)) == (5, 3), (
+        "jax.random.key_data no longer begins with the high and the low word of a 64-bit seed: "
+        "adapt embnoise_jax._compat.seed_words"
+    )
+
+
+def test_the_class_of_a_module_can_change():
+    module = Plain()
+    before = nnx.graphdef(module)
+    change_class(module, Special)
+    assert module() == "special"
+    graphdef, state = nnx.split(module)
+    assert type(nnx.merge(graphdef, state)) is Special, (
+        "NNX no longer rebuilds a module from the class that it has: adapt "
+        "embnoise_jax._compat.change_class"
+    )
+    seen = []
+    nnx.jit(lambda module: seen.append(module()))(module)
+    assert seen == ["special"]
+    change_class(module, Plain)
+    assert nnx.graphdef(module) == before, (
+        "NNX now records the class of a module elsewhere too: adapt "
+        "embnoise_jax._compat.change_class"
+    )
+
+
+def test_a_property_is_set_without_a_trace():
+    module = Plain()
+    before = nnx.graphdef(module)
+    set_property(module, "settable", 3)
+    assert module.settable == 3
+    assert nnx.graphdef(module) == before, (
+        "NNX now records properties in object.__setattr__ too: adapt "
+        "embnoise_jax._compat.set_property"
+    )
+
+
+@pytest.mark.parametrize(("name", "value"), [("__class__", Special), ("settable", 3)])
+def test_the_workarounds_are_still_needed(name, value):
+    module = Plain()
+    before = nnx.graphdef(module)
+    setattr(module, name, value)
+    setattr(module, name, Plain if name == "__class__" else 0)
+    assert nnx.graphdef(module) != before, (
+        f"NNX no longer records {name} as an attribute, so a plain assignment will do: simplify "
+        "embnoise_jax._compat"
+    )

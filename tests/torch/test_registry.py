@@ -1,0 +1,54 @@
+"""The registry of kernels: which one a device gets, and how to add one."""
+
+import pytest
+import torch
+
+from embnoise import neftune
+from embnoise_torch import add_noise
+from embnoise_torch.kernels import kernel_for, register_kernel, registry
+from embnoise_torch.kernels.any_torch import add_with_torch
+from embnoise_torch.kernels.cpu_numpy import add_with_numpy
+
+
+@pytest.fixture(autouse=True)
+def _registry_as_it_was():
+    before = {device: list(kernels) for device, kernels in registry._KERNELS.items()}
+    yield
+    registry._KERNELS.clear()
+    registry._KERNELS.update(before)
+    kernel_for.cache_clear()
+
+
+def test_the_kernels_that_there_are():
+    assert kernel_for("cpu").__name__ == "add_with_numba"
+    for device in ("cuda", "mps", "xpu", "meta"):
+        assert kernel_for(device) is add_with_torch
+
+
+def test_a_kernel_of_a_third_party():
+    """It takes one call to register one, and it is used at once."""
+    calls = []
+
+    def mine(x, noise, prepared):
+        calls.append((tuple(x.shape), prepared.step, prepared.alpha))
+        add_with_numpy(x, noise, prepared)
+
+    x = torch.randn(2, 3, 8)
+    expected = add_noise(x, neftune(), step=7)
+    register_kernel("cpu", "mine", lambda: mine, priority=99)
+    assert torch.equal(add_noise(x, neftune(), step=7), expected)
+    assert calls == [((6, 8), 7, 5.0)]
+
+
+def test_a_kernel_that_cannot_be_used_here_is_passed_over():
+    register_kernel("cpu", "mine", lambda: None, priority=99)
+    assert kernel_for("cpu").__name__ == "add_with_numba"
+
+
+def test_the_highest_priority_is_taken_and_a_name_is_registered_once():
+    register_kernel("toy", "slow", lambda: add_with_numpy)
+    assert kernel_for("toy") is add_with_numpy
+    register_kernel("toy", "fast", lambda: add_with_torch, priority=1)
+    assert kernel_for("toy") is add_with_torch
+    register_kernel("toy", "fast", lambda: None, priority=1)
+    assert kernel_for("toy") is add_with_numpy
