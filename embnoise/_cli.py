@@ -106,7 +106,7 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
     for name, default in vars(Claims()).items():
         if name not in NOTES or name == "schedule":  # a function cannot be typed
             continue
-        option, note = name.replace("_", "-"), NOTES[name]
+        option, note = name.replace("_", "-"), NOTES[name].replace("`", "").rstrip(".")
         if name in FLAGS:
             prefix, note = ("not-", f"not claimed: {note}") if default else ("", note)
             claims.add_argument(

@@ -185,19 +185,26 @@ def _shown(value: object) -> str:
 
 
 NOTES = {
-    "distribution": "of the noise over its magnitude; None: symmetric, not specified",
-    "scale": "the magnitude of a token; also a function (alpha, L, d)",
-    "length": 'L: the real "tokens", without noise on padding; the "padded" width; None: no L',
-    "seeded": 'True: draws from its own seed; "global": from the global one; False: not specified',
-    "schedule": "the share of alpha at a step, such as linear(1, 0, 100); None: constant",
-    "antithetic": "rows 2i and 2i + 1 get opposite noise",
-    "compilable": "works under torch.compile, jax.jit or tf.function",
-    "saved_names": "the names of what it saves on purpose",
-    "clean_without_grad": "no noise while gradients are turned off",
-    "distinct_ranks": "the ranks of a data-parallel run draw different noise",
-    "validates_alpha": "a negative, infinite or NaN alpha raises an error that names it",
+    "distribution": '`"uniform"`: on +-magnitude; `"rademacher"`: +-magnitude; `"gaussian"`: the '
+    "magnitude is the standard deviation; another registered name, a `Distribution` or a quantile "
+    "function; `None`: symmetric.",
+    "scale": '`"neftune"`: alpha / sqrt(L * d); `"per_token"`: alpha / sqrt(d); `"absolute"`: '
+    'alpha; `"relative"`: alpha * RMS; another registered name, a `ScaleRule` or a function '
+    "`(alpha, L, d)`.",
+    "length": '`"tokens"`: L counts real tokens, and padding gets no noise; `"padded"`: L is the '
+    "width of the row; `None`: the scale does not use L.",
+    "seeded": "`True`: the layer has its own seed and does not use global random state; "
+    '`"global"`: it follows the global seed; `False`: no claim.',
+    "schedule": "Alpha at a step, relative to the alpha of `make_layer`; `None`: alpha is constant.",
+    "antithetic": "Rows 2i and 2i + 1 have opposite noise.",
+    "compilable": "The layer works under `torch.compile`, `jax.jit`, `tf.function`.",
+    "saved_names": "The names of the entries that the layer saves on purpose.",
+    "clean_without_grad": "No noise if gradients are disabled, as in `generate()` and reference "
+    "passes.",
+    "distinct_ranks": "The ranks of a data-parallel run draw different noise.",
+    "validates_alpha": "A negative, infinite or NaN alpha raises an error that names it.",
 }
-"""Each claim in a line, for the starter file, the command line and the documentation."""
+"""What each claim means, in Markdown, for the documentation, the command line and test files."""
 
 FLAGS = tuple(each.name for each in fields(Claims) if each.type == "bool")
 """The claims that are True or False."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 from embnoise._distributions import Distribution
 from embnoise._scales import ScaleRule
 from embnoise.testing._case import Case
@@ -25,7 +27,7 @@ def starter(case: Case, target: str, call: str | None) -> str:
             names[role] = name
             imports.append(f"from {module} import {name.partition('.')[0]}")
     claims = "\n".join(
-        f"    {name}={_written(getattr(case.claims, name))},  # {note}"
+        f"{_commented(note)}\n    {name}={_written(getattr(case.claims, name))},"
         for name, note in NOTES.items()
     )
     given = "" if call is None else f"\n    call={names['call']},"
@@ -56,6 +58,12 @@ LAYER = case(
 def test_{case.name.replace(".", "_")}(check):
     check()
 '''
+
+
+def _commented(note: str) -> str:
+    return textwrap.fill(
+        note.replace("`", ""), 88, initial_indent="    # ", subsequent_indent="    # "
+    )
 
 
 def _written(value: object) -> str:
