@@ -74,14 +74,16 @@ def attach(
     if not isinstance(model, keras.Layer):
         raise TypeError(f"model must be a Keras model or layer, got {format_value(model)}")
     functions = TokenFunctions(tokens, where)
-    attached = AttachedNoise(noise, calls_per_step=calls_per_step, name="attached_noise")
     embedding = embedding_of(model, layer)
+    attached = AttachedNoise(
+        noise, calls_per_step=calls_per_step, name=f"attached_{embedding.name}"
+    )
     if "call" in vars(embedding):
         raise ValueError(
             f"model has noise attached to {embedding.name!r} already, or another call of its own; "
             "remove() that first"
         )
-    if isinstance(model, keras.Model) and "training" not in signature(model.call).parameters:
+    if isinstance(model, keras.Model) and "training" not in signature(type(model).call).parameters:
         warnings.warn(
             f"embnoise: {type(model).__name__}.call has no argument `training`, so Keras does not "
             "tell its layers that it trains: there will be no noise, and no dropout, in fit",

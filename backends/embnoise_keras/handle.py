@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import wraps
-from inspect import signature
 from typing import Any
 
 import keras
@@ -21,6 +18,7 @@ from embnoise_keras._compat import (
     sync_state,
 )
 from embnoise_keras.layer import COUNT, EmbeddingNoise
+from embnoise_keras.model_call import CallRecorder, ModelCall
 from embnoise_keras.variables import unsaved_variable
 
 __all__ = ["AttachedNoise", "Handle"]
@@ -53,15 +51,15 @@ class Handle(backend.Handle):
         self._embedding = embedding
         self._attached = attached
         self._functions = functions
-        self._current = _Current()
+        self._recorder: CallRecorder | None = None
         with ExitStack() as undo:
             add_hidden_layer(embedding, attached)
             undo.callback(remove_hidden_layer, embedding, attached)
             embedding.call = self._around_lookup(embedding.call)
             undo.callback(delattr, embedding, "call")
             if embedding is not model:
-                model.call = self._around_model(model.call)
-                undo.callback(delattr, model, "call")
+                self._recorder = CallRecorder.acquire(model)
+                undo.callback(self._recorder.release)
             forget_train_function(model)
             undo.callback(forget_train_function, model)
             self._undo = undo.pop_all()
@@ -88,40 +86,28 @@ class Handle(backend.Handle):
         sync_state(self._model)
         self._attached._set_paused(paused)
 
-    def _around_model(self, call: Any) -> Any:
-        names = list(signature(call).parameters)
-
-        @wraps(call)
-        def remembered(*args: Any, **kwargs: Any) -> Any:
-            inputs = dict(zip(names, args, strict=False)) | kwargs
-            if args and isinstance(args[0], Mapping):
-                inputs = dict(args[0]) | inputs
-            outer, self._current.forward = self._current.forward, _Forward(inputs)
-            try:
-                return call(*args, **kwargs)
-            finally:
-                self._current.forward = outer
-
-        return remembered
-
     def _around_lookup(self, call: Any) -> Any:
-        @wraps(call)
         def noisy(ids: Any, *args: Any, **kwargs: Any) -> Any:
             x = call(ids, *args, **kwargs)
             if kwargs.get("reverse"):
                 return x
-            forward = self._current.forward or _Forward({})
+            model_call = self._running_call()
             # With JAX, `fit` tells the model's call whether it trains, but not the layers in it.
-            training = forward.inputs.get("training")
+            training = model_call.inputs.get("training")
             options = {} if training is None else {"training": training}
             return self._attached(
                 x,
-                forward=forward,
-                arrays=lambda: self._token_arrays(ids, forward.inputs),
+                model_call=model_call,
+                arrays=lambda: self._token_arrays(ids, model_call.inputs),
                 **options,
             )
 
         return noisy
+
+    def _running_call(self) -> ModelCall:
+        """The call of the model that is running; a new one for a lookup outside of any."""
+        running = None if self._recorder is None else self._recorder.running
+        return ModelCall({}) if running is None else running
 
     def _token_arrays(self, ids: Any, inputs: Mapping[str, Any]) -> TokenArrays:
         """The arrays that describe the tokens ``ids`` in a call of the model with these inputs."""
@@ -150,27 +136,6 @@ def _mask_of(ids: Any, inputs: Mapping[str, Any]) -> Any:
     )
 
 
-class _Forward:
-    """One call of the model, in which its embedding may look up several times.
-
-    Attributes:
-        inputs: The arguments of the call by name, and the entries of its input dict.
-        counter: The counter at the first lookup that got noise; ``None`` before that.
-        lookups: How many lookups got noise.
-    """
-
-    def __init__(self, inputs: Mapping[str, Any]) -> None:
-        self.inputs = inputs
-        self.counter: Counter | None = None
-        self.lookups = 0
-
-
-class _Current(threading.local):
-    """The innermost call of the model that runs now; every replica has a thread of its own."""
-
-    forward: _Forward | None = None
-
-
 class AttachedNoise(EmbeddingNoise):
     """The noise of a handle, which has no weights: nothing of it is saved."""
 
@@ -187,23 +152,22 @@ class AttachedNoise(EmbeddingNoise):
         self,
         x: Any,
         *,
-        forward: _Forward,
+        model_call: ModelCall,
         arrays: Callable[[], TokenArrays],
         training: bool | None = None,
     ) -> Any:
-        """Noise for one lookup; all lookups of a forward count as one call."""
+        """Noise for one lookup; all lookups in a call of the model count as one."""
         if not training:
             return x
         now = self._counter()
-        start = now if forward.counter is None else forward.counter
+        start, lookups = model_call.begun.get(self, (now, 0))
         # Two lookups of one table must not get the same noise at the same place.
-        nth = forward.lookups + 1
-        stream = self.noise.stream + ("" if nth == 1 else f"/{nth}")
+        stream = self.noise.stream + (f"/{lookups + 1}" if lookups else "")
         noise = replace(self.noise, stream=stream)
         noisy = self._noisy(x, noise, start.step, self._numbered(x, arrays(), start))
-        if nth == 1:
+        if lookups == 0:
             self._advance(x, now)
         else:
             self._assign(now._replace(lookups=now.lookups + 1))
-        forward.counter, forward.lookups = start, nth
+        model_call.begun[self] = (start, lookups + 1)
         return noisy

@@ -244,6 +244,23 @@ def test_it_says_so_when_keras_will_never_train_the_model():
         attach(model, neftune(), layer=model.first)
 
 
+@pytest.mark.parametrize("order", [0, 1])
+def test_two_embeddings_of_a_model_may_have_noise(order):
+    model, ids = Trained(), IDS[:, :2] % 5
+    clean = numpy(model(ids))
+    handles = [attach(model, neftune(), layer=name) for name in ("first", "second")]
+    model(ids, training=True)
+    assert [handle.step for handle in handles] == [1, 1]
+    assert len({variable.path for variable in model.variables}) == len(model.variables)
+    handles.pop(order).remove()
+    (other,) = handles
+    assert (numpy(model(ids, training=True)) != clean).any()
+    assert other.step == 2
+    other.remove()
+    assert (numpy(model(ids, training=True)) == clean).all()
+    assert "call" not in vars(model)
+
+
 def test_attaching_twice_is_refused():
     model = sequential()
     with attach(model, neftune()), pytest.raises(ValueError, match="noise attached to 'embedding"):
