@@ -1,6 +1,6 @@
-"""The command ``embnoise``: check a layer, and learn what the checks are.
+"""The command ``embnoise``: check a layer, and read what the checks test.
 
-Exit codes: 0, what was asked holds; 1, a check failed; 2, it was asked in a wrong way.
+Exit codes: 0, everything holds; 1, a check failed; 2, wrong usage.
 """
 
 from __future__ import annotations
@@ -13,32 +13,42 @@ import os
 import re
 import secrets
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from embnoise import __version__
+from embnoise._validation import did_you_mean
+from embnoise.testing import Case, Check, Claims, case, check_layer
+from embnoise.testing.checks import ALL
+from embnoise.testing.claims import FLAGS, NOTES
+from embnoise.testing.find_driver import guessed_driver
+from embnoise.testing.profiles import PROFILES
+from embnoise.testing.report import Findings
+from embnoise.testing.starter import starter
 
 __all__ = ["main"]
 
-_LENGTHS = {"tokens": "tokens", "padded": "padded", "none": None}
-_SEEDED = {"true": True, "global": "global", "false": False}
+_WORDS = {"none": None, "true": True, "false": False}
 
 
 class _UsageError(Exception):
-    """What to tell whoever typed the command."""
+    """A message for the user of the command."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code.
 
     Args:
-        arguments: as typed after ``embnoise``; those of the process by default.
+        arguments: What follows ``embnoise`` on the command line. Default: those of the process.
 
     Example:
         >>> main(["explain", "EN36"])
         EN36 pairs_cancel
         The rows 2i and 2i + 1 of a batch have opposite noise (SymNoise, arXiv 2312.01523).
+        <BLANKLINE>
+        Fails for layers that draw for each row, or pair other rows.
         0
     """
     options = _parser().parse_args(arguments)
@@ -60,82 +70,104 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="check a layer, and report what does not hold")
     check.set_defaults(run=_check_layer)
     _add_target(check)
-    check.add_argument(
-        "--profile", default="default", choices=["quick", "default", "nightly"],
-        help="how much to look at (default: default)",
-    )  # fmt: skip
-    check.add_argument(
-        "--seed", default="0", metavar="N",
-        help="the kit's seed: an integer, or 'random' for one that is drawn and printed",
-    )  # fmt: skip
-    check.add_argument("--json", action="store_true", help="print the report as JSON")
+    _add_run(check)
 
-    checks = commands.add_parser("checks", help="list the checks, with what each one promises")
+    checks = commands.add_parser("checks", help="list the checks and what each one tests")
     checks.set_defaults(run=_list_checks)
     checks.add_argument("--json", action="store_true", help="print the list as JSON")
 
-    explain = commands.add_parser("explain", help="explain a check, and what makes a layer fail it")
+    explain = commands.add_parser("explain", help="explain a check and what makes a layer fail it")
     explain.set_defaults(run=_explain)
     explain.add_argument("code", help="such as EN08")
-    explain.add_argument("--json", action="store_true", help="print it as JSON")
+    explain.add_argument("--json", action="store_true", help="print the explanation as JSON")
 
-    write = commands.add_parser("write", help="write a test file for a layer, to run with pytest")
+    write = commands.add_parser("write", help="write a pytest file for a layer")
     write.set_defaults(run=_write)
     _add_target(write)
     write.add_argument(
-        "--output", type=Path, metavar="FILE", help="where (default: test_<name>.py, here)"
+        "--output", type=Path, metavar="FILE", help="where to write (default: test_<name>.py here)"
     )
     return parser
 
 
 def _add_target(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "target", help="module:make_layer, or module:case for a case with claims of its own"
+        "target", help="module:make_layer, or module:case for a case that has claims"
     )
     parser.add_argument(
         "--driver",
-        help="numpy, torch, jax, keras, or another adapter's "
-        "name; by default what the layer looks like",
+        help="numpy, torch, jax, keras, or the name of another adapter (default: guessed)",
     )
     parser.add_argument(
         "--inputs", choices=["embeddings", "ids"], help="what the layer takes (default: embeddings)"
     )
     parser.add_argument("--call", metavar="module:function", help="how to call the layer")
-    claims = parser.add_argument_group("claims", "what the layer promises")
-    claims.add_argument("--distribution", choices=["uniform", "gaussian", "rademacher", "none"])
-    claims.add_argument("--scale", choices=["neftune", "per_token", "absolute", "relative"])
-    claims.add_argument("--length", choices=list(_LENGTHS))
-    claims.add_argument("--seeded", choices=list(_SEEDED))
-    claims.add_argument("--antithetic", action="store_true", default=None)
-    claims.add_argument("--not-compiled", dest="compiled", action="store_false", default=None)
-    claims.add_argument("--saves", action="append", metavar="NAME")
+    claims = parser.add_argument_group("claims", "what the layer claims")
+    for name, default in vars(Claims()).items():
+        if name not in NOTES or name == "schedule":  # a function cannot be typed
+            continue
+        option, note = name.replace("_", "-"), NOTES[name].replace("`", "").rstrip(".")
+        if name in FLAGS:
+            prefix, note = ("not-", f"not claimed: {note}") if default else ("", note)
+            claims.add_argument(
+                f"--{prefix}{option}", dest=name, action="store_const", const=not default, help=note
+            )
+        elif isinstance(default, tuple):
+            claims.add_argument(f"--{option}", action="append", metavar="NAME", help=note)
+        else:
+            claims.add_argument(f"--{option}", help=f"{note} (default: {str(default).lower()})")
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--profile", default="default", choices=list(PROFILES),
+        help="how much to test (default: default)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seed", default="0", metavar="N",
+        help="the kit's seed: an integer, or 'random' for one that is drawn and printed",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
 def _check_layer(options: argparse.Namespace) -> int:
-    from embnoise.testing import Check, check_layer  # noqa: PLC0415, so that --help is quick
+    tested, seed = _case(options), _seed(options)
+    with _progress() as progress:
+        report = check_layer(
+            tested, profile=options.profile, seed=seed, raises=False, progress=progress
+        )
+    return _print(report, as_json=options.json)
 
-    case = _case(options)
-    seed = secrets.randbits(32) if options.seed == "random" else _integer(options.seed)
-    if options.seed == "random":
-        print(f"seed {seed}", file=sys.stderr)
 
-    def progress(check: Check) -> None:
+def _seed(options: argparse.Namespace) -> int:
+    if options.seed != "random":
+        return _integer(options.seed)
+    seed = secrets.randbits(32)
+    print(f"seed {seed}", file=sys.stderr)
+    return seed
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[Check], None]]:
+    """A function that shows the check that runs, on a terminal."""
+
+    def shown(check: Check) -> None:
         print(f"\r\033[K{check.id} ...", end="", file=sys.stderr, flush=True)
 
-    shown: dict[str, Callable[[Check], None]] = {}
-    if sys.stderr.isatty():
-        shown["progress"] = progress
-    report = check_layer(case, profile=options.profile, seed=seed, raises=False, **shown)
-    if shown:
-        print("\r\033[K", end="", file=sys.stderr, flush=True)
-    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    print(report.to_json() if options.json else report.table(color=colour))
+    if not sys.stderr.isatty():
+        yield lambda check: None
+        return
+    yield shown
+    print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def _print(report: Findings, *, as_json: bool) -> int:
+    color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    print(report.to_json() if as_json else report.table(color=color))
     return 0 if report.ok else 1
 
 
 def _list_checks(options: argparse.Namespace) -> int:
-    from embnoise.testing.checks import ALL  # noqa: PLC0415
-
     if options.json:
         entries = [{"code": c.code, "name": c.name, "promise": c.promise} for c in ALL]
         print(json.dumps(entries, indent=2))
@@ -147,8 +179,6 @@ def _list_checks(options: argparse.Namespace) -> int:
 
 
 def _explain(options: argparse.Namespace) -> int:
-    from embnoise.testing.checks import ALL  # noqa: PLC0415
-
     code = options.code.upper()
     found = [check for check in ALL if options.code in (check.name, check.title)]
     found += [check for check in ALL if re.fullmatch(f"EN0*{int(check.code[2:])}", code)]
@@ -156,7 +186,7 @@ def _explain(options: argparse.Namespace) -> int:
         near = difflib.get_close_matches(code, [check.code for check in ALL], n=1, cutoff=0)
         raise _UsageError(
             f"there is no check {options.code!r} (did you mean {near[0]}?); `embnoise checks` "
-            "lists them all"
+            "lists all checks"
         )
     check = found[0]
     if options.json:
@@ -169,43 +199,33 @@ def _explain(options: argparse.Namespace) -> int:
 
 
 def _write(options: argparse.Namespace) -> int:
-    from embnoise.testing.starter import starter  # noqa: PLC0415
-
-    if _is_case(_load(options.target)):
+    if isinstance(_load(options.target), Case):
         raise _UsageError(
-            f"{options.target} is a case already: put @parametrize_with_checks([it]) above a test"
+            f"{options.target} is a case: put @parametrize_with_checks([it]) above a test"
         )
-    case = _case(options)
+    tested = _case(options)
     name = options.target.rpartition(":")[2].replace(".", "_")
     path = options.output or Path(f"test_{name}.py")
     if path.exists():
-        raise _UsageError(f"{path} is there already: name another file with --output")
-    call = options.call
-    path.write_text(starter(case, options.target, call), encoding="utf-8")
+        raise _UsageError(f"{path} exists: choose another file with --output")
+    path.write_text(starter(tested, options.target, options.call), encoding="utf-8")
     print(f"wrote {path}: run it with `python -m pytest {path}`")
     return 0
 
 
-def _case(options: argparse.Namespace) -> Any:
+def _case(options: argparse.Namespace) -> Case:
     """The case that the command line describes."""
-    from embnoise.testing import Claims, case  # noqa: PLC0415
-
     target = _load(options.target)
     given: dict[str, Any] = {
-        "distribution": {"none": None}.get(options.distribution, options.distribution),
-        "scale": options.scale,
-        "length": _LENGTHS.get(options.length),
-        "seeded": _SEEDED.get(options.seeded),
-        "antithetic": options.antithetic,
-        "compiled": options.compiled,
-        "saves": tuple(options.saves or ()),
+        name: _WORDS.get(value, value) if isinstance(value, str) else value
+        for name, value in vars(options).items()
+        if name in NOTES and value is not None
     }
-    given = {name: value for name, value in given.items() if getattr(options, name) is not None}
-    if _is_case(target):
+    if isinstance(target, Case):
         if given or options.driver or options.inputs or options.call:
             raise _UsageError(
-                f"{options.target} is a case, which has its driver and its claims: leave out "
-                "the options for them"
+                f"{options.target} is a case, which has its own driver and claims: leave out the "
+                "options for them"
             )
         return target
     return case(
@@ -220,33 +240,24 @@ def _case(options: argparse.Namespace) -> Any:
 
 def _driver_for(make_layer: Any) -> str:
     """The driver's name, guessed from a layer."""
-    from embnoise.testing.drivers import guessed_driver  # noqa: PLC0415
-
     try:
         name = guessed_driver(make_layer(dim=8, alpha=1.0, seed=0))
     except Exception:
         name = None
     if name is None:
         raise _UsageError(
-            "--driver is needed, for the layer does not tell it: numpy, torch, jax, keras or "
-            "another adapter's name"
+            "--driver is needed, since the layer does not show its framework: numpy, torch, jax, "
+            "keras or the name of another adapter"
         )
     return name
 
 
-def _is_case(target: Any) -> bool:
-    from embnoise.testing import Case  # noqa: PLC0415
-
-    return isinstance(target, Case)
-
-
 def _load(target: str) -> Any:
-    """What ``module:name`` names; modules are looked for here, as Python does for scripts."""
+    """What ``module:name`` names; modules are found in this folder too, as for a script."""
     module, colon, name_in_it = target.partition(":")
     if not (module and colon and name_in_it):
         raise _UsageError(
-            f"what to load must be module:name, such as my_package.layers:make_layer, got "
-            f"{target!r}"
+            f"the target must be module:name, such as my_package.layers:make_layer, got {target!r}"
         )
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -264,9 +275,7 @@ def _load(target: str) -> Any:
         raise _UsageError(f"importing {module} raised {type(error).__name__}: {error}") from None
     for name in name_in_it.split("."):
         if not hasattr(found, name):
-            near = difflib.get_close_matches(name, dir(found), n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise _UsageError(f"{module} has no {name_in_it!r}{hint}")
+            raise _UsageError(f"{module} has no {name_in_it!r}{did_you_mean(name, dir(found))}")
         found = getattr(found, name)
     return found
 

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-__all__ = ["bind_by_name", "call_with_named"]
+__all__ = ["CallByName", "bind_by_name", "call_with_named"]
 
 CallByName: TypeAlias = Callable[[Mapping[str, Any]], Any]
 

@@ -34,7 +34,8 @@ def check_choice(name: str, value: object, accepted: Sequence[str]) -> None:
     if not isinstance(value, str):
         raise TypeError(f"{name} must be one of {list(accepted)}, got {format_value(value)}")
     if value not in accepted:
-        raise ValueError(f"{name} must be one of {list(accepted)}, got {value!r}")
+        hint = did_you_mean(value, accepted)
+        raise ValueError(f"{name} must be one of {list(accepted)}, got {value!r}{hint}")
 
 
 def check_amplitude(name: str, value: Any) -> Any:

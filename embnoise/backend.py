@@ -26,6 +26,7 @@ from embnoise._philox import MULTIPLIERS, ROUNDS, WEYL, philox4x32
 from embnoise._plan import Plan, Prepared, flat_plan, plan, prepare
 from embnoise._schedules import Schedule
 from embnoise._state import Handle, NoiseState
+from embnoise._token_functions import TokenFunctions
 from embnoise._tokens import TokenArrays
 from embnoise._validation import (
     check_bool,
@@ -60,6 +61,7 @@ __all__ = [
     "Prepared",
     "Schedule",
     "TokenArrays",
+    "TokenFunctions",
     "bind_by_name",
     "call_with_named",
     "check_bool",

@@ -31,7 +31,7 @@ def finetune(name: str, noise: Noise | None, start: Path, task: Task) -> Arm:
     with (
         nullcontext()
         if noise is None
-        else attach(model, noise.bind(task.total_steps), describe=real_tokens)
+        else attach(model, noise.bind(task.total_steps), tokens=real_tokens)
     ):
         model.fit(
             training_batches(data.train, task),

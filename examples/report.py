@@ -78,11 +78,11 @@ def draw(arms: list[Arm], title: str) -> Figure:
     figure = Figure(figsize=(10, 4), layout="constrained")
     figure.suptitle(title)
     left, right = figure.subplots(1, 2)
-    for arm, colour in zip(arms, ["tab:gray", "tab:blue"], strict=True):
+    for arm, color in zip(arms, ["tab:gray", "tab:blue"], strict=True):
         steps, losses = zip(*arm.train_losses, strict=True)
-        left.plot(steps, _smooth(losses), color=colour, label=arm.name)
+        left.plot(steps, _smooth(losses), color=color, label=arm.name)
         steps, losses = zip(*arm.held_out_losses, strict=True)
-        right.plot(steps, losses, color=colour, label=arm.name, marker="o", markersize=4)
+        right.plot(steps, losses, color=color, label=arm.name, marker="o", markersize=4)
     left.set_title("training loss, noise included")
     right.set_title("held-out loss, without noise")
     for axes in (left, right):

@@ -88,12 +88,12 @@ class Block(nnx.Module):
 
 @nnx.jit
 def total_loss(model: Decoder, ids: Any, labels: Any) -> tuple[Array, Array]:
-    """The summed cross-entropy of the labelled tokens, and their number."""
-    labelled = labels != IGNORED
+    """The summed cross-entropy of the labeled tokens, and their number."""
+    labeled = labels != IGNORED
     losses = optax.softmax_cross_entropy_with_integer_labels(
-        model(ids), jnp.where(labelled, labels, 0)
+        model(ids), jnp.where(labeled, labels, 0)
     )
-    return jnp.where(labelled, losses, 0).sum(), labelled.sum()
+    return jnp.where(labeled, losses, 0).sum(), labeled.sum()
 
 
 @nnx.jit

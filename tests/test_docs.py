@@ -1,92 +1,226 @@
 """The documentation: its Python runs, its links lead somewhere, and it names what is public."""
 
 import re
+import sys
+import tomllib
 from importlib import import_module
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 
 import embnoise
+from embnoise._distributions import DISTRIBUTIONS
+from embnoise._scales import SCALES
+from embnoise._schedules import SCHEDULES
 from embnoise.testing.registry import CHECKS
-from tests.frameworks import named_in, needs, params
+from tests import rule_tables
+from tests.frameworks import is_tested, named_in, needs, params
 from tests.testing import table
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+README, ARCHITECTURE = ROOT / "README.md", ROOT / "ARCHITECTURE.md"
+GUIDES = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [README, *GUIDES]
+EXTENSIONS = sorted((ROOT / "examples" / "extensions").glob("*.py"))
 
 
-def blocks(page):
-    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+def over(pages):
+    return pytest.mark.parametrize("page", pages, ids=lambda page: page.name)
 
 
-def imports(page):
-    return "\n".join(re.findall(r"^\s*(?:import|from) .*", "".join(blocks(page)), re.MULTILINE))
+def blocks(page, *languages):
+    """The fenced blocks of a page in these languages, each with its language."""
+    found = re.findall(r"^```(\w+)\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    return [block for block in found if block[0] in languages]
 
 
-RUNNABLE = [page for page in PAGES if page.name != "README.md" and blocks(page)]
+def imports(text):
+    """The modules that a text imports."""
+    return re.findall(r"^(?:import|from) ([\w.]+)", text, re.MULTILINE)
 
 
-@pytest.mark.parametrize(
-    "page",
-    [pytest.param(page, marks=needs(*named_in(imports(page))), id=page.name) for page in RUNNABLE],
-)
-def test_the_python_of_a_page_runs(page):
-    for block in blocks(page):
-        exec(compile(block, str(page), "exec"), {})  # noqa: S102, our own
+def frameworks_of(text):
+    return named_in(" ".join(imports(text)))
 
 
-@needs("torch")
-def test_the_python_of_the_readme_runs():
-    """Its first block is about a model and a loop of the reader's."""
+def run(text, names, page):
+    exec(compile(text, str(page), "exec"), names)  # noqa: S102, our own
+
+
+WITH_PYTHON = [page for page in GUIDES if blocks(page, "python")]
+
+
+@pytest.fixture(autouse=True)
+def _registries(monkeypatch):
+    """Without what other tests have registered; what a page registers is forgotten after it."""
+    for registry in (DISTRIBUTIONS, SCALES, SCHEDULES):
+        origins = {
+            name: origin
+            for name, origin in registry._origins.items()
+            if origin[0].startswith("embnoise.")
+        }
+        monkeypatch.setattr(registry, "_origins", origins)
+        rules = {name: registry[name] for name in origins}
+        monkeypatch.setattr(registry, "_rules", rules)
+
+
+@over(WITH_PYTHON)
+def test_the_python_of_a_page_runs(page, capsys):
+    """A block of text is what the Python before it prints, with "..." for what is left out."""
+    ran, printed = 0, ""
+    for language, text in blocks(page, "python", "text"):
+        if language == "python":
+            tested = all(map(is_tested, frameworks_of(text)))
+            if tested:
+                run(text, {}, page)
+            ran, printed = ran + tested, capsys.readouterr().out
+        elif tested:
+            check_printed(text, printed)
+    if not ran:
+        pytest.skip("the frameworks of the page are not tested")
+
+
+def check_printed(text, printed):
+    for part in text.split("...\n"):
+        assert " ".join(part.split()) in " ".join(printed.split())
+
+
+def torch_names():
+    """What the first block of the README takes for granted, which shows that it adds noise."""
     import torch  # noqa: PLC0415
 
     model = torch.nn.Sequential(torch.nn.Embedding(10, 8), torch.nn.Linear(8, 1))
-    seen = []
 
     def train(model, optimizer):
         ids = torch.tensor([[1, 2, 3]])
-        seen.append(not torch.equal(model(ids), model(ids)))
+        assert not torch.equal(model(ids), model(ids))
 
-    names = {"model": model, "optimizer": torch.optim.SGD(model.parameters()), "train": train}
-    for block in blocks(ROOT / "README.md"):
-        exec(compile(block, "README.md", "exec"), names)  # noqa: S102, our own
-    assert seen == [True]
+    return {"model": model, "optimizer": torch.optim.SGD(model.parameters()), "train": train}
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def jax_names():
+    from flax import nnx  # noqa: PLC0415
+
+    return {"model": nnx.Sequential(nnx.Embed(10, 8, rngs=nnx.Rngs(0)))}
+
+
+def keras_names():
+    import keras  # noqa: PLC0415
+    import numpy as np  # noqa: PLC0415
+
+    model = keras.Sequential([keras.layers.Embedding(10, 8), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    return {"model": model, "ids": np.array([[1, 2, 3]]), "targets": np.zeros((1, 3, 1))}
+
+
+NAMES = {"torch": torch_names, "jax": jax_names, "keras": keras_names}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(text, marks=needs(*frameworks_of(text)), id=f"block {number}")
+        for number, (_, text) in enumerate(blocks(README, "python"), start=1)
+    ],
+)
+def test_the_python_of_the_readme_runs(text, capsys):
+    """Its short blocks are about a model and a loop of the reader's."""
+    names = {}
+    for framework in frameworks_of(text):
+        names.update(NAMES[framework]())
+    run(text, names, README)
+    if "print(" in text:
+        ((_, shown),) = blocks(README, "text")
+        check_printed(shown, capsys.readouterr().out)
+
+
+OPTIONAL = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+
+def installed_by(commands):
+    """The packages that ``pip install`` lines ask for, extras of embnoise included."""
+    packages = {"numpy"}
+    for line in re.findall(r"^pip install ([^#\n]*)", commands, re.MULTILINE):
+        for name in line.replace('"', "").split():
+            packages |= with_extras(name)
+    return packages
+
+
+def with_extras(requirement):
+    name, extras = re.match(r"([\w-]+)(?:\[([\w,-]+)\])?", requirement).groups()
+    packages = {name}
+    if name == "embnoise" and extras:
+        for extra in extras.split(","):
+            packages = packages.union(*map(with_extras, OPTIONAL[extra]))
+    return packages
+
+
+@over([README, *WITH_PYTHON])
+def test_the_extras_of_a_page_install_what_its_python_imports(page):
+    code = "".join(text for _, text in blocks(page, "python"))
+    commands = "".join(text for _, text in blocks(page, "sh"))
+    if page is not README:
+        assert blocks(page, "sh", "python")[0][1].startswith("pip install ")
+    distributions = packages_distributions()
+    needed = {module.split(".")[0] for module in imports(code)} - set(sys.stdlib_module_names)
+    # An adapter needs its framework.
+    needed = {name.removeprefix("embnoise_") for name in needed} - {"embnoise"}
+    missing = {
+        name for name in needed if not installed_by(commands) & {name, *distributions.get(name, ())}
+    }
+    assert not missing
+
+
+@over([*PAGES, ROOT / "CONTRIBUTING.md", ARCHITECTURE])
 def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
-        assert target.startswith("https://") or (page.parent / target).exists(), target
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = page.parent / path if path else page
+        assert linked.exists(), target
+        assert not anchor or anchor in anchors(linked), target
+
+
+def anchors(page):
+    """Those that GitHub makes for the headings of a page."""
+    headings = re.findall(r"^#+ (.*)", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
 
 
 @pytest.mark.parametrize(
     "package",
     params(
-        *("embnoise", "embnoise.testing", "embnoise_torch", "embnoise_keras"),
+        *("embnoise", "embnoise.backend", "embnoise.testing"),
+        *("embnoise_torch", "embnoise_torch.kernels", "embnoise_torch.transformers"),
         *("embnoise_jax", "embnoise_jax.nnx", "embnoise_jax.linen", "embnoise_jax.equinox"),
+        "embnoise_keras",
     ),
 )
 def test_all_that_is_public_is_documented(package):
-    package = import_module(package)
-    text = "\n".join(page.read_text() for page in PAGES)
-    for name in package.__all__:
-        public = getattr(package, name)
-        assert public.__doc__, name
-        # A handle and a schedule are got from the verbs, which the pages name.
-        assert re.search(rf"\b{name}\b", text) or name in ("Handle", "Schedule"), name
-
-
-def test_the_contributors_page_lists_every_module():
-    text = (ROOT / "CONTRIBUTING.md").read_text()
-    for package in (ROOT / "embnoise", *(ROOT / "backends").glob("embnoise_*")):
-        for module in (*package.glob("*.py"), *package.glob("testing/*.py")):
-            private = module.name.startswith("_") or module.name == "namespace.py"
-            assert private or module.name in text, module
+    pages = [ROOT / "docs" / "adapters.md"] if package == "embnoise.backend" else PAGES
+    text = "\n".join(page.read_text() for page in pages)
+    module = import_module(package)
+    for name in module.__all__:
+        assert getattr(module, name).__doc__, name
+        assert re.search(rf"\b{name}\b", text), name
 
 
 def test_the_changelog_and_the_version_agree():
     assert "## Unreleased" in (ROOT / "CHANGELOG.md").read_text()
     assert re.fullmatch(r"\d+\.\d+\.\d+", embnoise.__version__)
+
+
+def test_the_tables_of_rules_are_those_of_the_registries():
+    assert rule_tables.PAGE.read_text() == rule_tables.page_with_the_tables()
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS, ids=lambda path: path.stem)
+def test_the_extensions_are_shown_as_they_are(extension):
+    _, _, code = extension.read_text().split('"""', 2)
+    shown = code.partition("def make_layer")[0].strip()
+    assert shown in (ROOT / "docs" / "configuration.md").read_text()
 
 
 @needs("torch", "jax", "keras")

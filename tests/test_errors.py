@@ -207,7 +207,7 @@ TORCH = [
     (
         lambda: attach(Net(), neftune(), where="some"),
         ValueError,
-        "where must be one of ['all', 'pro",
+        "where must be 'all', 'prompt', 'completion' or a callable, got 's",
     ),
     (
         lambda: attach(Net(), neftune(), where=3),
@@ -309,7 +309,7 @@ def test_a_traced_call_checks_what_it_can():
 def test_a_wrong_mask_is_refused_in_evaluation_too(case):
     wrong, kind, message = case
     with raises(kind, message):
-        embnoise.add_noise(np.zeros((2, 3, 4)), neftune(), training=False, **wrong)
+        embnoise.add_noise(np.zeros((2, 3, 4)), neftune(), step=0, training=False, **wrong)
 
 
 @needs("torch")

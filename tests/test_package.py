@@ -49,7 +49,7 @@ def test_the_wheel_holds_the_packages_side_by_side(tmp_path):
     names = zipfile.ZipFile(wheel).namelist()
     packages = {"embnoise", "embnoise_torch", "embnoise_jax", "embnoise_keras", "pytest_embnoise"}
     assert {
-        "embnoise/noise.py",
+        "embnoise/backend.py",
         "embnoise/testing/checks/seeds.py",
         *(f"{name}/py.typed" for name in packages),
     } <= set(names)

@@ -15,11 +15,9 @@ from embnoise.backend import (
     Noise,
     NoiseState,
     TokenArrays,
-    call_with_named,
+    TokenFunctions,
     check_bool,
-    check_callable,
     check_integer,
-    check_keys,
     check_noise,
     format_value,
 )
@@ -260,32 +258,12 @@ class _AttachedNoise(EmbeddingNoise):
         self, noise: Noise, tokens: Tokens | None, where: str | Where, calls_per_step: int
     ) -> None:
         super().__init__(noise, calls_per_step=calls_per_step)
-        if tokens is not None:
-            check_callable("tokens", tokens)
-        if not callable(where) and not (isinstance(where, str) and where == "all"):
-            error = ValueError if isinstance(where, str) else TypeError
-            raise error(f"where must be 'all' or a callable, got {format_value(where)}")
-        self.tokens = tokens
-        self.where = where if callable(where) else None
+        self.functions = TokenFunctions(tokens, where)
 
     def add_to_lookup(self, x: Array, ids: Array) -> Array:
         if self.deterministic or self._paused:
             return x
-        return self(x, **self._token_arrays(ids))
-
-    def _token_arrays(self, ids: Array) -> dict[str, Any]:
-        arrays: dict[str, Any] = {}
-        if self.tokens is not None:
-            returned = call_with_named("tokens", self.tokens, {"ids": ids})
-            if not isinstance(returned, Mapping):
-                raise TypeError(f"tokens must return a dict, got {format_value(returned)}")
-            check_keys("the dict that tokens returned", returned, TokenArrays._fields)
-            arrays.update(returned)
-        if self.where is not None:
-            if "where" in arrays:
-                raise ValueError("where must come from tokens= or where=, got it from both")
-            arrays["where"] = call_with_named("where", self.where, {"ids": ids})
-        return arrays
+        return self(x, **self.functions({"ids": ids}).given())
 
 
 @cache

@@ -16,49 +16,48 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
-from embnoise.testing.drivers import named, signature_of
+from embnoise.testing.drivers import DriverBase, named, signature_of
 
 __all__ = ["JaxDriver", "driver"]
 
 
-class JaxDriver:
+class JaxDriver(DriverBase):
     """A layer is a function, or a module of Flax NNX, Flax Linen or Equinox.
 
-    Training mode is ``train()`` and ``eval()`` in NNX, ``eqx.nn.inference_mode`` in Equinox, and
-    whichever of ``training``, ``train``, ``deterministic`` and ``inference`` the layer names; where
-    the default of one is None, an NNX or Equinox layer is left to the mode that it has.
+    The training mode is set by ``train()`` and ``eval()`` in NNX, by ``eqx.nn.inference_mode`` in
+    Equinox, and by any of ``training``, ``train``, ``deterministic`` and ``inference`` that the
+    layer names. If the default of one of these is None, an NNX or Equinox layer keeps its own mode.
 
-    JAX has no global random state. Its place takes ``key``, which ``seed`` sets: a layer that names
-    ``key`` (in NNX, ``rngs``) is given it, as are all of ``make_rng``'s streams in Linen.
+    JAX has no global random state. ``key``, which ``seed`` sets, takes its place: a layer that
+    names ``key`` (in NNX, ``rngs``) is given it, and so are all streams of ``make_rng`` in Linen.
 
-    The variables of a Linen module are made at its first call. What it changes of them in
-    training, other than parameters, its next call sees.
+    The variables of a Linen module are made at its first call. Changes in training to variables
+    other than parameters are seen by the next call.
 
     Attributes:
-        key: what takes the place of the global random state; traced inside a compiled call.
+        key: Takes the place of a global random state; traced inside a compiled call.
     """
 
     name = "jax"
-    dtypes = {  # noqa: RUF012, nobody's to change
-        "embeddings": ("float32", "bfloat16", "float16"),
-        "ids": ("float32",),
-    }
+    dtypes = ("float32", "bfloat16", "float16")
     examples = 3  # each new shape is compiled
 
     def __init__(self) -> None:
         self.key = jax.random.key(0)
         self._variables: dict[int, Any] = {}
-        """Of Linen modules, by their id: equal ones are still different layers."""
+        """Of Linen modules, by id: equal modules are still different layers."""
 
     def make(
         self, make_layer: Callable[..., Any], *, dtype: str, dim: int, alpha: Any, seed: int
     ) -> Any:
+        """The layer; the variables of a Linen module live as long as it."""
         layer = make_layer(dim=dim, alpha=alpha, seed=seed)
         if _is_a(layer, "flax.linen"):
             weakref.finalize(layer, self._variables.pop, id(layer), None)
         return layer
 
     def call(self, layer: Any, inputs: Any, **keywords: Any) -> Any:
+        """The output, in the way of the layer's library."""
         training = keywords["training"]
         modes = {"train": training, "deterministic": not training, "inference": not training}
         offered = {**modes, "key": self.key, **keywords}
@@ -75,7 +74,7 @@ class JaxDriver:
         return layer(inputs, **named(signature_of(layer), offered))
 
     def switch(self, layer: Any, training: bool) -> None:
-        """``train()`` or ``eval()``, of an NNX module; nothing else can be switched in place."""
+        """``train()`` or ``eval()`` of an NNX module; nothing else can be switched in place."""
         if _is_a(layer, "flax.nnx"):
             layer.train() if training else layer.eval()
 
@@ -100,7 +99,7 @@ class JaxDriver:
         return copy.astype(np.float32) if array.dtype == jnp.bfloat16 else copy
 
     def from_numpy(self, array: NDArray[Any], dtype: str | None = None) -> Array:
-        # A copy that is NumPy's own, for jnp.array compiles one for each shape.
+        # The copy is NumPy's, since jnp.array compiles one for each shape.
         made: Array = jax.device_put(np.array(array, dtype and jnp.dtype(dtype)))
         return made
 
@@ -117,7 +116,7 @@ class JaxDriver:
                 result: Array = call(whole, inputs)
                 return result
 
-        # Taken apart for the inputs' gradient too: NNX lets no trace change what is outside of it.
+        # Also for the inputs' gradient: NNX does not let a trace change what is outside of it.
         if of == "inputs":
             made, back = jax.vjp(partial(output, parameters), inputs)
         else:
@@ -125,7 +124,7 @@ class JaxDriver:
         return [self.to_numpy(each) for each in jax.tree.leaves(back(weights.astype(made.dtype)))]
 
     def _taken_apart(self, layer: Any) -> tuple[Any, Callable[[Any], tuple[Any, Any]]]:
-        """What the layer trains, and what makes of it a layer again, and its variables in Linen."""
+        """What the layer trains, and a function from that to the layer and its Linen variables."""
         if nnx := _is_a(layer, "flax.nnx"):
             graph, parameters, others = nnx.split(layer, nnx.Param, ...)
             return parameters, lambda given: (nnx.merge(graph, given, others, copy=True), None)
@@ -140,7 +139,7 @@ class JaxDriver:
 
     @contextlib.contextmanager
     def _holding(self, key: Array, layer: Any, variables: Any) -> Iterator[None]:
-        """With another key and other variables of a layer, as they are while it is traced."""
+        """A context with another key and other variables of a layer, while it is traced."""
         kept, kept_variables = self.key, self._variables.pop(id(layer), None)
         self.key = key
         if variables is not None:
@@ -157,11 +156,11 @@ class JaxDriver:
         self.key = jax.random.key(seed)
 
     def random_state(self) -> bytes:
-        """Nothing: there is none in JAX."""
+        """Empty: JAX has no global random state."""
         return b""
 
     def state(self, layer: Any) -> dict[str, NDArray[Any]]:
-        """All variables in Flax, but for the counts of ``nnx.Rngs``; all arrays in Equinox."""
+        """All variables in Flax, except the counts of ``nnx.Rngs``; all arrays in Equinox."""
         held: Any = self._variables.get(id(layer), {})
         if nnx := _is_a(layer, "flax.nnx"):
             held = nnx.to_pure_dict(nnx.state(layer, nnx.Not(nnx.RngState)))
@@ -177,7 +176,7 @@ class JaxDriver:
     def compile(self, call: Callable[..., Any]) -> Callable[..., Any]:
         """``call`` under ``jax.jit``, ``nnx.jit`` or ``eqx.filter_jit``.
 
-        It is compiled once for each mode. All arrays are traced, as are the step and the key.
+        It is compiled once for each mode. Arrays, the step and the key are traced.
         """
         compiled: dict[tuple[int, Any], Any] = {}
 
@@ -194,7 +193,7 @@ class JaxDriver:
                 compiled[id(layer), training] = _jit(traced, layer)
             traceable = {name: jnp.asarray(value) for name, value in keywords.items()}
             if training is not None and _is_a(layer, "flax.nnx"):
-                # Before, as people do: set inside of nnx.jit, it would be compiled anew.
+                # Outside, as users do: a mode set inside nnx.jit would compile again.
                 layer.train() if training else layer.eval()
             output, variables = compiled[id(layer), training](
                 self._variables.get(id(layer)), inputs, traceable, self.key
@@ -207,13 +206,13 @@ class JaxDriver:
 
 
 def _is_a(layer: Any, library: str) -> Any:
-    """The library, if the layer is a module of it."""
+    """The library, if it is loaded and the layer is a module of it."""
     loaded = sys.modules.get(library)
     return loaded if loaded is not None and isinstance(layer, loaded.Module) else None
 
 
 def _without_overrides(layer: Any, offered: dict[str, Any], modes: list[str]) -> dict[str, Any]:
-    """Without the modes whose default is None: giving them would hide the layer's own mode."""
+    """Without the modes whose default is None: passing them would hide the layer's own mode."""
     parameters: Mapping[str, Any] = inspect.signature(signature_of(layer)).parameters
     return {
         name: value
@@ -223,7 +222,7 @@ def _without_overrides(layer: Any, offered: dict[str, Any], modes: list[str]) ->
 
 
 def _jit(traced: Callable[..., Any], layer: Any) -> Callable[..., Any]:
-    """A function whose first argument is the layer, compiled in the way of the layer's library."""
+    """A function of the layer and more, compiled in the way of the layer's library."""
     if nnx := _is_a(layer, "flax.nnx"):
         return partial(nnx.jit(traced), layer)
     if eqx := _is_a(layer, "equinox"):

@@ -3,6 +3,6 @@
 from embnoise_keras.attach import Handle, attach
 from embnoise_keras.functional import add_noise
 from embnoise_keras.layer import EmbeddingNoise
-from embnoise_keras.report import NoiseReport
+from embnoise_keras.logger import NoiseLogger
 
-__all__ = ["EmbeddingNoise", "Handle", "NoiseReport", "add_noise", "attach"]
+__all__ = ["EmbeddingNoise", "Handle", "NoiseLogger", "add_noise", "attach"]

@@ -1,24 +1,39 @@
-"""``attach``: noise on the token embedding of an existing Keras model, in one line."""
+"""``attach``: one line that adds noise to the token embedding of an existing Keras model."""
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import wraps
 from inspect import signature
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any
 
 import keras
 
-from embnoise.backend import Noise, format_value
+from embnoise.backend import (
+    Counter,
+    Noise,
+    TokenArrays,
+    call_with_named,
+    check_callable,
+    check_keys,
+    format_value,
+)
+from embnoise.backend import Handle as HandleBase
+from embnoise_keras._compat import (
+    add_hidden_layer,
+    forget_train_function,
+    remove_hidden_layer,
+    sync_state,
+)
 from embnoise_keras.find import embedding_of
-from embnoise_keras.functional import add_noise
-from embnoise_keras.layer import EmbeddingNoise
+from embnoise_keras.layer import COUNT, EmbeddingNoise
+from embnoise_keras.variables import unsaved_variable
 
 __all__ = ["Handle", "attach"]
-
-Describe = Callable[[Any], Mapping[str, Any]]
 
 # What the models of keras-hub call the masks of the tokens that they look up.
 _MASKS = ("padding_mask", "encoder_padding_mask", "decoder_padding_mask", "attention_mask")
@@ -29,36 +44,41 @@ def attach(
     noise: Noise,
     *,
     layer: str | Any | None = None,
-    describe: Describe | None = None,
+    tokens: Callable[..., Mapping[str, Any]] | None = None,
+    where: str | Callable[..., Any] = "all",
     calls_per_step: int = 1,
 ) -> Handle:
-    """Add noise to a model's token embedding, where ``training`` is true.
+    """Add noise to a model's token embedding where ``training`` is true.
 
-    The layer stays in its place; its reverse call, the output projection, stays clean, and so does
-    what ``model.save`` writes. Padding is known from ``mask_zero=True``, or from the
-    ``padding_mask`` among the model's inputs, as the models of keras-hub have it.
+    The embedding stays in its place. Its reverse call, the output projection, stays clean, and
+    ``model.save`` writes nothing of the noise. The padding comes from ``mask_zero=True``, or from
+    the ``padding_mask`` among the model's inputs, as in the models of keras-hub.
 
     Args:
-        model: a sequential, functional or subclassed model; attach to the one that ``fit`` is
-            called on, since its compiled functions are made anew.
-        noise: what noise to add.
-        layer: the embedding, or its name or path. By default the ``token_embedding`` of the model
+        model: A sequential, functional or subclassed model. Attach to the one that ``fit`` is
+            called on, since its training function is compiled again.
+        noise: What noise to add.
+        layer: The embedding, its name or its path. By default the ``token_embedding`` of the model
             or of its ``backbone``, or the model's only ``keras.layers.Embedding``.
-        describe: from what is looked up, [B, L], to arguments of ``add_noise``, by name: say
-            ``lambda ids: {"mask": ids != 0}``. It takes the place of the masks above.
-        calls_per_step: how many training calls one step of the optimizer takes: its
-            ``gradient_accumulation_steps``, say.
+        tokens: A function that returns the token arguments of ``add_noise`` as a dict, such as
+            ``lambda ids: {"mask": ids != 0}``; it replaces the masks above. It is called by the
+            names of its parameters: ``ids``, what is looked up, [B, L], and the arguments of the
+            model's call, or the keys of its input if that is a dict.
+        where: A function that returns which real tokens to noise, boolean or integer [B, L], and is
+            called like ``tokens``; ``"all"`` by default.
+        calls_per_step: How many training calls one optimizer step takes: the optimizer's
+            ``gradient_accumulation_steps``, for example. 1 by default.
 
     Returns:
         A handle: ``remove()`` ends the noise, as does leaving ``with attach(...):``.
 
     Raises:
-        TypeError: an argument of the wrong type.
-        ValueError: no embedding or several to choose from; noise is attached already; the noise's
+        TypeError: An argument of the wrong type.
+        ValueError: No embedding or several to choose from; noise is attached already; the noise's
             schedule is unbound.
 
     Warns:
-        RuntimeWarning: the model's ``call`` has no argument ``training``.
+        RuntimeWarning: The model's ``call`` has no argument ``training``.
 
     Example:
         >>> import keras
@@ -76,9 +96,11 @@ def attach(
     """
     if not isinstance(model, keras.Layer):
         raise TypeError(f"model must be a Keras model or layer, got {format_value(model)}")
-    if describe is not None and not callable(describe):
-        raise TypeError(f"describe must be a callable, got {format_value(describe)}")
-    attached = _AttachedNoise(noise, calls_per_step=calls_per_step, name="attached_noise")
+    if tokens is not None:
+        check_callable("tokens", tokens)
+    if where != "all" and not callable(where):
+        raise TypeError(f'where must be "all" or a callable, got {format_value(where)}')
+    attached = AttachedNoise(noise, calls_per_step=calls_per_step, name="attached_noise")
     embedding = embedding_of(model, layer)
     if "call" in vars(embedding):
         raise ValueError(
@@ -92,159 +114,195 @@ def attach(
             RuntimeWarning,
             stacklevel=2,
         )
-    return Handle(model, embedding, attached, describe)
+    return Handle(model, embedding, attached, tokens, where)
 
 
-class Handle:
-    """Noise that is attached to a model; made by ``attach``."""
+class Handle(HandleBase):
+    """Noise that is attached to a Keras model; made by ``attach``.
+
+    Leaving ``with attach(...):`` removes it.
+
+    Attributes:
+        noise: What noise is added.
+        step: The step that the next training call takes. Setting another one starts that step.
+        alpha: The amplitude at the current step.
+        lookups: How many lookups got noise so far.
+    """
 
     def __init__(
-        self, model: Any, embedding: Any, attached: _AttachedNoise, describe: Describe | None
+        self,
+        model: Any,
+        embedding: Any,
+        attached: AttachedNoise,
+        tokens: Callable[..., Mapping[str, Any]] | None,
+        where: str | Callable[..., Any],
     ) -> None:
+        self.noise = attached.noise
         self._model = model
         self._embedding = embedding
         self._attached = attached
-        self._describe = describe
-        self._forward: _Forward | None = None
-        # As a layer inside the embedding, its state is handed through compiled code; it has no
-        # weights, and it is no attribute, so that nothing of it is saved.
-        embedding._layers.append(attached)
-        embedding.call = self._around_lookup(embedding.call)
-        if embedding is not model:
-            model.call = self._around_model(model.call)
-        self._forget_compiled()
-
-    @property
-    def noise(self) -> Noise:
-        """What noise is added."""
-        return self._attached.noise
-
-    @property
-    def step(self) -> int:
-        """The step that the next training call will take; setting it starts a new one."""
-        self._bring_up_to_date()
-        return self._attached.step
-
-    @step.setter
-    def step(self, value: int) -> None:
-        self._bring_up_to_date()
-        self._attached.step = value
-
-    def _bring_up_to_date(self) -> None:
-        # With JAX, `fit` keeps the values of variables to itself between batches.
-        if hasattr(self._model, "jax_state_sync"):
-            self._model.jax_state_sync()
+        self._tokens = tokens
+        self._where = where
+        self._current = _Current()
+        with ExitStack() as undo:
+            add_hidden_layer(embedding, attached)
+            undo.callback(remove_hidden_layer, embedding, attached)
+            embedding.call = self._around_lookup(embedding.call)
+            undo.callback(delattr, embedding, "call")
+            if embedding is not model:
+                model.call = self._around_model(model.call)
+                undo.callback(delattr, model, "call")
+            forget_train_function(model)
+            undo.callback(forget_train_function, model)
+            self._undo = undo.pop_all()
 
     def remove(self) -> None:
-        """End the noise and leave the model as it was; a second time it does nothing."""
-        if any(layer is self._attached for layer in self._embedding._layers):
-            del self._embedding.call
-            if self._embedding is not self._model:
-                del self._model.call
-            self._embedding._layers.remove(self._attached)
-            self._forget_compiled()
+        """Remove the noise and leave the model as it was. Calling it again does nothing."""
+        self._undo.close()
 
-    def __enter__(self) -> Self:
-        return self
+    def _counters(self) -> dict[str, Counter]:
+        sync_state(self._model)
+        # By name: the path is not known before the embedding is built.
+        (counter,) = self._attached._counters().values()
+        return {self._embedding.name: counter}
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.remove()
+    def _set_counters(self, counters: Mapping[str, Counter]) -> None:
+        sync_state(self._model)
+        self._attached._set_counters(counters)
 
-    def _forget_compiled(self) -> None:
-        if isinstance(self._model, keras.Model):
-            self._model.train_function = None
+    def _is_paused(self) -> bool:
+        sync_state(self._model)
+        return self._attached._is_paused()
+
+    def _set_paused(self, paused: bool) -> None:
+        sync_state(self._model)
+        self._attached._set_paused(paused)
 
     def _around_model(self, call: Any) -> Any:
-        def listened(inputs: Any, *args: Any, **kwargs: Any) -> Any:
-            named = inputs if isinstance(inputs, Mapping) else kwargs
-            before, self._forward = self._forward, _Forward(named, kwargs.get("training"))
-            self._attached.begin_forward()
-            try:
-                return call(inputs, *args, **kwargs)
-            finally:
-                self._forward = before
+        names = list(signature(call).parameters)
 
-        return listened
+        @wraps(call)
+        def remembered(*args: Any, **kwargs: Any) -> Any:
+            inputs = dict(zip(names, args, strict=False)) | kwargs
+            if args and isinstance(args[0], Mapping):
+                inputs |= args[0]
+            outer, self._current.forward = self._current.forward, _Forward(inputs)
+            try:
+                return call(*args, **kwargs)
+            finally:
+                self._current.forward = outer
+
+        return remembered
 
     def _around_lookup(self, call: Any) -> Any:
-        attached = self._attached
-
-        def noisy(inputs: Any, *args: Any, **kwargs: Any) -> Any:
-            x = call(inputs, *args, **kwargs)
+        @wraps(call)
+        def noisy(ids: Any, *args: Any, **kwargs: Any) -> Any:
+            x = call(ids, *args, **kwargs)
             if kwargs.get("reverse"):
                 return x
-            named, training = self._forward or _Forward({}, None)
-            if self._forward is None:
-                attached.begin_forward()
-            tokens = self._about(inputs, named)
+            forward = self._current.forward or _Forward({})
             # With JAX, `fit` tells the model's call whether it trains, but not the layers in it.
-            return attached(
-                x, tokens=tokens, **({} if training is None else {"training": training})
+            training = forward.inputs.get("training")
+            told = {} if training is None else {"training": training}
+            return self._attached(
+                x,
+                forward=forward,
+                arrays=lambda: self._token_arrays(ids, forward.inputs),
+                **told,
             )
 
         return noisy
 
-    def _about(self, ids: Any, named: Mapping[str, Any]) -> dict[str, Any]:
-        """What is known of the tokens that are looked up, in a call with these inputs."""
-        if self._describe is not None:
-            return dict(self._describe(ids))
-        if getattr(self._embedding, "mask_zero", False):
-            return {"mask": keras.layers.Embedding.compute_mask(self._embedding, ids)}
-        return {"mask": _mask_of(ids, named)}
+    def _token_arrays(self, ids: Any, inputs: Mapping[str, Any]) -> TokenArrays:
+        """What is known of the tokens ``ids`` in a call of the model with these inputs."""
+        available = {**inputs, "ids": ids}
+        if self._tokens is not None:
+            given = call_with_named("tokens", self._tokens, available)
+            if not isinstance(given, Mapping):
+                raise TypeError(f"tokens must return a dict, got {format_value(given)}")
+            check_keys("the dict that tokens returns", given, TokenArrays._fields)
+            arrays = TokenArrays(**given)
+        elif getattr(self._embedding, "mask_zero", False):
+            mask = keras.layers.Embedding.compute_mask(self._embedding, ids)
+            arrays = TokenArrays(mask=mask)
+        else:
+            arrays = TokenArrays(mask=_mask_of(ids, inputs))
+        if callable(self._where):
+            if arrays.where is not None:
+                raise ValueError("where is given twice: by attach(where=...), and by tokens")
+            where = call_with_named("where", self._where, available)
+            arrays = arrays._replace(where=where)
+        return arrays
 
 
-def _mask_of(ids: Any, named: Mapping[str, Any]) -> Any:
+def _mask_of(ids: Any, inputs: Mapping[str, Any]) -> Any:
     """The mask of the token ids among the inputs of a model."""
-    masks = {name: named[name] for name in _MASKS if named.get(name) is not None}
+    masks = {name: inputs[name] for name in _MASKS if inputs.get(name) is not None}
     if len(masks) <= 1:
         return next(iter(masks.values()), None)
-    own = [name.replace("token_ids", "padding_mask") for name in named if named[name] is ids]
+    own = [name.replace("token_ids", "padding_mask") for name in inputs if inputs[name] is ids]
     if len(own) == 1 and own[0] in masks:
         return masks[own[0]]
     raise ValueError(
-        f"describe must say which tokens are real: the model has the masks {list(masks)}, and it "
-        "cannot be told which of them belongs to a lookup. Pass the inputs as tensors of the "
-        "model's own dtype, or describe=lambda ids: {'mask': ids != 0}"
+        f"found {len(masks)} masks among the model's inputs, {list(masks)}, and cannot tell which "
+        "one belongs to a lookup; pass tokens=lambda ids: {'mask': ids != 0}, or pass the inputs "
+        "as tensors of the model's own dtype"
     )
 
 
-class _Forward(NamedTuple):
-    """One call of the model."""
+class _Forward:
+    """One call of the model, in which its embedding may look up several times.
 
-    named: Mapping[str, Any]
-    """Its inputs."""
-    training: bool | None
+    Attributes:
+        inputs: The arguments of the call by name, and the entries of its input.
+        counter: The counter at the first lookup; ``None`` before that.
+        lookups: How many lookups got noise.
+    """
 
-
-class _AttachedNoise(EmbeddingNoise):
-    """The noise of a handle: a second lookup in one forward gets noise of its own."""
-
-    def _counter(self) -> Any:
-        self.begin_forward()
-        return self.unsaved([0, 0], "int")
-
-    def begin_forward(self) -> None:
+    def __init__(self, inputs: Mapping[str, Any]) -> None:
+        self.inputs = inputs
+        self.counter: Counter | None = None
         self.lookups = 0
+
+
+class _Current(threading.local):
+    """The innermost call of the model that runs now; every replica has a thread of its own."""
+
+    forward: _Forward | None = None
+
+
+class AttachedNoise(EmbeddingNoise):
+    """The noise of a handle, which has no weights: nothing of it is saved."""
+
+    def _make_count(self) -> Any:
+        return unsaved_variable(**COUNT)
+
+    @property
+    def variables(self) -> list[Any]:
+        return [self.count, *super().variables]
 
     # Not with an argument `mask`: Keras would take that for the mask of the output as well.
     def call(  # type: ignore[override]
-        self, x: Any, *, tokens: dict[str, Any], training: bool | None = None
+        self,
+        x: Any,
+        *,
+        forward: _Forward,
+        arrays: Callable[[], TokenArrays],
+        training: bool | None = None,
     ) -> Any:
+        """Noise for one lookup; all lookups of a forward count as one call."""
         if not training:
             return x
-        if self.lookups == 0:
-            batch = keras.ops.shape(x)[0] if len(x.shape) == 3 else 1
-            self._place = self.next_place(batch)
-        step, samples = self._place
-        self.lookups += 1
+        now = self._counter()
+        start = now if forward.counter is None else forward.counter
         # Two lookups of one table must not get the same noise at the same place.
-        stream = self.noise.stream + ("" if self.lookups == 1 else f"/{self.lookups}")
-        tokens = {"sample_ids": samples, **tokens}
-        noisy = add_noise(x, replace(self.noise, stream=stream), step=step, **tokens)
-        self.report(x, noisy, step)
+        nth = forward.lookups + 1
+        stream = self.noise.stream + ("" if nth == 1 else f"/{nth}")
+        noise = replace(self.noise, stream=stream)
+        noisy = self._noisy(x, noise, start.step, self._numbered(x, arrays(), start))
+        if nth == 1:
+            self._advance(x, now)
+        else:
+            self._assign(now._replace(lookups=now.lookups + 1))
+        forward.counter, forward.lookups = start, nth
         return noisy

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from embnoise.backend import format_value
+from embnoise_keras._compat import all_layers
 
 __all__ = ["embedding_of"]
 
@@ -16,9 +17,9 @@ def embedding_of(model: Any, layer: str | Any | None) -> Any:
 
     Raises:
         TypeError: ``layer`` is neither a layer nor a string.
-        ValueError: it is not in the model; no embedding or several to choose from.
+        ValueError: It is not in the model; no embedding or several to choose from.
     """
-    layers = model._flatten_layers()
+    layers = all_layers(model)
     embeddings = [each for each in layers if isinstance(each, keras.layers.Embedding)]
     listed = ", ".join(
         f"{each.name!r} ({each.input_dim}, {each.output_dim})" for each in embeddings
@@ -30,16 +31,17 @@ def embedding_of(model: Any, layer: str | Any | None) -> Any:
                 return token_embedding
         if len(embeddings) == 1:
             return embeddings[0]
-        raise ValueError(
-            "layer must say which embedding to noise, since the model has "
-            f"{len(embeddings) or 'no'} embeddings to choose from: {listed or 'none'}"
-        )
+        if embeddings:
+            raise ValueError(
+                f"found {len(embeddings)} embeddings; pass `layer=`. Candidates: {listed}"
+            )
+        raise ValueError("found no keras.layers.Embedding; pass `layer=`, the layer to noise")
     if not isinstance(layer, str | keras.Layer):
         raise TypeError(f"layer must be a layer, its name or its path, got {format_value(layer)}")
     found = [each for each in layers if layer is each or layer in (each.name, each.path)]
     if len(found) != 1:
         raise ValueError(
-            f"layer must be one layer of the model, got {layer!r}, which {len(found)} are; "
-            f"embeddings there: {listed or 'none'}"
+            f"layer must match one layer of the model, got {layer!r}, which matches {len(found)}. "
+            f"Candidates: {listed or 'none'}"
         )
     return found[0]

@@ -20,7 +20,7 @@ _MODULES = {
 
 
 @cache
-def _verb() -> Any:
+def _backend_add_noise() -> Any:
     backend = keras.backend.backend()
     if backend not in _MODULES:
         raise ValueError(f"the Keras backend must be one of {list(_MODULES)}, got {backend!r}")
@@ -39,34 +39,35 @@ def add_noise(
     sample_ids: Any = None,
     where: Any = None,
 ) -> Any:
-    """Embeddings with noise added: a pure function of its arguments, with gradient 1.
+    """Add noise to embeddings: a pure function of its arguments, with gradient 1.
 
-    It takes and returns tensors of the backend that Keras runs on, TensorFlow, JAX or PyTorch, and
-    works eagerly as well as in compiled code: ``tf.function``, with XLA and without, and
-    ``jax.jit``.
+    Takes and returns tensors of the backend that Keras runs on: TensorFlow, JAX or PyTorch. It
+    works eagerly and in compiled code: ``tf.function``, with XLA or without, and ``jax.jit``.
 
     Args:
-        x: embeddings [B, L, d], or [L, d] taken as B = 1; float16, bfloat16, float32 or float64.
-        noise: what noise to add. Its alpha may be a Keras ``LearningRateSchedule``.
-        step: the training step, at least 0: an int, or an integer tensor or variable of one
-            element, such as ``optimizer.iterations`` (which with JAX has no value inside ``fit``).
-        training: no noise if false.
-        mask: [B, L], nonzero for a real token; all are real by default.
-        segment_ids: integers [B, L], 0 for padding, equal positive values for one document of a
+        x: Embeddings [B, L, d], or [L, d] taken as B = 1; float16, bfloat16, float32 or float64.
+        noise: What noise to add. Its alpha may be a Keras ``LearningRateSchedule``.
+        step: The training step, at least 0, counted modulo 2**32: an int, or an integer tensor or
+            variable of one element, such as ``optimizer.iterations`` (which has no value inside
+            ``fit`` with JAX). Each step draws new noise.
+        training: If false, ``x`` is returned as it is.
+        mask: Boolean or integer [B, L], nonzero for a real token. Default: all tokens are real.
+        segment_ids: Integers [B, L], 0 for padding, equal positive values for one document of a
             packed row.
-        positions: integers [B, L]. By default the real tokens that precede a token in its row, or
-            in its segment if ``segment_ids`` and per-token ``sample_ids`` are both given.
-        sample_ids: integers [B] or [B, L]; by default the row's number.
-        where: [B, L], nonzero for the tokens to noise; all by default. It does not change L.
+        positions: Integers [B, L]. Default: the number of real tokens that precede a token in its
+            row, or in its segment if ``segment_ids`` and per-token ``sample_ids`` are both given.
+        sample_ids: Integers [B] or [B, L]. Default: the row number.
+        where: Boolean or integer [B, L], nonzero for the tokens to noise. Default: all real
+            tokens. It does not change L.
 
     Returns:
-        A new tensor of x's shape and dtype; ``x`` itself where there is known to be nothing to
-        add: not training, alpha 0, or no token.
+        A new tensor of x's shape and dtype; ``x`` itself if there is known to be nothing to add:
+        not training, alpha 0, or no token.
 
     Raises:
-        TypeError: an argument of the wrong type or dtype.
-        ValueError: an argument of the wrong shape or, where it can be told, out of range; another
-            Keras backend.
+        TypeError: An argument of the wrong type or dtype.
+        ValueError: An argument of the wrong shape or, if its value is known, out of range; an
+            unbound schedule; another Keras backend.
 
     Example:
         >>> import keras
@@ -76,16 +77,19 @@ def add_noise(
         >>> noisy = add_noise(x, neftune(alpha=5.0), step=3)
         >>> bool(keras.ops.max(abs(noisy)) <= 5 / (4 * 8) ** 0.5)
         True
-        >>> add_noise(x, neftune(alpha=5.0), training=False) is x
+        >>> add_noise(x, neftune(alpha=5.0), step=3, training=False) is x
         True
     """
-    tokens = {
-        "mask": mask,
-        "segment_ids": segment_ids,
-        "positions": positions,
-        "sample_ids": sample_ids,
-        "where": where,
-    }
     if isinstance(step, keras.Variable):  # such as the iterations of an optimizer
         step = step.value
-    return _verb()(x, noise, step=step, training=training, **tokens)
+    return _backend_add_noise()(
+        x,
+        noise,
+        step=step,
+        training=training,
+        mask=mask,
+        segment_ids=segment_ids,
+        positions=positions,
+        sample_ids=sample_ids,
+        where=where,
+    )

@@ -1,7 +1,8 @@
-"""``EmbeddingNoise``: the noise as a Keras layer, to put after an embedding."""
+"""``EmbeddingNoise``: noise as a Keras layer, to put after an embedding."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, Self
@@ -9,30 +10,52 @@ from typing import Any, Self
 import keras
 from keras import ops
 
-from embnoise.backend import Noise, check_integer, format_value
+from embnoise.backend import (
+    Counter,
+    Noise,
+    NoiseState,
+    TokenArrays,
+    check_integer,
+    check_noise,
+    embedding_shape,
+)
+from embnoise_keras._compat import has_value
 from embnoise_keras.functional import add_noise
 from embnoise_keras.replicas import replica
+from embnoise_keras.variables import LastCall, unsaved_variable
 
-__all__ = ["EmbeddingNoise"]
+__all__ = ["COUNT", "EmbeddingNoise"]
+
+COUNT: dict[str, Any] = {
+    "name": "count",
+    "shape": (len(Counter._fields),),
+    "dtype": "int",  # like the iterations of Keras's optimizers
+}
 
 
 @keras.saving.register_keras_serializable("embnoise")
-class EmbeddingNoise(keras.layers.Layer):  # type: ignore[misc]
+class EmbeddingNoise(NoiseState, keras.layers.Layer):  # type: ignore[misc]
     """Adds noise to embeddings where ``training`` is true; the identity elsewhere.
 
-    Without ``step`` every training call is the next one of its own count, a non-trainable variable
-    that is saved with the model, so that a run that is loaded goes on with the same noise. It takes
-    the mask that Keras passes on, say from ``Embedding(mask_zero=True)``. Replica r of W in a
-    data-parallel run numbers its samples n * W + r, so that no two have the same noise.
+    The layer counts its training calls in a non-trainable weight, ``count``, which is saved with
+    the model: a run that loads it continues with the same noise. It uses the mask that Keras passes
+    on, for example from ``Embedding(mask_zero=True)``. In a data-parallel run, replica r of W
+    numbers its samples n * W + r, so that no two replicas draw the same noise.
 
     Args:
-        noise: what noise to add.
-        calls_per_step: how many training calls one step of the optimizer takes: its
-            ``gradient_accumulation_steps``, say.
-        **options: ``name`` and whatever else a Keras layer takes.
+        noise: What noise to add.
+        calls_per_step: How many training calls one optimizer step takes: the optimizer's
+            ``gradient_accumulation_steps``, for example. 1 by default.
+        **options: ``name`` and other arguments of ``keras.layers.Layer``.
+
+    Attributes:
+        noise: What noise is added.
+        step: The step that the next training call takes. Setting another one starts that step.
+        alpha: The amplitude at the current step.
+        lookups: How many calls got noise so far.
 
     Raises:
-        TypeError: an argument of the wrong type.
+        TypeError: An argument of the wrong type.
         ValueError: ``calls_per_step`` is below 1, or the noise's schedule is unbound.
 
     Example:
@@ -44,81 +67,42 @@ class EmbeddingNoise(keras.layers.Layer):  # type: ignore[misc]
         (False, 1)
         >>> bool(keras.ops.all(layer(x) == x))
         True
+        >>> with layer.paused():
+        ...     bool(keras.ops.all(layer(x, training=True) == x)), layer.step
+        (True, 1)
     """
 
     def __init__(self, noise: Noise, *, calls_per_step: int = 1, **options: Any) -> None:
-        if not isinstance(noise, Noise):
-            raise TypeError(f"noise must be a Noise, got {format_value(noise)}")
-        noise.alpha_at(0)
+        check_noise(noise).alpha_at(0)
         # Without autocast the embeddings keep the dtype that they come in.
         super().__init__(autocast=False, **options)
         self.noise = noise
         self.calls_per_step = check_integer("calls_per_step", calls_per_step, minimum=1)
         self.supports_masking = True
-        self.reporting = False
-        # Not as attributes of their own, which Keras would take for weights.
-        self._state = SimpleNamespace(
-            count=self._counter(),
-            ratio=self.unsaved(0.0, "float32"),
-            last_step=self.unsaved(0, "int"),
-        )
+        with keras.name_scope(self.name, caller=self):
+            # In an object that Keras does not look into: see `unsaved_variable`.
+            self._state = SimpleNamespace(
+                count=self._make_count(),
+                active=unsaved_variable("active", dtype="bool", initial=True),
+            )
+            self.last_call = LastCall()
         self.built = True
 
-    def unsaved(self, initial: Any, dtype: str) -> Any:
-        """A variable that Keras hands through compiled code, but that is no weight of the layer.
-
-        Keras has that for the state of its random generators alone, so it takes such a place.
-        """
-        variable = keras.Variable(
-            initial, dtype=dtype, trainable=False, aggregation="only_first_replica"
-        )
-        self._seed_generators.append(SimpleNamespace(state=variable))
-        return variable
-
-    def _counter(self) -> Any:
+    def _make_count(self) -> Any:
         return self.add_weight(
-            shape=(2,),
-            initializer="zeros",
-            dtype="int",  # as the iterations of Keras's optimizers
-            trainable=False,
-            aggregation="only_first_replica",
-            name="count",
+            **COUNT, initializer="zeros", trainable=False, aggregation="only_first_replica"
         )
 
     @property
     def count(self) -> Any:
-        """The training calls so far, and the samples of the current step: integers [2]."""
+        """The layer's ``Counter`` as a variable, integers [4]: step, calls, samples, lookups."""
         return self._state.count
 
     @property
-    def ratio(self) -> Any:
-        """The RMS of the last call's noise over that of its embeddings, while ``reporting``."""
-        return self._state.ratio
-
-    @property
-    def last_step(self) -> Any:
-        """The step of the last call, while ``reporting``."""
-        return self._state.last_step
-
-    @property
-    def step(self) -> int:
-        """The step that the next training call without ``step`` will take."""
-        return int(self.count[0]) // self.calls_per_step
-
-    @step.setter
-    def step(self, value: int) -> None:
-        value = check_integer("step", value, minimum=0)
-        self.count.assign([value * self.calls_per_step, 0])
-
-    def next_place(self, batch: Any) -> tuple[Any, Any]:
-        """Count a call with ``batch`` samples; returns its step and the ids of its samples."""
-        calls = Calls(*(ops.cast(part, "int32") for part in ops.unstack(self.count.value, 2)))
-        step, first = calls.place(per_step=self.calls_per_step, xp=ops)
-        after = calls.after(batch, per_step=self.calls_per_step, xp=ops)
-        self.count.assign(ops.cast(ops.stack(after), self.count.dtype))
-        number, replicas = replica()
-        rows = first + ops.arange(batch, dtype="int32")
-        return step, rows * replicas + number
+    def variables(self) -> list[Any]:
+        """The layer's weights, and its state that is not saved."""
+        last = self.last_call
+        return [*super().variables, self._state.active, last.step, last.ratio]
 
     def call(
         self,
@@ -132,47 +116,104 @@ class EmbeddingNoise(keras.layers.Layer):  # type: ignore[misc]
         where: Any = None,
         training: bool | None = None,
     ) -> Any:
-        """``add_noise`` in training; its arguments have the same meaning here."""
-        if step is None and training:
-            batch = ops.shape(x)[0] if len(x.shape) == 3 else 1
-            step, samples = self.next_place(batch)
-            sample_ids = samples if sample_ids is None else sample_ids
-        noisy = add_noise(
-            x,
-            self.noise,
-            step=0 if step is None else step,
-            training=bool(training),
-            mask=mask,
-            segment_ids=segment_ids,
-            positions=positions,
-            sample_ids=sample_ids,
-            where=where,
-        )
-        if training:
-            self.report(x, noisy, step)
+        """``add_noise`` in training; the arguments mean the same.
+
+        Args:
+            x: Embeddings [B, L, d] or [L, d].
+            step: The step. A call with ``step`` is pure: it is not counted. By default the step of
+                the layer's own count.
+            mask: As for ``add_noise``.
+            segment_ids: As for ``add_noise``.
+            positions: As for ``add_noise``.
+            sample_ids: As for ``add_noise``, but by default the rows are numbered throughout the
+                calls of a step.
+            where: As for ``add_noise``.
+            training: Whether there is noise. Keras fills it in.
+
+        Returns:
+            A tensor of x's shape and dtype.
+
+        Raises:
+            TypeError: An argument of the wrong type or dtype.
+            ValueError: An argument of the wrong shape or out of range.
+        """
+        tokens = TokenArrays(mask, segment_ids, positions, sample_ids, where)
+        if not training:
+            step = 0 if step is None else step
+            return add_noise(x, self.noise, step=step, training=False, **tokens._asdict())
+        if step is not None:
+            return self._noisy(x, self.noise, step, tokens)
+        counter = self._counter()
+        noisy = self._noisy(x, self.noise, counter.step, self._numbered(x, tokens, counter))
+        self._advance(x, counter)
         return noisy
 
-    def report(self, x: Any, noisy: Any, step: Any) -> None:
-        """Keep how large the noise of a call is, if somebody wants to know: see ``NoiseReport``."""
-        if not self.reporting:
-            return
-        x = ops.cast(x, "float32")
-        noise = ops.cast(noisy, "float32") - x
-        noised = ops.any(noise != 0, axis=-1, keepdims=True)
-        squares = ops.sum(ops.where(noised, ops.square(x), 0.0))
-        mean = ops.sum(ops.square(noise)) / ops.maximum(squares, 1e-30)
-        self.ratio.assign(ops.stop_gradient(ops.sqrt(mean)))
-        self.last_step.assign(ops.cast(step, self.last_step.dtype))
+    def _noisy(self, x: Any, noise: Noise, step: Any, tokens: TokenArrays) -> Any:
+        """``x`` with noise; while paused, with the same bits."""
+        tokens.check(embedding_shape(x))
+        # Compiled code takes `active` as data, so pausing silences what is compiled already.
+        active, where = self._state.active.value, tokens.where
+        if where is None:
+            where = ops.broadcast_to(active, ops.shape(x)[:-1])
+        else:
+            where = ops.where(active, where, ops.zeros_like(where))
+        noisy = add_noise(x, noise, step=step, **tokens._replace(where=where)._asdict())
+        self.last_call.record(x, noisy, step)
+        return noisy
+
+    def _numbered(self, x: Any, tokens: TokenArrays, counter: Counter) -> TokenArrays:
+        """The tokens with the ids of their samples, if those are not given."""
+        if tokens.sample_ids is not None:
+            return tokens
+        number, replicas = replica()
+        rows = counter.samples + ops.arange(_batch(x), dtype=self.count.dtype)
+        ids = rows * replicas + ops.cast(number, self.count.dtype)
+        return tokens._replace(sample_ids=ids)
+
+    def _counter(self) -> Counter:
+        """The counter as tensors that later assignments leave alone."""
+        return Counter(*ops.unstack(ops.copy(self.count.value), len(Counter._fields)))
+
+    def _advance(self, x: Any, counter: Counter) -> None:
+        """Count a call with embeddings ``x``."""
+        batch = ops.cast(_batch(x), self.count.dtype)
+        self._assign(counter.after(batch, calls_per_step=self.calls_per_step, xp=ops))
+
+    def _assign(self, counter: Counter) -> None:
+        """Store the counter after a call, which does not count while paused."""
+        after = ops.cast(ops.stack(counter), self.count.dtype)
+        self.count.assign(ops.where(self._state.active.value, after, self.count.value))
+
+    def _counters(self) -> dict[str, Counter]:
+        return {self.name: Counter(*map(int, self._value(self.count)))}
+
+    def _set_counters(self, counters: Mapping[str, Counter]) -> None:
+        (counter,) = counters.values()
+        self.count.assign(list(counter))
+
+    def _is_paused(self) -> bool:
+        return not self._value(self._state.active)
+
+    def _set_paused(self, paused: bool) -> None:
+        self._state.active.assign(not paused)
+
+    def _value(self, variable: Any) -> Any:
+        if not has_value(variable):
+            raise RuntimeError(
+                f"{self.name!r} has no state while fit runs with JAX; call "
+                "model.jax_state_sync() before reading or setting it"
+            )
+        return ops.convert_to_numpy(variable)
 
     def compute_output_spec(self, x: Any, **_: Any) -> Any:
-        """The spec of ``x``."""
+        """The shape and dtype of ``x``."""
         return keras.KerasTensor(x.shape, dtype=x.dtype)
 
     def get_config(self) -> dict[str, Any]:
         """The layer's arguments, JSON-ready.
 
         Raises:
-            TypeError: the noise's alpha is a callable that JSON has no form for.
+            TypeError: The noise's alpha is a callable that JSON has no form for.
         """
         alpha = self.noise.alpha
         if isinstance(alpha, keras.optimizers.schedules.LearningRateSchedule):
@@ -194,3 +235,11 @@ class EmbeddingNoise(keras.layers.Layer):  # type: ignore[misc]
         else:
             config["noise"] = Noise.from_dict(noise)
         return cls(**config)
+
+    def __repr__(self) -> str:
+        own = f"noise={self.noise}, calls_per_step={self.calls_per_step}"
+        return f"<{type(self).__name__} name={self.name}, {own}>"
+
+
+def _batch(x: Any) -> Any:
+    return ops.shape(x)[0] if len(x.shape) == 3 else 1

@@ -10,7 +10,7 @@ __all__ = ["NAMESPACE"]
 
 
 class _Namespace:
-    """TensorFlow's operations under the array API's names."""
+    """TensorFlow's operations under NumPy's names: an ``embnoise.backend.ArrayNamespace``."""
 
     int32, float32, float64 = tf.int32, tf.float32, tf.float64
     cos = staticmethod(tf.cos)
@@ -21,35 +21,35 @@ class _Namespace:
     tanh = staticmethod(tf.tanh)
     where = staticmethod(tf.where)
 
-    def arange(self, stop: Any) -> tf.Tensor:
-        return tf.range(stop)
+    def arange(self, stop: Any, /, dtype: tf.DType | None = None) -> tf.Tensor:
+        return tf.range(stop, dtype=dtype)
 
-    def argsort(self, x: tf.Tensor, axis: int, stable: bool) -> tf.Tensor:
+    def argsort(self, x: tf.Tensor, /, *, axis: int, stable: bool) -> tf.Tensor:
         return tf.argsort(x, axis=axis, stable=stable)
 
-    def asarray(self, value: Any, dtype: tf.DType | None = None) -> tf.Tensor:
+    def asarray(self, value: Any, /, dtype: tf.DType | None = None) -> tf.Tensor:
         return tf.convert_to_tensor(value) if dtype is None else tf.cast(value, dtype)
 
-    def astype(self, x: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    def astype(self, x: tf.Tensor, dtype: tf.DType, /) -> tf.Tensor:
         return tf.cast(x, dtype)
 
-    def bitwise_right_shift(self, x: tf.Tensor, shift: Any) -> tf.Tensor:
+    def bitwise_right_shift(self, x: tf.Tensor, shift: Any, /) -> tf.Tensor:
         return tf.bitwise.right_shift(x, tf.cast(shift, x.dtype))
 
-    def cumsum(self, x: tf.Tensor, axis: int) -> tf.Tensor:
+    def cumsum(self, x: tf.Tensor, /, *, axis: int) -> tf.Tensor:
         return tf.cumsum(x, axis=axis)
 
-    def sqrt(self, x: tf.Tensor) -> tf.Tensor:
+    def sqrt(self, x: tf.Tensor, /) -> tf.Tensor:
         # In float64, because XLA takes a / sqrt(x) for a * rsqrt(x), which rounds otherwise.
         return tf.cast(tf.sqrt(tf.cast(x, tf.float64)), x.dtype)
 
-    def sum(self, x: tf.Tensor, axis: int, keepdims: bool) -> tf.Tensor:
+    def sum(self, x: tf.Tensor, /, *, axis: int, keepdims: bool) -> tf.Tensor:
         return tf.reduce_sum(x, axis=axis, keepdims=keepdims)
 
-    def take(self, x: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+    def take(self, x: tf.Tensor, index: tf.Tensor, /) -> tf.Tensor:
         return tf.gather(x, tf.cast(index, tf.int32))
 
-    def take_along_axis(self, x: tf.Tensor, index: tf.Tensor, axis: int) -> tf.Tensor:
+    def take_along_axis(self, x: tf.Tensor, index: tf.Tensor, /, *, axis: int) -> tf.Tensor:
         return tf.gather(x, index, axis=axis, batch_dims=axis)
 
 

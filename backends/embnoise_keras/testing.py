@@ -1,8 +1,9 @@
-"""The driver of ``embnoise.testing`` for Keras, on whichever backend it runs."""
+"""The driver of ``embnoise.testing`` for Keras, on the backend that Keras runs on."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -11,39 +12,32 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from embnoise.testing.drivers import named, signature_of
+from embnoise.testing.drivers import DriverBase, named, signature_of
 
 __all__ = ["KerasDriver", "driver"]
 
 Call = Callable[..., Any]
 Pairs = list[tuple[Any, Any]]
-"""What a gradient is of, and the gradient: ``None`` where nothing flows."""
+"""Sources and their gradients: ``None`` for a source that no gradient reaches."""
 
 
-class KerasDriver:
-    """A layer is a ``keras.layers.Layer`` or ``keras.Model``, or names ``training``.
+class KerasDriver(DriverBase):
+    """A layer is a ``keras.Layer`` or ``keras.Model``, or a function that names ``training``.
 
-    It is made under the dtype policy of the embeddings' dtype, since a Keras layer casts what it is
-    given. The compiler is that of ``fit``: ``tf.function`` or ``jax.jit``; none with PyTorch.
+    Layers are made under the dtype policy of the embeddings' dtype, since a Keras layer casts its
+    inputs. The compiler is that of ``fit``: ``tf.function`` or ``jax.jit``; with PyTorch there is
+    none.
+
+    This class holds what the backends share; each backend has a subclass.
     """
 
     name = "keras"
-    dtypes = {  # noqa: RUF012, nobody's to change
-        "embeddings": ("float32", "bfloat16", "float16"),
-        "ids": ("float32", "bfloat16", "float16"),
-    }
+    dtypes = ("float32", "bfloat16", "float16")
+    ids_dtypes = dtypes
     examples = 3  # each new shape is compiled
 
-    def __init__(self) -> None:
-        backend = keras.backend.backend()
-        if backend not in _BACKENDS:
-            raise ValueError(f"the Keras backend must be one of {list(_BACKENDS)}, got {backend!r}")
-        self._backend = _BACKENDS[backend]()
-        for name in ("compile", "without_gradients"):  # those that it has
-            if hasattr(self._backend, name):
-                setattr(self, name, getattr(self._backend, name))
-
     def make(self, make_layer: Call, *, dtype: str, dim: int, alpha: Any, seed: int) -> Any:
+        """The layer, made under the dtype policy."""
         before = keras.config.dtype_policy()
         keras.config.set_dtype_policy(dtype)
         try:
@@ -52,8 +46,9 @@ class KerasDriver:
             keras.config.set_dtype_policy(before)
 
     def call(self, layer: Any, inputs: Any, **keywords: Any) -> Any:
+        """The output; ``training`` is passed to every Keras layer."""
         if isinstance(layer, keras.Layer):
-            # Its __call__ always takes `training`, and hands it on to the layers within.
+            # Its __call__ always takes `training`, and passes it on to the layers inside.
             given = named(layer.call, keywords) | {"training": keywords["training"]}
         else:
             given = named(signature_of(layer), keywords)
@@ -74,44 +69,51 @@ class KerasDriver:
             output = call(layer, inputs)
             return ops.sum(output * ops.cast(weights, output.dtype))
 
-        find = getattr(self._backend, f"of_{of}")
+        find = self._of_inputs if of == "inputs" else self._of_parameters
         return [
             self.to_numpy(ops.zeros_like(source) if gradient is None else gradient)
             for source, gradient in find(total, layer, inputs)
         ]
 
+    def _of_inputs(self, total: Call, layer: Any, inputs: Any) -> Pairs:
+        raise NotImplementedError
+
+    def _of_parameters(self, total: Call, layer: Any, inputs: Any) -> Pairs:
+        raise NotImplementedError
+
     def seed(self, seed: int) -> None:
-        """``keras.utils.set_random_seed``, and what of the backend's it leaves out."""
+        """``keras.utils.set_random_seed``."""
         keras.utils.set_random_seed(seed)
-        self._backend.seed(seed)
 
     def random_state(self) -> bytes:
-        """Draws from Keras's generator, and the state of the backend's."""
-        drawn = self.to_numpy(keras.random.uniform((4,)))
-        return bytes(drawn) + bytes(self._backend.random_state())
+        """Four draws from Keras's generator."""
+        return bytes(self.to_numpy(keras.random.uniform((4,))))
 
     def state(self, layer: Any) -> dict[str, NDArray[Any]]:
-        """The weights, which ``model.save`` writes: not the state of random generators."""
+        """The weights, which ``model.save`` writes, without the state of random generators."""
         return {
             weight.path.replace("/", "."): self.to_numpy(weight.value)
             for weight in getattr(layer, "weights", ())
         }
 
 
-class _TensorFlow:
+class _OnTensorFlow(KerasDriver):
     def seed(self, seed: int) -> None:
-        import tensorflow as tf  # noqa: PLC0415, the backend that is there
+        import tensorflow as tf  # noqa: PLC0415, only on this backend
 
-        # Keras sets that of tf.random's functions, which this generator does not follow.
+        super().seed(seed)
+        # Keras seeds the functions of tf.random, which this generator does not follow.
         tf.random.get_global_generator().state.assign([seed, 0, 0])
 
     def random_state(self) -> bytes:
         import tensorflow as tf  # noqa: PLC0415
 
         state = tf.random.get_global_generator().state
-        return bytes(tf.random.uniform((4,)).numpy()) + bytes(state.numpy())
+        return (
+            super().random_state() + bytes(tf.random.uniform((4,)).numpy()) + bytes(state.numpy())
+        )
 
-    def of_inputs(self, total: Call, layer: Any, inputs: Any) -> Pairs:
+    def _of_inputs(self, total: Call, layer: Any, inputs: Any) -> Pairs:
         import tensorflow as tf  # noqa: PLC0415
 
         with tf.GradientTape() as tape:
@@ -119,13 +121,13 @@ class _TensorFlow:
             loss = total(inputs)
         return [(inputs, tape.gradient(loss, inputs))]
 
-    def of_parameters(self, total: Call, layer: Any, inputs: Any) -> Pairs:
+    def _of_parameters(self, total: Call, layer: Any, inputs: Any) -> Pairs:
         import tensorflow as tf  # noqa: PLC0415
 
         with tf.GradientTape() as tape:
             loss = total(inputs)
         sources = [variable.value for variable in _trainable(layer)]
-        # The gradient of a lookup is that of the rows that were looked up.
+        # The gradient of a lookup is sparse: the rows that were looked up.
         return [
             (source, gradient if gradient is None else tf.convert_to_tensor(gradient))
             for source, gradient in zip(sources, tape.gradient(loss, sources), strict=True)
@@ -148,17 +150,11 @@ class _TensorFlow:
         return run
 
 
-class _Jax:
-    """State goes through as values, in a ``StatelessScope``, as in Keras's ``fit``."""
+class _OnJax(KerasDriver):
+    """State is passed as values, in a ``StatelessScope``, as in Keras's ``fit``."""
 
-    def seed(self, seed: int) -> None:
-        """JAX has no global random state."""
-
-    def random_state(self) -> bytes:
-        return b""
-
-    def of_inputs(self, total: Call, layer: Any, inputs: Any) -> Pairs:
-        import jax  # noqa: PLC0415, the backend that is there
+    def _of_inputs(self, total: Call, layer: Any, inputs: Any) -> Pairs:
+        import jax  # noqa: PLC0415, only on this backend
 
         _build(layer, lambda: total(inputs))
         state = _variables(layer)
@@ -167,7 +163,7 @@ class _Jax:
         _assign(state, after)
         return [(inputs, gradient)]
 
-    def of_parameters(self, total: Call, layer: Any, inputs: Any) -> Pairs:
+    def _of_parameters(self, total: Call, layer: Any, inputs: Any) -> Pairs:
         import jax  # noqa: PLC0415
 
         _build(layer, lambda: total(inputs))
@@ -215,7 +211,7 @@ class _Jax:
 
 
 def _pure(function: Call, variables: list[Any]) -> Call:
-    """A function of the variables' values besides, which gives those after it, too."""
+    """The function as one of the variables' values too, which also returns their new values."""
 
     def pure(values: list[Any], *arguments: Any, **keywords: Any) -> tuple[Any, list[Any]]:
         known = list(zip(variables, values, strict=True))
@@ -227,14 +223,14 @@ def _pure(function: Call, variables: list[Any]) -> Call:
 
 
 def _build(layer: Any, call: Callable[[], Any]) -> None:
-    """Build a layer by a call that leaves nothing else behind: no variables are made in a trace."""
+    """Build a layer by a call without other effects, since a trace must not make variables."""
     if not getattr(layer, "built", True):
         with keras.StatelessScope():
             call()
 
 
 def _variables(layer: Any) -> list[Any]:
-    """All state of a layer, that of random generators included; of a function, none."""
+    """All state of a layer, including that of random generators; none for a function."""
     return list(getattr(layer, "variables", ()))
 
 
@@ -256,20 +252,19 @@ def _assign(variables: list[Any], values: list[Any]) -> None:
         variable.assign(value)
 
 
-class _Torch:
-    def seed(self, seed: int) -> None:
-        """Keras has set it."""
+class _OnTorch(KerasDriver):
+    fused = True  # the noise is that of embnoise_torch
 
     def random_state(self) -> bytes:
-        import torch  # noqa: PLC0415, the backend that is there
+        import torch  # noqa: PLC0415, only on this backend
 
-        return bytes(torch.get_rng_state().numpy())
+        return super().random_state() + bytes(torch.get_rng_state().numpy())
 
-    def of_inputs(self, total: Call, layer: Any, inputs: Any) -> Pairs:
-        # A layer may add in place, which a leaf that trains does not allow.
+    def _of_inputs(self, total: Call, layer: Any, inputs: Any) -> Pairs:
+        # A layer may add in place, which a leaf that requires a gradient does not allow.
         return self._gradients(total(inputs.requires_grad_() * 1), [inputs])
 
-    def of_parameters(self, total: Call, layer: Any, inputs: Any) -> Pairs:
+    def _of_parameters(self, total: Call, layer: Any, inputs: Any) -> Pairs:
         loss = total(inputs)
         return self._gradients(loss, _values(_trainable(layer)))
 
@@ -282,13 +277,25 @@ class _Torch:
         found = torch.autograd.grad(loss, sources, allow_unused=True)
         return list(zip(sources, found, strict=True))
 
-    def without_gradients(self) -> Any:
+    def without_gradients(self) -> AbstractContextManager[Any]:
         """``torch.no_grad()``."""
         import torch  # noqa: PLC0415
 
         return torch.no_grad()
 
 
-_BACKENDS: dict[str, type[Any]] = {"tensorflow": _TensorFlow, "jax": _Jax, "torch": _Torch}
+_BACKENDS: dict[str, type[KerasDriver]] = {
+    "tensorflow": _OnTensorFlow,
+    "jax": _OnJax,
+    "torch": _OnTorch,
+}
 
-driver = KerasDriver()
+
+def _driver() -> KerasDriver:
+    backend = keras.backend.backend()
+    if backend not in _BACKENDS:
+        raise ValueError(f"the Keras backend must be one of {list(_BACKENDS)}, got {backend!r}")
+    return _BACKENDS[backend]()
+
+
+driver = _driver()

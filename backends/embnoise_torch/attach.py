@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from embnoise.backend import (
     Noise,
-    bind_by_name,
+    TokenFunctions,
     check_integer,
     check_noise,
     format_value,
@@ -20,7 +20,7 @@ from embnoise_torch import _compat
 from embnoise_torch.find import find_embeddings, unwrap_model
 from embnoise_torch.forward_override import ForwardOverride
 from embnoise_torch.handle import Handle
-from embnoise_torch.model_call import choose_where
+from embnoise_torch.model_call import WHERE
 from embnoise_torch.sample_ids import SampleIds
 
 if TYPE_CHECKING:
@@ -114,8 +114,7 @@ def attach(
         noise,
         optimizer=_base_optimizer(optimizer),
         calls_per_step=calls_per_step,
-        tokens=None if tokens is None else bind_by_name("tokens", tokens),
-        where=choose_where(where),
+        functions=TokenFunctions(tokens, where, WHERE),
         sample_ids=SampleIds(mesh),
     )
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from embnoise import backend
-from embnoise.backend import Counter, Noise, TokenArrays, check_keys
+from embnoise.backend import Counter, Noise, TokenArrays, TokenFunctions
 from embnoise_torch import custom_op
 from embnoise_torch.find import find_callers, parameters_of
 from embnoise_torch.forward_override import Forward, ForwardOverride
@@ -46,17 +46,15 @@ class Handle(backend.Handle):
         *,
         optimizer: Optimizer | None,
         calls_per_step: int | None,
-        tokens: Callable[[ModelCall], Mapping[str, Any]] | None,
-        where: Callable[[ModelCall], Tensor] | None,
+        functions: TokenFunctions,
         sample_ids: SampleIds,
     ) -> None:
         self.noise = noise
-        self._tokens = tokens
-        self._where = where
+        self._functions = functions
         self._call: ModelCall = {}
         """The innermost active call that takes a mask."""
         self._model_call: ModelCall = {}
-        """The call of the model itself, for ``tokens`` and ``where``."""
+        """The call of the model itself, for the functions."""
         self._lookups_by_call = 0
         self._lookups_by_step = 0
         self._warned = False
@@ -72,7 +70,7 @@ class Handle(backend.Handle):
             for module in find_callers(model, embeddings.values()):
                 override = ForwardOverride(module, self._wrap_caller(module), None)
                 undo.callback(override.undo)
-            if tokens is not None or where is not None:
+            if functions:
                 override = ForwardOverride(model, self._wrap_model(model), None)
                 undo.callback(override.undo)
             if optimizer is not None:
@@ -131,21 +129,11 @@ class Handle(backend.Handle):
 
     def _token_arrays(self, ids: Tensor | None) -> list[Tensor | None]:
         """The masks of the model's call, and the fields of ``TokenArrays``."""
-        if self._tokens is None and self._where is None:
+        if not self._functions:
             return [*masks_of(self._call), *TokenArrays()]
         call = {**self._model_call, **self._call}
-        available = {**call, "call": call, "ids": ids}
-        masks: list[Tensor | None] = [None, None, None]
-        given = TokenArrays()
-        if self._tokens is None:
-            masks = masks_of(self._call)
-        else:
-            described = dict(self._tokens(available))
-            check_keys("tokens", described, TokenArrays._fields)
-            given = TokenArrays(**described)
-        if self._where is not None:
-            given = given._replace(where=self._where(available))
-        return [*masks, *given]
+        masks = [None, None, None] if self._functions.describes else masks_of(self._call)
+        return [*masks, *self._functions({**call, "call": call, "ids": ids})]
 
     def _wrap_caller(self, module: nn.Module) -> Wrap:
         names = parameters_of(module)

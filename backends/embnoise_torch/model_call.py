@@ -13,9 +13,9 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from embnoise.backend import bind_by_name, check_choice, format_value
+from embnoise.backend import format_value
 
-__all__ = ["ModelCall", "choose_where", "masks_of", "tokens_of"]
+__all__ = ["WHERE", "ModelCall", "masks_of", "tokens_of"]
 
 ModelCall: TypeAlias = Mapping[str, Any]
 """The arguments of a model's call, by name."""
@@ -82,30 +82,19 @@ def tokens_of(
     return mask, segments
 
 
-def choose_where(where: object) -> Callable[[ModelCall], Tensor] | None:
-    """The function that chooses the tokens to noise, for the argument ``where`` of ``attach``.
-
-    Returns:
-        A function of the model's call; ``None`` if all real tokens get noise.
-
-    Raises:
-        TypeError: ``where`` is neither a string nor a function with named parameters.
-        ValueError: An unknown string.
-    """
-    if callable(where):
-        return bind_by_name("where", where)
-    if not isinstance(where, str):
-        raise TypeError(
-            f"where must be 'all', 'prompt', 'completion' or a callable, got {format_value(where)}"
-        )
-    check_choice("where", where, ["all", "prompt", "completion"])
-    if where == "all":
-        return None
-    return _in_completion if where == "completion" else lambda call: ~_in_completion(call)
-
-
 def _in_completion(call: ModelCall) -> Tensor:
     labels = call.get("labels")
     if not isinstance(labels, Tensor):
         raise ValueError(f"where needs labels in the model's call, got {format_value(labels)}")
     return labels != -100
+
+
+def _in_prompt(call: ModelCall) -> Tensor:
+    return ~_in_completion(call)
+
+
+WHERE: dict[str, Callable[[ModelCall], Tensor]] = {
+    "prompt": _in_prompt,
+    "completion": _in_completion,
+}
+"""What the argument ``where`` of ``attach`` may be besides ``"all"``."""

@@ -12,27 +12,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from embnoise.testing.drivers import named, signature_of
-from embnoise.testing.failures import UnclaimedError
+from embnoise.testing.drivers import DriverBase, named, signature_of
+from embnoise.testing.failures import NotClaimedError
 
 __all__ = ["TorchDriver", "driver"]
 
 
-class TorchDriver:
+class TorchDriver(DriverBase):
     """A layer is a ``torch.nn.Module``, or a function that names ``training``.
 
-    The compiler is ``torch.compile`` with the backend "aot_eager": what is traced is what counts
-    here.
+    The compiler is ``torch.compile`` with the backend "aot_eager", since what matters here is what
+    is traced. It guards on Python state, so a step that is counted in Python is not frozen.
 
     Args:
-        device: where the inputs lie, and where a module is moved.
+        device: Where the inputs are, and where modules are moved. Default: the CPU.
     """
 
     name = "torch"
-    dtypes = {  # noqa: RUF012, nobody's to change
-        "embeddings": ("float32", "bfloat16", "float16"),
-        "ids": ("float32", "bfloat16", "float16"),
-    }
+    dtypes = ("float32", "bfloat16", "float16")
+    ids_dtypes = dtypes
+    fused = True
+    traces_once = False
 
     def __init__(self, device: str = "cpu") -> None:
         self.device = device
@@ -40,17 +40,14 @@ class TorchDriver:
     def make(
         self, make_layer: Callable[..., Any], *, dtype: str, dim: int, alpha: Any, seed: int
     ) -> Any:
+        """The layer, moved to the device and the dtype if it is a module."""
         layer = make_layer(dim=dim, alpha=alpha, seed=seed)
         if isinstance(layer, nn.Module):
             return layer.to(self.device, getattr(torch, dtype))
         return layer
 
-    def call(self, layer: Any, inputs: Any, **keywords: Any) -> Any:
-        self.switch(layer, keywords["training"])
-        return layer(inputs, **named(signature_of(layer), keywords))
-
     def switch(self, layer: Any, training: bool) -> None:
-        """``train(training)``, of a module."""
+        """``module.train(training)``."""
         if isinstance(layer, nn.Module):
             layer.train(training)
 
@@ -70,7 +67,7 @@ class TorchDriver:
         else:
             parameters = layer.parameters() if isinstance(layer, nn.Module) else ()
             sources = [each for each in parameters if each.requires_grad]
-        # A layer may add in place, which a leaf that trains does not allow.
+        # A layer may add in place, which a leaf that requires a gradient does not allow.
         output = call(layer, inputs * 1 if of == "inputs" else inputs)
         total = (output * weights).sum()
         found: tuple[Tensor | None, ...] = (None,) * len(sources)
@@ -97,27 +94,32 @@ class TorchDriver:
         return torch.random.fork_rng(devices)
 
     def state(self, layer: Any) -> dict[str, NDArray[Any]]:
-        """The ``state_dict``."""
+        """The tensors of the ``state_dict``, without the extra state of modules.
+
+        Extra state resumes a run; it is not a weight.
+        """
         entries = layer.state_dict() if isinstance(layer, nn.Module) else {}
-        tensors = {name: value for name, value in entries.items() if isinstance(value, Tensor)}
-        return {name: self.to_numpy(value) for name, value in tensors.items()}
+        return {
+            name: self.to_numpy(value)
+            for name, value in entries.items()
+            if isinstance(value, Tensor) and not name.endswith("_extra_state")
+        }
 
     def compile(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """``call`` with the layer compiled at its first call, and called again as it is then."""
+        """``call`` with the layer compiled at its first call, and reused for the next ones."""
         compiled: dict[int, Any] = {}
 
         def run(layer: Any, inputs: Any, **keywords: Any) -> Any:
             if id(layer) not in compiled:
                 torch.compiler.reset()
                 compiled[id(layer)] = torch.compile(layer, backend="aot_eager")
-            if call == self.call:
-                self.switch(layer, keywords["training"])
-                keywords = named(signature_of(layer), keywords)
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # what Dynamo says of itself while it traces
-                if call == self.call:
-                    return compiled[id(layer)](inputs, **keywords)
-                return call(compiled[id(layer)], inputs, **keywords)
+                warnings.simplefilter("ignore")  # Dynamo warns about its own code while it traces
+                if call != self.call:
+                    return call(compiled[id(layer)], inputs, **keywords)
+                # The compiled layer hides the signature and the mode of the layer in it.
+                self.switch(layer, keywords["training"])
+                return compiled[id(layer)](inputs, **named(signature_of(layer), keywords))
 
         return run
 
@@ -127,13 +129,17 @@ class TorchDriver:
 
     @contextlib.contextmanager
     def rank(self, rank: int, world: int) -> Iterator[None]:
-        """This process as one rank of ``torch.distributed``'s default group, without the others."""
+        """This process as one rank of ``torch.distributed``'s default group, without the others.
+
+        Raises:
+            NotClaimedError: This process has a process group already.
+        """
         from torch.testing._internal.distributed.fake_pg import (  # noqa: PLC0415, imports much
             FakeStore,
         )
 
         if torch.distributed.is_initialized():
-            raise UnclaimedError("a process group is there already, which is not to be disturbed")
+            raise NotClaimedError("this process has a process group already")
         torch.distributed.init_process_group("fake", rank=rank, world_size=world, store=FakeStore())
         try:
             yield

@@ -1,17 +1,19 @@
-"""A kit of property tests for noise layers: prove yours, or learn what is wrong with it.
+"""Property tests for noise layers: prove that yours is right, or learn what is wrong with it.
 
     from embnoise.testing import Claims, case, check_layer
 
     mine = case("MyNoise", make_layer, driver="torch", claims=Claims(distribution="gaussian"))
     print(check_layer(mine, raises=False).table())
 
-It serves any layer of any framework that has a driver; the layer need not know embnoise.
+The kit tests any layer of any framework that has a driver; the layer need not use embnoise.
 """
 
-from embnoise.testing.case import Case, case
+from embnoise.testing._case import Case
+from embnoise.testing.cases import case
 from embnoise.testing.claims import Claims
-from embnoise.testing.drivers import Driver, driver_of
-from embnoise.testing.failures import CheckFailedError
+from embnoise.testing.drivers import Driver, DriverBase
+from embnoise.testing.failures import CheckFailedError, NotClaimedError
+from embnoise.testing.find_driver import driver_of
 from embnoise.testing.report import Report, Result
 from embnoise.testing.run import Check, check_layer, iter_checks, parametrize_with_checks
 
@@ -21,6 +23,8 @@ __all__ = [
     "CheckFailedError",
     "Claims",
     "Driver",
+    "DriverBase",
+    "NotClaimedError",
     "Report",
     "Result",
     "case",
@@ -29,3 +33,7 @@ __all__ = [
     "iter_checks",
     "parametrize_with_checks",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__  # completion shows the interface, not the modules behind it

@@ -1,6 +1,6 @@
-"""The batches of the exact checks: a fixed table, and what Hypothesis draws.
+"""The batches of the exact checks: a fixed table, and batches that Hypothesis draws.
 
-No statistic is ever taken over these: Hypothesis looks for failures, and would find the tail.
+No statistic is taken over these: Hypothesis searches for failures and would find the tail.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embnoise.testing.failures import BrokenError, MisuseError, UnclaimedError
+from embnoise.testing.context import CheckContext
+from embnoise.testing.failures import ClaimViolatedError, NotClaimedError, UntestableError
 from embnoise.testing.inputs import Inputs, left_mask, right_mask
-from embnoise.testing.subject import Subject
 
 __all__ = ["Batch", "over_batches"]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A shape, how it is padded, and alpha."""
+    """A shape, its padding, and alpha."""
 
     lengths: tuple[int, ...]
-    """The real tokens of each row."""
+    """The number of real tokens in each row."""
     width: int
     dim: int
     left: bool = False
@@ -37,15 +37,15 @@ class Batch:
         """True for real tokens."""
         return (left_mask if self.left else right_mask)(list(self.lengths), self.width)
 
-    def inputs(self, subject: Subject, fill: str | None = None) -> Inputs:
-        """The batch for a subject."""
-        # Hypothesis runs an example again, and must find what it found.
-        subject.draw = np.random.default_rng([subject.seed, *self.lengths, self.width, self.dim])
-        return subject.batch((len(self.lengths), self.width, self.dim), fill, mask=self.mask)
+    def inputs(self, context: CheckContext, fill: str | None = None) -> Inputs:
+        """The batch for a context."""
+        # Hypothesis runs an example again, and must find the same values.
+        context.draw = np.random.default_rng([context.seed, *self.lengths, self.width, self.dim])
+        return context.batch((len(self.lengths), self.width, self.dim), fill, mask=self.mask)
 
-    def scaled(self, subject: Subject) -> float:
-        """Alpha, in a subject's unit."""
-        return self.alpha * subject.alpha / 5
+    def scaled(self, context: CheckContext) -> float:
+        """Alpha for a context, whose usual alpha stands for 5."""
+        return self.alpha * context.alpha / 5
 
 
 TABLE = (
@@ -55,19 +55,19 @@ TABLE = (
 )
 
 
-def over_batches(subject: Subject, body: Callable[[Batch], None]) -> None:
-    """Run a body over the table, then over what Hypothesis draws, if it is installed."""
+def over_batches(context: CheckContext, body: Callable[[Batch], None]) -> None:
+    """Run a body over the table, and over what Hypothesis draws if it is installed."""
     for batch in TABLE:
-        subject.anew()
+        context.transcript.clear()
         body(batch)
-    examples = int(getattr(subject.case.driver, "examples", 25) * subject.profile.draws)
+    examples = int(context.driver.examples * context.profile.draws)
     if examples and find_spec("hypothesis"):
-        _drawn(subject, body, examples)
+        _over_drawn(context, body, examples)
 
 
-def _drawn(subject: Subject, body: Callable[[Batch], None], examples: int) -> None:
+def _over_drawn(context: CheckContext, body: Callable[[Batch], None], examples: int) -> None:
     from hypothesis import HealthCheck, given, settings  # noqa: PLC0415, optional
-    from hypothesis import strategies as st  # noqa: PLC0415
+    from hypothesis import strategies as st  # noqa: PLC0415, optional
 
     @st.composite
     def batches(draw: Any) -> Batch:
@@ -80,7 +80,7 @@ def _drawn(subject: Subject, body: Callable[[Batch], None], examples: int) -> No
             draw(st.floats(2**-4, 2**4, width=32)),
         )
 
-    found: list[BrokenError | MisuseError] = []
+    found: list[ClaimViolatedError | UntestableError] = []
 
     @settings(
         max_examples=examples,
@@ -92,18 +92,18 @@ def _drawn(subject: Subject, body: Callable[[Batch], None], examples: int) -> No
     )
     @given(batches())
     def drawn(batch: Batch) -> None:
-        subject.anew()
+        context.transcript.clear()
         try:
             body(batch)
-        except (BrokenError, MisuseError) as problem:
+        except (ClaimViolatedError, UntestableError) as problem:
             found.append(problem)
             raise
 
     try:
         drawn()
-    except (BrokenError, MisuseError, UnclaimedError):
+    except (ClaimViolatedError, UntestableError, NotClaimedError):
         raise
     except Exception:
-        if found:  # a layer that nothing fixes fails once, and then does not
+        if found:  # a layer that nothing seeds fails once, and passes when it is run again
             raise found[-1] from None
         raise

@@ -1,54 +1,59 @@
-"""``Claims``: what a noise layer promises."""
+"""``Claims``: what a noise layer claims to do."""
 
 from __future__ import annotations
 
-import inspect
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
 
-from embnoise._scales import SCALES
+from embnoise._distributions import Distribution, resolve_distribution
+from embnoise._scales import ScaleRule, resolve_scale
 from embnoise._schedules import Schedule
-from embnoise._validation import check_amplitude, check_bool, check_choice, format_value
+from embnoise._validation import check_amplitude, check_bool, format_value
+from embnoise.testing.tables import agreement
 
-__all__ = ["Claims"]
+__all__ = ["FLAGS", "NOTES", "Claims"]
 
-DISTRIBUTIONS = ("uniform", "rademacher", "gaussian")
+_MOST_EQUAL = 0.6
+"""How often two draws may be equal: whole rows are then equal less than once in 1e12."""
 
 
 @dataclass(frozen=True)
 class Claims:
-    """What a layer promises. The kit tests every promise, and counts the ones that are not made.
+    """What a layer claims. The kit tests every claim, and counts the checks that none covers.
 
-    The defaults are those of NEFTune done right (arXiv 2310.05914).
+    The defaults are those of a correct NEFTune (arXiv 2310.05914).
 
-    Attributes:
-        distribution: ``"uniform"`` on +-magnitude, ``"rademacher"``, +-magnitude itself,
-            ``"gaussian"`` with the magnitude as its standard deviation, or ``None``: symmetric,
-            and no more is said.
-        scale: the magnitude of a token: ``"neftune"``, alpha / sqrt(L * d); ``"per_token"``, alpha
-            / sqrt(d); ``"absolute"``, alpha; ``"relative"``, alpha times the RMS of the sequence's
-            embeddings (of the whole row's, unless ``length`` is "tokens"); or a function ``(alpha,
-            L, d) -> magnitude``.
-        length: what L is: ``"tokens"``, the real tokens of the sequence, padding being left
-            alone; ``"padded"``, the row's width; ``None`` for a scale without lengths, with
-            nothing said of padding.
-        seeded: ``True``, the layer draws from its own seed and leaves global random state alone;
-            ``"global"``, it follows the framework's global seed, or in JAX the key that it is
-            given; ``False``, nothing is said.
-        schedule: alpha at a step as a share of the alpha that ``make_layer`` got: a schedule, such
-            as ``linear(1, 0, 100)``, or any function of the step. ``None``: constant.
-        antithetic: whether the rows 2i and 2i + 1 of a batch get opposite noise.
-        compiled: whether the layer works under its framework's compiler.
-        saves: the names of what the layer means to save: the last parts of their names in the
-            saved state. A layer that embeds ids saves its tables besides.
-        gradients_only: whether there is no noise where gradients are switched off.
-        ranks: whether the ranks of a data-parallel run draw different noise from one seed.
-        refuses: whether a negative, infinite or NaN alpha is refused with an error that names it.
+    Args:
+        distribution: The distribution of the noise divided by its magnitude: the name of a
+            registered distribution (``"uniform"``, ``"rademacher"`` and ``"gaussian"`` are built
+            in), a ``Distribution``, a quantile function, or ``None`` for a symmetric distribution
+            that is not specified.
+        scale: The magnitude of a token: the name of a registered rule (``"neftune"``, alpha /
+            sqrt(L * d), ``"per_token"``, alpha / sqrt(d), ``"absolute"``, alpha, and
+            ``"relative"``, alpha times the RMS of the embeddings, are built in), a ``ScaleRule``,
+            or a function ``(alpha, L, d)``, which may also name ``rms`` and ``xp``.
+        length: L: ``"tokens"``, the real tokens of the sequence, with no noise on padding;
+            ``"padded"``, the row's width; or ``None`` for a scale without L, which claims nothing
+            about padding. The RMS is that of the real tokens with ``"tokens"``, else of the row.
+        seeded: ``True``: the layer draws from its own seed and leaves global random state alone.
+            ``"global"``: it follows the framework's global seed, or in JAX the key that it is
+            given. ``False``: nothing is claimed.
+        schedule: The share of ``make_layer``'s alpha at a step: a schedule, such as
+            ``linear(1, 0, 100)``, or any function of the step. ``None``: alpha is constant.
+        antithetic: Whether the rows 2i and 2i + 1 of a batch get opposite noise.
+        compilable: Whether the layer works under its framework's compiler.
+        saved_names: The names of what the layer saves on purpose: the last parts of names in the
+            saved state. The tables of a layer that embeds ids are allowed anyway.
+        clean_without_grad: Whether there is no noise while gradients are turned off.
+        distinct_ranks: Whether the ranks of a data-parallel run draw different noise from one seed.
+        validates_alpha: Whether a negative, infinite or NaN alpha raises an error that names it.
 
     Raises:
-        TypeError: an argument of the wrong type.
-        ValueError: an unknown name, or an unbound schedule.
+        TypeError: An argument has the wrong type.
+        ValueError: A name is unknown, the schedule is unbound, or the distribution repeats its
+            values too often.
 
     Example:
         >>> Claims(distribution="gaussian", scale="absolute", length=None).magnitude(0.1, 9, 64)
@@ -56,58 +61,51 @@ class Claims:
         >>> Claims(scale="neftun")
         Traceback (most recent call last):
             ...
-        ValueError: scale must be one of ['neftune', 'per_token', 'absolute', 'relative'] or a
-        function (alpha, L, d) -> magnitude, got 'neftun'
+        ValueError: scale must be one of ['neftune', 'per_token', 'absolute', 'relative'], got
+        'neftun' (did you mean 'neftune'?)
     """
 
-    distribution: str | None = "uniform"
-    scale: str | Callable[[float, int, int], float] = "neftune"
+    distribution: str | Distribution | Callable[[float], float] | None = "uniform"
+    scale: str | ScaleRule | Callable[..., Any] = "neftune"
     length: str | None = "tokens"
     seeded: bool | str = True
     schedule: Callable[[int], float] | None = None
     antithetic: bool = False
-    compiled: bool = True
-    saves: tuple[str, ...] = ()
-    gradients_only: bool = False
-    ranks: bool = False
-    refuses: bool = False
+    compilable: bool = True
+    saved_names: tuple[str, ...] = ()
+    clean_without_grad: bool = False
+    distinct_ranks: bool = False
+    validates_alpha: bool = False
 
     def __post_init__(self) -> None:
-        if self.distribution is not None:
-            check_choice("distribution", self.distribution, DISTRIBUTIONS)
-        if self.scale not in SCALES.names() and not callable(self.scale):
-            kind = ValueError if isinstance(self.scale, str) else TypeError
-            raise kind(
-                f"scale must be one of {SCALES.names()} or a function (alpha, L, d) -> magnitude, "
-                f"got {format_value(self.scale)}"
+        rule = self.distribution_rule
+        if rule is not None and (equal := agreement(rule)) > _MOST_EQUAL:
+            raise ValueError(
+                "distribution must have varied values, or equal noise would show nothing: two "
+                f"draws of {rule.name!r} are equal with probability {equal:.2g}, above "
+                f"{_MOST_EQUAL}"
             )
-        if callable(self.scale):
-            try:
-                inspect.signature(self.scale).bind(1.0, 1, 1)
-            except TypeError:
-                raise TypeError(
-                    "scale must be a function (alpha, L, d) -> magnitude, got one of the signature "
-                    f"{inspect.signature(self.scale)}"
-                ) from None
         if self.length not in ("tokens", "padded", None):
             raise ValueError(
                 f"length must be 'tokens', 'padded' or None, got {format_value(self.length)}"
             )
-        if self.length is None and self.scale == "neftune":
+        scale = self.scale_rule
+        if self.length is None and scale.uses_length:
             raise ValueError(
-                "length must be 'tokens' or 'padded' with the scale 'neftune', which needs it; "
-                "got None"
+                f"length must be 'tokens' or 'padded' with the scale {scale.name!r}, "
+                "which depends on L; got None"
             )
         if not isinstance(self.seeded, bool) and self.seeded != "global":
             raise ValueError(
                 f"seeded must be True, False or 'global', got {format_value(self.seeded)}"
             )
         self._check_schedule()
-        for name in ("antithetic", "compiled", "gradients_only", "ranks", "refuses"):
+        for name in FLAGS:
             check_bool(name, getattr(self, name))
-        if isinstance(self.saves, str) or not all(isinstance(name, str) for name in self.saves):
-            raise TypeError(f"saves must be a tuple of names, got {format_value(self.saves)}")
-        object.__setattr__(self, "saves", tuple(self.saves))
+        names = self.saved_names
+        if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+            raise TypeError(f"saved_names must be a tuple of names, got {format_value(names)}")
+        object.__setattr__(self, "saved_names", tuple(names))
 
     def _check_schedule(self) -> None:
         if self.schedule is None:
@@ -127,10 +125,29 @@ class Claims:
                 return
         raise ValueError("schedule must be above 0 at one of its first 1000 steps")
 
+    @cached_property
+    def distribution_rule(self) -> Distribution | None:
+        """The distribution, which ``distribution`` may only name; ``None`` if not specified."""
+        return None if self.distribution is None else resolve_distribution(self.distribution)
+
+    @cached_property
+    def scale_rule(self) -> ScaleRule:
+        """The scale rule, which ``scale`` may only name."""
+        return resolve_scale(self.scale)
+
     @property
-    def uses_length(self) -> bool:
-        """Whether the magnitude depends on L."""
-        return self.scale == "neftune" or callable(self.scale)
+    def formula(self) -> str:
+        """The scale as a formula, for messages."""
+        anonymous = self.scale_rule.name.startswith("<")
+        return "the claimed magnitude" if anonymous else self.scale_rule.formula
+
+    @property
+    def alpha_is_magnitude(self) -> bool:
+        """Whether the magnitude is alpha, whatever the sizes and the embeddings are."""
+        rule = self.scale_rule
+        return not rule.uses_rms and self.magnitude(0.25, 3, 16) == 0.25 == self.magnitude(
+            0.25, 48, 64
+        )
 
     @property
     def repeatable(self) -> bool:
@@ -138,44 +155,56 @@ class Claims:
         return self.seeded is not False
 
     def magnitude(self, alpha: float, length: int, dim: int, rms: float = 1.0) -> float:
-        """The magnitude that a token is promised, 0 in a sequence of length 0.
+        """The claimed magnitude of a token; 0 in a sequence of length 0.
 
         Args:
-            alpha: the amplitude now.
-            length: L of the token's sequence, as ``length`` says.
+            alpha: Alpha at the step.
+            length: L of the token's sequence, as ``length`` defines it.
             dim: d.
-            rms: the RMS of the embeddings of its sequence, for the scale "relative".
+            rms: The RMS of the embeddings of its sequence, for a scale that uses it.
         """
         if length == 0:
             return 0.0
-        if callable(self.scale):
-            return float(self.scale(alpha, length, dim))
-        return {
-            "neftune": alpha / math.sqrt(length * dim),
-            "per_token": alpha / math.sqrt(dim),
-            "absolute": alpha,
-            "relative": alpha * rms,
-        }[self.scale]
+        return float(self.scale_rule(float(alpha), float(length), float(dim), rms))
 
     def share(self, step: int) -> float:
-        """What the schedule multiplies alpha with at a step."""
+        """The factor of alpha at a step."""
         return 1.0 if self.schedule is None else float(self.schedule(step))
-
-    def rule(self) -> str:
-        """The scale as a formula, for messages."""
-        if callable(self.scale):
-            return "the claimed magnitude"
-        return {
-            "neftune": "alpha/sqrt(L*d)",
-            "per_token": "alpha/sqrt(d)",
-            "absolute": "alpha",
-            "relative": "alpha*RMS(x)",
-        }[self.scale]
 
     def __str__(self) -> str:
         given = [
-            f"{field.name}={getattr(self, field.name)!r}"
-            for field in fields(self)
-            if getattr(self, field.name) != field.default
+            f"{each.name}={_shown(getattr(self, each.name))}"
+            for each in fields(self)
+            if getattr(self, each.name) != each.default
         ]
         return f"Claims({', '.join(given)})"
+
+
+def _shown(value: object) -> str:
+    return value.name if isinstance(value, Distribution | ScaleRule) else repr(value)
+
+
+NOTES = {
+    "distribution": '`"uniform"`: on +-magnitude; `"rademacher"`: +-magnitude; `"gaussian"`: the '
+    "magnitude is the standard deviation; another registered name, a `Distribution` or a quantile "
+    "function; `None`: symmetric.",
+    "scale": '`"neftune"`: alpha / sqrt(L * d); `"per_token"`: alpha / sqrt(d); `"absolute"`: '
+    'alpha; `"relative"`: alpha * RMS; another registered name, a `ScaleRule` or a function '
+    "`(alpha, L, d)`.",
+    "length": '`"tokens"`: L counts real tokens, and padding gets no noise; `"padded"`: L is the '
+    "width of the row; `None`: the scale does not use L.",
+    "seeded": "`True`: the layer has its own seed and does not use global random state; "
+    '`"global"`: it follows the global seed; `False`: no claim.',
+    "schedule": "Alpha at a step, relative to the alpha of `make_layer`; `None`: alpha is constant.",
+    "antithetic": "Rows 2i and 2i + 1 have opposite noise.",
+    "compilable": "The layer works under `torch.compile`, `jax.jit`, `tf.function`.",
+    "saved_names": "The names of the entries that the layer saves on purpose.",
+    "clean_without_grad": "No noise if gradients are disabled, as in `generate()` and reference "
+    "passes.",
+    "distinct_ranks": "The ranks of a data-parallel run draw different noise.",
+    "validates_alpha": "A negative, infinite or NaN alpha raises an error that names it.",
+}
+"""What each claim means, in Markdown, for the documentation, the command line and test files."""
+
+FLAGS = tuple(each.name for each in fields(Claims) if each.type == "bool")
+"""The claims that are True or False."""

@@ -1,161 +1,202 @@
-"""How the kit talks to a framework: ``Driver``, and where to find the one of a name."""
+"""How the kit talks to a framework: ``Driver``, and ``DriverBase`` with its defaults."""
 
 from __future__ import annotations
 
-import difflib
+import contextlib
 import inspect
-import sys
+import types
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from importlib import import_module
-from importlib.metadata import entry_points
-from types import ModuleType
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
-__all__ = ["Driver", "driver_of", "guessed_driver", "named", "needs", "signature_of"]
+from embnoise.testing.failures import NotClaimedError
+
+__all__ = ["Driver", "DriverBase", "completed", "named", "needs", "signature_of"]
 
 
 @runtime_checkable
 class Driver(Protocol):
-    """What the kit needs of a framework.
+    """What the kit needs to know about a framework: a name and six methods.
 
-    A driver may have more, each by itself; a check that needs what is not there says so, and counts
-    as not claimed:
-
-    - ``dtypes``: for each kind of inputs the dtypes to test; float32 alone by default.
-    - ``examples``: how many batches Hypothesis draws per check; 25 by default. Fewer where each new
-      shape is compiled.
-    - ``switch(layer, training)``: sets the mode of a layer that has one, before a user's ``call``.
-    - ``key``: a random key, for a user's ``call`` that names it.
-    - ``state(layer) -> {name: array}``: what a checkpoint of the layer would hold.
-    - ``random_state() -> bytes``: tells whether the framework's global random state has moved since
-      ``seed`` was called. It may move it itself.
-    - ``kept_state()``: a context that leaves the global random state as it was before.
-    - ``compile(call) -> call``: ``call`` under the framework's compiler, for training.
-    - ``without_gradients()``: a context in which gradients are switched off.
-    - ``rank(rank, world)``: a context in which this process is one of a data-parallel run.
+    Subclass ``DriverBase`` to get defaults for everything else that a driver may have; an object
+    that only follows this protocol gets the same defaults.
     """
 
     name: str
 
+    @abstractmethod
     def make(
         self, make_layer: Callable[..., Any], *, dtype: str, dim: int, alpha: Any, seed: int
     ) -> Any:
-        """A fresh layer of ``make_layer``, for embeddings of ``dtype``."""
+        """A fresh layer from ``make_layer``, for embeddings of ``dtype``."""
 
+    @abstractmethod
     def call(self, layer: Any, inputs: Any, **keywords: Any) -> Any:
         """The layer's output.
 
-        Of the keywords ``training``, ``mask``, ``step`` and ``segment_ids``, ``training`` sets
-        the layer's mode in its framework's way; the layer is given those that its signature names.
+        Args:
+            layer: From ``make``.
+            inputs: From ``from_numpy``.
+            **keywords: ``training``, always, and any of ``mask``, ``step`` and ``segment_ids``.
+                ``training`` sets the layer's mode the way its framework does; the layer receives
+                the keywords that its signature names.
         """
 
+    @abstractmethod
     def to_numpy(self, array: Any) -> NDArray[Any]:
-        """A copy, in NumPy's memory. bfloat16 becomes float32."""
+        """A copy as a NumPy array; bfloat16 becomes float32."""
 
+    @abstractmethod
     def from_numpy(self, array: NDArray[Any], dtype: str | None = None) -> Any:
-        """The framework's own array; of ``dtype`` where that is given."""
+        """A copy as the framework's array, converted to ``dtype`` if that is given.
+
+        ``array`` is contiguous.
+        """
+
+    @abstractmethod
+    def gradient(
+        self, call: Callable[..., Any], layer: Any, inputs: Any, weights: Any, *, of: str
+    ) -> list[NDArray[Any]] | None:
+        """The gradients of ``sum(call(layer, inputs) * weights)``.
+
+        Args:
+            call: Takes the layer and the inputs.
+            layer: From ``make``.
+            inputs: From ``from_numpy``.
+            weights: Of the output's shape, from ``from_numpy``.
+            of: ``"inputs"``, or ``"parameters"`` for everything that the layer trains.
+
+        Returns:
+            One array for the inputs, or one for each parameter; zeros if no gradient reaches it.
+            ``None`` if the framework has no gradients.
+        """
+
+    @abstractmethod
+    def seed(self, seed: int) -> None:
+        """Seed the framework's global random state."""
+
+
+class DriverBase(Driver):
+    """Base class of drivers, with a default for everything but four members.
+
+    A subclass has a ``name`` and implements ``to_numpy``, ``from_numpy`` and ``seed``; most
+    implement ``gradient``. A check that needs an optional method which the driver does not override
+    reports ``not_claimed``.
+
+    Attributes:
+        dtypes: The dtypes of embeddings to test. Default: float32 only.
+        ids_dtypes: The same for layers that embed ids themselves. Default: float32 only.
+        examples: How many batches Hypothesis draws for each check, 25 by default. Use fewer if each
+            new shape is compiled.
+        fused: Whether the adapter's ``add_noise`` rounds the product and the sum once, as a fused
+            multiply-add does. Default: False.
+        traces_once: Whether compiled code keeps the Python values that it saw while tracing, as
+            with ``jax.jit`` and ``tf.function``. False for a compiler that guards on Python state
+            and compiles again when it changes, as ``torch.compile`` does. Default: True.
+        key: A random key for a user's ``call`` that names it; ``None`` if the framework has none.
+    """
+
+    dtypes: tuple[str, ...] = ("float32",)
+    ids_dtypes: tuple[str, ...] = ("float32",)
+    examples: int = 25
+    fused: bool = False
+    traces_once: bool = True
+    key: Any = None
+
+    def make(
+        self, make_layer: Callable[..., Any], *, dtype: str, dim: int, alpha: Any, seed: int
+    ) -> Any:
+        """By default, what ``make_layer`` returns."""
+        return make_layer(dim=dim, alpha=alpha, seed=seed)
+
+    def call(self, layer: Any, inputs: Any, **keywords: Any) -> Any:
+        """By default, switches the layer's mode and passes the keywords that it names."""
+        self.switch(layer, keywords["training"])
+        return layer(inputs, **named(signature_of(layer), keywords))
 
     def gradient(
         self, call: Callable[..., Any], layer: Any, inputs: Any, weights: Any, *, of: str
     ) -> list[NDArray[Any]] | None:
-        """The gradients of sum(call(layer, inputs) * weights).
+        """By default ``None``: the framework has no gradients."""
+        return None
 
-        Args:
-            call: takes the layer and the inputs.
-            layer: of ``make``.
-            inputs: of ``from_numpy``.
-            weights: of the output's shape, of ``from_numpy``.
-            of: ``"inputs"``, or ``"parameters"`` for all that the layer trains.
+    def switch(self, layer: Any, training: bool) -> None:
+        """Set the mode of a layer that has one, also before a user's ``call``.
 
-        Returns:
-            An array, 0 where nothing flows, for the inputs or each parameter; ``None`` in a
-            framework without gradients.
+        By default does nothing, and a user's ``call`` must take ``training``.
         """
 
-    def seed(self, seed: int) -> None:
-        """Set the framework's global random state."""
+    def kept_state(self) -> AbstractContextManager[Any]:
+        """A context that restores the framework's global random state when it ends."""
+        return contextlib.nullcontext()
+
+    def random_state(self) -> bytes:
+        """Shows whether the framework's global random state has changed since ``seed``.
+
+        It may change the state itself.
+        """
+        raise self._lacks("random_state")
+
+    def state(self, layer: Any) -> dict[str, NDArray[Any]]:
+        """What a checkpoint of the layer holds: arrays by name."""
+        raise self._lacks("state")
+
+    def compile(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """``call`` under the framework's compiler, as in training."""
+        raise self._lacks("compile")
+
+    def without_gradients(self) -> AbstractContextManager[Any]:
+        """A context in which the framework records no gradients."""
+        raise self._lacks("without_gradients")
+
+    def rank(self, rank: int, world: int) -> AbstractContextManager[Any]:
+        """A context in which this process is one rank of a data-parallel run of ``world`` ranks."""
+        raise self._lacks("rank")
+
+    def _lacks(self, method: str) -> NotClaimedError:
+        return NotClaimedError(f"the driver {self.name!r} has no {method}")
+
+    @property
+    def switches(self) -> bool:
+        """Whether the driver overrides ``switch``."""
+        return type(self).switch is not DriverBase.switch
+
+
+def completed(driver: Driver) -> DriverBase:
+    """The driver with the defaults of ``DriverBase`` for what it does not have."""
+    if isinstance(driver, DriverBase):
+        return driver
+    kind = types.new_class(type(driver).__name__, (type(driver), DriverBase))
+    made: DriverBase = object.__new__(kind)
+    made.__dict__ = driver.__dict__  # one state, whichever of the two sets it
+    return made
 
 
 def signature_of(layer: Any) -> Callable[..., Any]:
-    """What is called when a layer is: ``call`` (Keras), ``forward`` (PyTorch), or itself."""
-    for name in ("call", "forward"):  # on PyTorch a Keras layer has both
+    """What runs when a layer is called: ``call`` (Keras), ``forward`` (PyTorch), or itself."""
+    for name in ("call", "forward"):  # a Keras layer on PyTorch has both
         method = getattr(layer, name, None)
         if callable(method):
             return method  # type: ignore[no-any-return]
     return layer  # type: ignore[no-any-return]
 
 
-_FRAMEWORKS = {"keras": "keras", "torch": "torch", "flax": "jax", "equinox": "jax", "jax": "jax",
-               "numpy": "numpy", "embnoise": "numpy"}  # fmt: skip
-"""Top-level packages, and the driver of what is made of them; on PyTorch a Keras layer is both."""
-
-
-def guessed_driver(layer: Any) -> str | None:
-    """The name of the driver that a layer is for: by its class, or by what its module imported."""
-    classes = {base.__module__.partition(".")[0] for base in type(layer).__mro__}
-    module = sys.modules.get(getattr(signature_of(layer), "__module__", None) or "")
-    values = list(vars(module).values()) if module else []
-    imported = {
-        str(value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", ""))
-        for value in values
-    }
-    imported = {name.partition(".")[0] for name in imported}
-    for found in (classes, imported):
-        for package, name in _FRAMEWORKS.items():
-            if package in found:
-                return name
-    return None
-
-
 def named(function: Callable[..., Any], keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the keywords that the function's signature names."""
+    """The keywords that the function's signature names."""
     try:
         parameters = inspect.signature(function).parameters
-    except (TypeError, ValueError):  # some builtins have none
+    except (TypeError, ValueError):  # some builtins have no signature
         return {}
     return {name: value for name, value in keywords.items() if name in parameters}
 
 
 def needs(function: Callable[..., Any], keyword: str) -> bool:
-    """Whether the function names the keyword, and has no default for it."""
+    """Whether the function names the keyword and has no default for it."""
     try:
         parameter = inspect.signature(function).parameters.get(keyword)
     except (TypeError, ValueError):
         return False
     return parameter is not None and parameter.default is parameter.empty
-
-
-def driver_of(name: str) -> Driver:
-    """The driver of a framework: NumPy's, or that of an installed adapter.
-
-    An adapter is an entry point of the group ``embnoise.backends``; its driver is the ``driver``
-    in its module ``testing``.
-
-    Raises:
-        ValueError: no adapter of that name.
-        ImportError: its framework is not installed.
-        TypeError: the adapter has no driver.
-    """
-    if name == "numpy":
-        return import_module("embnoise.testing.numpy_driver").driver  # type: ignore[no-any-return]
-    adapters = {entry.name: entry for entry in entry_points(group="embnoise.backends")}
-    if name not in adapters:
-        known = ["numpy", *sorted(adapters)]
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ValueError(f"driver must be one of {known} or a Driver, got {name!r}{hint}")
-    module = f"{adapters[name].value}.testing"
-    try:
-        found = getattr(import_module(module), "driver", None)
-    except ModuleNotFoundError as error:
-        if error.name == module:
-            raise TypeError(f"driver {name!r}: the adapter has no module {module}") from None
-        raise ImportError(
-            f"driver {name!r} needs {error.name}, which is not installed: "
-            f'pip install "embnoise[{name}]"'
-        ) from error
-    if not isinstance(found, Driver):
-        raise TypeError(f"driver {name!r}: {module}.driver is no Driver")
-    return found

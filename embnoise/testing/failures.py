@@ -1,4 +1,4 @@
-"""How a check says what it found."""
+"""The exceptions of the kit, and how it reports an exception that a layer raised."""
 
 from __future__ import annotations
 
@@ -7,24 +7,29 @@ import traceback
 from pathlib import Path
 
 __all__ = [
-    "BrokenError",
     "CheckFailedError",
-    "MisuseError",
+    "ClaimViolatedError",
+    "NotClaimedError",
     "NotFiniteError",
-    "UnclaimedError",
+    "UntestableError",
     "raised_by_layer",
 ]
 
 _KIT = Path(__file__).parent
-_COLOURS = re.compile("\x1b\\[[0-9;]*m")
+_COLORS = re.compile("\x1b\\[[0-9;]*m")
 
 
 class CheckFailedError(AssertionError):
-    """What a check raises when a promise is broken, or cannot be looked at."""
+    """A check failed, or could not test the layer."""
 
 
-class BrokenError(Exception):
-    """A promise is broken: what was seen, what was promised, and the likely cause."""
+class ClaimViolatedError(Exception):
+    """The layer violates a claim.
+
+    Args:
+        seen: What was observed and what was expected.
+        likely: The likely cause.
+    """
 
     status = "failed"
 
@@ -32,24 +37,29 @@ class BrokenError(Exception):
         super().__init__(f"{seen}. Likely: {likely}.")
 
 
-class MisuseError(Exception):
+class UntestableError(Exception):
     """The layer or its factory cannot be tested as it is."""
 
     status = "error"
 
 
-class NotFiniteError(MisuseError):
-    """The layer's output is NaN or infinite somewhere: that can be told, and is a fault."""
+class NotFiniteError(UntestableError):
+    """The output has NaN or infinite values, which counts as a failure."""
 
     status = "failed"
 
 
-class UnclaimedError(Exception):
-    """A promise is not made, or cannot be looked at in this framework: the reason."""
+class NotClaimedError(Exception):
+    """The layer does not claim what the check tests, or the driver cannot show it."""
 
 
-def raised_by_layer(what: str, error: Exception) -> MisuseError:
-    """The misuse of a factory or a layer that raises: its error, and where in its own code."""
+def raised_by_layer(what: str, error: Exception) -> UntestableError:
+    """The error to report when a factory or a layer raises: its message and where it came from.
+
+    Args:
+        what: What raised, as the subject of the sentence.
+        error: What it raised.
+    """
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
@@ -57,9 +67,9 @@ def raised_by_layer(what: str, error: Exception) -> MisuseError:
     ]
     text = " ".join(str(error).split())
     text = text if len(text) <= 600 else text[:597] + "..."
-    text = _COLOURS.sub("", text)
+    text = _COLORS.sub("", text)
     own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
     place = ""
-    if own:  # there is none where the call itself does not fit
+    if own:  # there are no frames if the call itself does not fit the signature
         place = f" ({Path(own[-1].filename).name}:{own[-1].lineno}, in {own[-1].name})"
-    return MisuseError(f"{what} raised {type(error).__name__}: {text}{place}")
+    return UntestableError(f"{what} raised {type(error).__name__}: {text}{place}")

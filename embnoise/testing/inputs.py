@@ -1,25 +1,27 @@
-"""The batches that the kit feeds to a layer, each with the text that makes it again."""
+"""The batches that the kit feeds to a layer, each with the Python that makes it again."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SMALL", "Inputs", "inputs_of", "left_mask", "right_mask"]
+__all__ = ["SMALL", "Array", "Inputs", "inputs_of", "left_mask", "right_mask"]
+
+Array: TypeAlias = NDArray[np.float64]
 
 SMALL = (4, 7, 16)
-"""B, L and d of most checks: the same, since some frameworks compile for each shape."""
+"""B, L and d in most checks: always the same, since some frameworks compile for each shape."""
 
 FIRST_ID, LAST_ID = 1, 7
-"""Real tokens have the ids 1 to 7, padding has 0, so that the smallest vocabulary will do."""
+"""Real tokens have the ids 1 to 7 and padding has 0, so that the smallest vocabulary will do."""
 
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """Embeddings, floating-point [B, L, d], or ids, integers [B, L], and what is real of them."""
+    """Embeddings, floating-point [B, L, d], or ids, integers [B, L], and which tokens are real."""
 
     values: NDArray[Any]
     dim: int
@@ -28,7 +30,7 @@ class Inputs:
     segments: NDArray[np.int64]
     """[B, L]: the document of a token, counted from 1 in each row; 0 for padding."""
     source: str
-    """Python that makes ``values``, given ``np``."""
+    """Python that makes ``values``, given ``np``, and ``mask`` if there is padding."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -53,19 +55,40 @@ class Inputs:
                 return f"np.arange({width}) {sign} np.array({rows[:, None].tolist()})"
         return f"np.array({self.mask.astype(int).tolist()}, bool)"
 
+    @property
+    def segments_source(self) -> str:
+        """Python that makes ``segments``."""
+        if not self.packed:
+            return f"({self.mask_source}).astype(int)"
+        rows = []
+        for row in self.segments:
+            starts = np.flatnonzero(np.diff(row, prepend=-1))
+            counts = np.diff([*starts, row.size]).tolist()
+            rows.append(f"np.repeat({row[starts].tolist()}, {counts})")
+        return f"np.stack([{', '.join(rows)}])"
+
+    def with_equal_rows(self) -> Inputs:
+        """A batch whose rows all have the values of the first."""
+        batch = self.shape[0]
+        return replace(
+            self,
+            values=np.repeat(self.values[:1], batch, axis=0),
+            source=f"np.repeat({self.source}[:1], {batch}, axis=0)",
+        )
+
     def lengths(self) -> NDArray[np.int64]:
-        """The real tokens of each token's own document, [B, L]; 0 for padding."""
+        """The number of real tokens in each token's document, [B, L]; 0 for padding."""
         same = self.segments[:, :, None] == self.segments[:, None, :]
         return np.where(self.mask, same.sum(axis=-1), 0)
 
 
 def right_mask(lengths: list[int], width: int) -> NDArray[np.bool_]:
-    """Rows of these lengths, padded on the right."""
+    """The mask of rows of these lengths, padded on the right."""
     return np.arange(width) < np.array(lengths)[:, None]
 
 
 def left_mask(lengths: list[int], width: int) -> NDArray[np.bool_]:
-    """Rows of these lengths, padded on the left."""
+    """The mask of rows of these lengths, padded on the left."""
     return right_mask(lengths, width)[:, ::-1]
 
 
@@ -83,10 +106,10 @@ def inputs_of(
     Args:
         kind: "embeddings" or "ids".
         shape: B, the row's width and d.
-        fill: of embeddings: "zeros", "ones" or "normal".
-        seed: of the ids, and of normal embeddings.
-        mask: [B, L], true for a real token; all by default.
-        segments: [B, L], the documents of packed rows; one per row by default.
+        fill: The values of embeddings: "zeros", "ones" or "normal".
+        seed: Determines the ids and the normal embeddings.
+        mask: Boolean [B, L], true for a real token. Default: all tokens are real.
+        segments: Integers [B, L], the documents of packed rows. Default: one document per row.
     """
     if mask is None:
         mask = np.ones(shape[:2], bool) if segments is None else segments != 0

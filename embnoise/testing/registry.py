@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from embnoise.testing.claims import Claims
-from embnoise.testing.subject import Subject
+from embnoise.testing.context import CheckContext
 
-__all__ = ["CHECKS", "Spec", "check"]
+__all__ = ["CHECKS", "Spec", "check", "needs_distribution", "needs_repeats"]
 
 
 @dataclass(frozen=True)
@@ -18,13 +18,13 @@ class Spec:
 
     code: str
     name: str
-    run: Callable[[Subject], None]
+    run: Callable[[CheckContext], None]
     inputs: tuple[str, ...]
-    """The kinds of inputs that it is for."""
+    """The kinds of inputs that it applies to."""
     dtypes: str
-    """"all" that the driver has, or "float32" alone."""
+    """"all" that the driver declares, or "float32" only."""
     claimed: Callable[[Claims], str | None]
-    """Why its promise is not made, or ``None``."""
+    """Why the claims do not include it, or ``None`` if they do."""
     random: bool
     """Whether a correct layer may fail it by chance, once in 1 / RATE runs."""
 
@@ -35,12 +35,12 @@ class Spec:
 
     @property
     def explanation(self) -> str:
-        """What is promised, and what makes a layer fail."""
+        """What it tests, and what makes a layer fail."""
         return inspect.cleandoc(self.run.__doc__ or "")
 
     @property
     def promise(self) -> str:
-        """What is promised, in a line."""
+        """What it tests, in one line."""
         return (self.run.__doc__ or "").partition("\n")[0]
 
 
@@ -54,10 +54,13 @@ def check(
     dtypes: str = "float32",
     claimed: Callable[[Claims], str | None] = lambda claims: None,
     random: bool = False,
-) -> Callable[[Callable[[Subject], None]], Callable[[Subject], None]]:
-    """Register a function as a code's check: its name is the check's, its docstring explains."""
+) -> Callable[[Callable[[CheckContext], None]], Callable[[CheckContext], None]]:
+    """Register a function as the check of a code.
 
-    def register(run: Callable[[Subject], None]) -> Callable[[Subject], None]:
+    The function's name becomes the check's name, and its docstring the explanation.
+    """
+
+    def register(run: Callable[[CheckContext], None]) -> Callable[[CheckContext], None]:
         CHECKS[code] = Spec(code, run.__name__, run, inputs, dtypes, claimed, random)
         return run
 
@@ -65,10 +68,10 @@ def check(
 
 
 def needs_repeats(claims: Claims) -> str | None:
-    """For promises that need the same noise twice."""
+    """For checks that draw the same noise twice."""
     return None if claims.repeatable else "seeded=False: the same noise cannot be drawn twice"
 
 
 def needs_distribution(claims: Claims) -> str | None:
-    """For promises about single values."""
-    return None if claims.distribution else "distribution=None"
+    """For checks of single values."""
+    return None if claims.distribution_rule else "distribution=None"

@@ -1,4 +1,4 @@
-"""Running the checks of a case: ``iter_checks``, and all that stands on it."""
+"""Running the checks of a case."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from typing import Any
 import numpy as np
 
 from embnoise._validation import check_integer, format_value
-from embnoise.testing.case import Case
+from embnoise.testing._case import Case
 from embnoise.testing.checks import ALL
+from embnoise.testing.context import CheckContext
 from embnoise.testing.failures import (
-    BrokenError,
     CheckFailedError,
-    MisuseError,
-    UnclaimedError,
+    ClaimViolatedError,
+    NotClaimedError,
+    UntestableError,
     raised_by_layer,
 )
 from embnoise.testing.profiles import PROFILES, Profile, profile_of
 from embnoise.testing.registry import Spec
 from embnoise.testing.report import Report, Result, reproduction
-from embnoise.testing.subject import Subject
 
 __all__ = ["Check", "check_layer", "iter_checks", "parametrize_with_checks"]
 
 FIRST = "EN01"
-"""The check that all others stand on."""
+"""The check that the others depend on."""
 
 
 @dataclass(frozen=True, eq=False)
 class Check:
-    """One check of one case, in one dtype. Calling it runs it.
+    """One check of one case in one dtype. Calling it runs it.
 
     Attributes:
-        case: what to test.
-        spec: the check.
-        dtype: of the embeddings.
-        profile: how much to look at.
-        seed: another one is another choice of every random number of the kit.
+        case: What to test.
+        spec: The check.
+        dtype: The dtype of the embeddings.
+        profile: How much to test.
+        seed: The kit's seed. Another seed changes every random number of the kit.
     """
 
     case: Case
@@ -52,7 +52,7 @@ class Check:
 
     @property
     def id(self) -> str:
-        """As pytest shows it: ``MyNoise-EN05_same_seed_same_noise[float32]``."""
+        """The id in pytest: ``MyNoise-EN05_same_seed_same_noise[float32]``."""
         return f"{self.case.name}-{self.spec.title}[{self.dtype}]"
 
     def with_options(self, *, profile: str | None = None, seed: int | None = None) -> Check:
@@ -67,10 +67,11 @@ class Check:
         """Run the check.
 
         Returns:
-            The result, if it passed, failed as expected, or is not claimed.
+            The result, if the check passed, failed as expected, or is not claimed.
 
         Raises:
-            CheckFailedError: the promise is broken, holds against expectation, or cannot be tested.
+            CheckFailedError: The check failed, passed against expectation, or cannot test the
+                layer.
         """
         __tracebackhide__ = True
         result = self.run()
@@ -79,15 +80,14 @@ class Check:
         return result
 
     def run(self) -> Result:
-        """Run the check; what it finds is in the result, whatever it is."""
+        """Run the check, and return the result whatever it is."""
         started = time.perf_counter()
-        subject = Subject(self.case, self.spec.code, self.dtype, self.profile, self.seed)
+        context = CheckContext(self.case, self.spec.code, self.dtype, self.profile, self.seed)
         with contextlib.ExitStack() as stack:
             stack.callback(random.setstate, random.getstate())
             stack.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002
-            if hasattr(self.case.driver, "kept_state"):
-                stack.enter_context(self.case.driver.kept_state())
-            status, message = self._outcome(subject)
+            stack.enter_context(self.case.driver.kept_state())
+            status, message = self._outcome(context)
         expected = self.case.expected_failures
         key = f"{self.spec.code}[{self.dtype}]"
         key = key if key in expected else self.spec.code
@@ -99,7 +99,7 @@ class Check:
                 "unexpected_pass",
                 (
                     f"{self.spec.title}[{self.dtype}] passes, but was expected to fail: {reason}. "
-                    f"Take {key} out of expected_failures"
+                    f"Remove {key} from expected_failures"
                 ),
             )
         return Result(
@@ -108,44 +108,44 @@ class Check:
             dtype=self.dtype,
             status=status,
             message=message,
-            assertions=subject.assertions,
+            assertions=context.assertions,
             seconds=time.perf_counter() - started,
         )
 
-    def _outcome(self, subject: Subject) -> tuple[str, str]:
-        unclaimed = self.spec.claimed(self.case.claims)
-        if unclaimed is not None:
-            return "not_claimed", unclaimed
+    def _outcome(self, context: CheckContext) -> tuple[str, str]:
+        not_claimed = self.spec.claimed(self.case.claims)
+        if not_claimed is not None:
+            return "not_claimed", not_claimed
         try:
-            self.spec.run(subject)
-        except UnclaimedError as why:
+            self.spec.run(context)
+        except NotClaimedError as why:
             return "not_claimed", str(why)
-        except (BrokenError, MisuseError) as found:
-            return found.status, self._message(subject, str(found))
-        except Exception as error:  # from a claim's function, say, or a driver
-            misuse = raised_by_layer("what the check stands on", error)
-            return misuse.status, self._message(subject, str(misuse))
-        if not subject.assertions:
-            return "error", self._message(subject, "the check made no assertion: it shows nothing")
+        except (ClaimViolatedError, UntestableError) as found:
+            return found.status, self._message(context, str(found))
+        except Exception as error:  # from a function in the claims or a driver, for example
+            untestable = raised_by_layer("what the check depends on", error)
+            return untestable.status, self._message(context, str(untestable))
+        if not context.assertions:
+            return "error", self._message(context, "the check made no assertion: it shows nothing")
         return "passed", ""
 
-    def _message(self, subject: Subject, found: str) -> str:
+    def _message(self, context: CheckContext, found: str) -> str:
         title = f"{self.spec.code} {self.spec.name}[{self.dtype}]"
-        return f"{title}: {found}\n{reproduction(self.case, subject.lines)}"
+        return f"{title}: {found}\n{reproduction(self.case, context.transcript.lines)}"
 
 
 def iter_checks(case: Case, *, profile: str = "default", seed: int = 0) -> Iterator[Check]:
-    """The checks of a case: all that are for its kind of inputs, in each dtype that they test.
+    """The checks of a case: all that apply to its kind of inputs, in each dtype that they test.
 
     Args:
-        case: what ``case`` returned.
+        case: What ``case`` returned.
         profile: ``"quick"`` (statistics over 2**14 values), ``"default"`` (2**16), or
             ``"nightly"`` (2**20).
-        seed: another one is another choice of every random number of the kit.
+        seed: The kit's seed. Another seed changes every random number of the kit.
 
     Raises:
-        TypeError: an argument of the wrong type.
-        ValueError: an unknown profile.
+        TypeError: An argument has the wrong type.
+        ValueError: The profile is unknown.
 
     Example:
         >>> from embnoise.testing import case, iter_checks
@@ -155,13 +155,13 @@ def iter_checks(case: Case, *, profile: str = "default", seed: int = 0) -> Itera
     """
     if not isinstance(case, Case):
         raise TypeError(f"case must be what case(...) returned, got {format_value(case)}")
-    looked_at = profile_of(profile)
+    chosen = profile_of(profile)
     seed = check_integer("seed", seed)
-    dtypes = getattr(case.driver, "dtypes", {}).get(case.inputs, ("float32",))
+    dtypes = case.driver.ids_dtypes if case.inputs == "ids" else case.driver.dtypes
     for spec in ALL:
         if case.inputs in spec.inputs:
             for dtype in dtypes if spec.dtypes == "all" else ("float32",):
-                yield Check(case, spec, dtype, looked_at, seed)
+                yield Check(case, spec, dtype, chosen, seed)
 
 
 def check_layer(
@@ -175,19 +175,19 @@ def check_layer(
     """Run every check of a case.
 
     Args:
-        case: what ``case`` returned.
-        profile: as for ``iter_checks``.
-        seed: as for ``iter_checks``.
-        raises: whether to raise if anything failed.
-        progress: called with each check before it runs.
+        case: What ``case`` returned.
+        profile: As for ``iter_checks``.
+        seed: As for ``iter_checks``.
+        raises: Whether to raise if a check failed.
+        progress: Called with each check before it runs.
 
     Returns:
-        A report: ``ok``, ``results``, ``table()`` and ``to_json()``.
+        A report with ``ok``, ``results``, ``table()`` and ``to_json()``.
 
     Raises:
-        ExceptionGroup: anything failed; one ``CheckFailedError`` for each.
-        TypeError: an argument of the wrong type.
-        ValueError: an unknown profile.
+        ExceptionGroup: Checks failed; it holds one ``CheckFailedError`` for each.
+        TypeError: An argument has the wrong type.
+        ValueError: The profile is unknown.
     """
     __tracebackhide__ = True
     results: list[Result] = []
@@ -195,29 +195,26 @@ def check_layer(
         progress(check)
         results.append(check.run())
         if check.spec.code == FIRST and results[-1].wrong:
-            break  # the others would say the same
+            break  # the other checks would report the same
     report = Report(case, profile, seed, tuple(results))
-    if raises and not report.ok:
-        raise ExceptionGroup(
-            f"{case.name}: {report.summary()}",
-            [CheckFailedError(result.message) for result in report.results if result.wrong],
-        )
+    if raises:
+        report.raise_if_wrong()
     return report
 
 
 def parametrize_with_checks(cases: Iterable[Case]) -> Any:
     """A decorator that turns a test into one test for each check of each case.
 
-    Its argument ``check`` is to be called. What is not claimed is skipped, what is expected to
+    The test calls its argument ``check``. What is not claimed is skipped and what is expected to
     fail is an xfail, each with its reason. pytest's ``--embnoise-profile`` and
-    ``--embnoise-seed`` choose how much is looked at.
+    ``--embnoise-seed`` choose the profile and the seed.
 
     Args:
-        cases: what ``case`` returned, as many as you like, under different names.
+        cases: What ``case`` returned, any number of them, with different names.
 
     Raises:
-        TypeError: not an iterable of cases.
-        ValueError: two cases of one name.
+        TypeError: Not an iterable of cases.
+        ValueError: Two cases have the same name.
     """
     import pytest  # noqa: PLC0415, the kit works without it
 
@@ -227,7 +224,7 @@ def parametrize_with_checks(cases: Iterable[Case]) -> Any:
     checks = [check for case in cases for check in iter_checks(case)]
     names = [case.name for case in cases]
     if len(set(names)) < len(names):
-        raise ValueError(f"cases must have names of their own, got {names}")
+        raise ValueError(f"cases must have different names, got {names}")
 
     def run(check: Check) -> None:
         __tracebackhide__ = True
@@ -238,13 +235,13 @@ def parametrize_with_checks(cases: Iterable[Case]) -> Any:
             pytest.xfail(result.message)
 
     return pytest.mark.parametrize(
-        "check", [pytest.param(_Tested(check, run), id=check.id) for check in checks]
+        "check", [pytest.param(_TestedCheck(check, run), id=check.id) for check in checks]
     )
 
 
 @dataclass(frozen=True, eq=False)
-class _Tested:
-    """A check that tells pytest what it found."""
+class _TestedCheck:
+    """A check that reports its result to pytest."""
 
     check: Check
     run: Callable[[Check], None]
@@ -253,5 +250,5 @@ class _Tested:
         __tracebackhide__ = True
         self.run(self.check)
 
-    def with_options(self, *, profile: str | None = None, seed: int | None = None) -> _Tested:
+    def with_options(self, *, profile: str | None = None, seed: int | None = None) -> _TestedCheck:
         return replace(self, check=self.check.with_options(profile=profile, seed=seed))

@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+import textwrap
 
-from embnoise.testing.case import Case
+from embnoise._distributions import Distribution
+from embnoise._scales import ScaleRule
+from embnoise.testing._case import Case
+from embnoise.testing.claims import NOTES
 
 __all__ = ["starter"]
-
-_NOTES = {
-    "distribution": '"uniform", "gaussian", "rademacher" or None',
-    "scale": '"neftune", "per_token", "absolute", "relative", or f(alpha, L, d)',
-    "length": 'L is the real "tokens" or the "padded" width; None: the scale has no L',
-    "seeded": 'its own seed (True), the "global" one, or nothing said (False)',
-    "schedule": "alpha at a step as a share of alpha, such as linear(1, 0, 100)",
-    "antithetic": "rows 2i and 2i + 1 have opposite noise",
-    "compiled": "it works under the framework's compiler",
-    "saves": "what it means to save, by name",
-    "gradients_only": "no noise where gradients are switched off",
-    "ranks": "ranks of a data-parallel run draw different noise",
-    "refuses": "a negative, infinite or NaN alpha is an error",
-}
 
 
 def starter(case: Case, target: str, call: str | None) -> str:
     """A pytest file that tests a case, with every claim written out.
 
     Args:
-        case: what to test.
-        target: the factory, as ``module:name``.
-        call: how the layer is called, as ``module:name``, if that is not the driver's way.
+        case: What to test.
+        target: The factory, as ``module:name``.
+        call: How the layer is called, as ``module:name``; ``None`` for the driver's way.
     """
     imports, names = [], {}
     for role, path in (("make_layer", target), ("call", call)):
@@ -38,13 +27,13 @@ def starter(case: Case, target: str, call: str | None) -> str:
             names[role] = name
             imports.append(f"from {module} import {name.partition('.')[0]}")
     claims = "\n".join(
-        f"    {field.name}={_written(getattr(case.claims, field.name))},  # {_NOTES[field.name]}"
-        for field in fields(case.claims)
+        f"{_commented(note)}\n    {name}={_written(getattr(case.claims, name))},"
+        for name, note in NOTES.items()
     )
     given = "" if call is None else f"\n    call={names['call']},"
     return f'''"""Property tests of the noise layer that {names["make_layer"]} makes.
 
-`embnoise explain EN08` says what a check tests; the claims below say what the layer promises.
+The claims below say what the layer does; `embnoise explain EN08` explains a check.
 """
 
 {chr(10).join(imports)}
@@ -71,5 +60,13 @@ def test_{case.name.replace(".", "_")}(check):
 '''
 
 
+def _commented(note: str) -> str:
+    return textwrap.fill(
+        note.replace("`", ""), 88, initial_indent="    # ", subsequent_indent="    # "
+    )
+
+
 def _written(value: object) -> str:
+    if isinstance(value, Distribution | ScaleRule):
+        value = value.name
     return f'"{value}"' if isinstance(value, str) else repr(value)

@@ -89,7 +89,7 @@ def test_a_step_or_a_mutable_collection_is_needed():
     with pytest.raises(ValueError, match=r"step must be given in training, or .*mutable"):
         layer.apply({}, X)
     assert layer.clone(deterministic=True).apply({}, X) is X
-    # Its state is not made anew at initialisation, nor counted on by it.
+    # Its state is not made anew at initialization, nor counted.
     assert layer.init(jax.random.key(0), X)["noise"]["count"].tolist() == [0, 0, 0, 0]
 
 

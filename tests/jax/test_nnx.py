@@ -14,19 +14,10 @@ from flax.errors import TraceContextError
 from embnoise import linear, neftune
 from embnoise_jax import add_noise
 from embnoise_jax.nnx import EmbeddingNoise, NoiseCount, attach
-from tests.jax.models import DIM, IDS, MASK, VOCABULARY, reference, same
+from tests.jax.models import IDS, MASK, reference, same
+from tests.jax.nnx_model import NnxModel
 
 X = jnp.asarray(np.random.default_rng(0).standard_normal((2, 5, 16)), jnp.float32)
-
-
-class NnxModel(nnx.Module):
-    def __init__(self, rngs):
-        self.embed = nnx.Embed(VOCABULARY, DIM, rngs=rngs)
-        self.dense = nnx.Linear(DIM, DIM, rngs=rngs)
-
-    def __call__(self, ids):
-        x = self.embed(ids)
-        return x, self.embed.attend(self.dense(x))
 
 
 def with_mask(ids):

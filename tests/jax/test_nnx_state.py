@@ -9,7 +9,8 @@ from flax import nnx
 
 from embnoise import linear, neftune
 from embnoise_jax.nnx import EmbeddingNoise, Handle, attach
-from tests.jax.models import IDS, NnxModel, reference, same
+from tests.jax.models import IDS, reference, same
+from tests.jax.nnx_model import NnxModel
 
 X = jnp.asarray(np.random.default_rng(0).standard_normal((2, 5, 16)), jnp.float32)
 SCHEDULE = neftune(alpha=linear(5, 1, 4))

@@ -25,6 +25,13 @@ def test_replicas():
     model.fit(ids, targets, batch_size=4, verbose=0)
     bare.fit(ids, targets, batch_size=4, verbose=0)
     assert (layer.step, handle.step) == (2, 2)
+    with handle.paused(), layer.paused():
+        model.fit(ids, targets, batch_size=4, verbose=0)
+        bare.fit(ids, targets, batch_size=4, verbose=0)
+    assert (layer.step, handle.step) == (2, 2)
+    # What one replica's forward leaves behind must not reach lookups outside of it.
+    bare.layers[0](ids, training=True)
+    assert (handle.step, handle.lookups) == (3, 3)
 
     @tf.function
     def noises():

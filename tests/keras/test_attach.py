@@ -1,12 +1,14 @@
 """``attach`` on Keras models, on whichever backend this process has."""
 
+import sys
+
 import keras
 import numpy as np
 import pytest
 
 import embnoise
 from embnoise import linear, neftune
-from embnoise_keras import EmbeddingNoise, NoiseReport, attach
+from embnoise_keras import EmbeddingNoise, attach
 from tests.keras.models import (
     DIM,
     IDS,
@@ -101,17 +103,17 @@ def test_the_output_projection_is_clean():
         assert (numpy(model.embed(IDS, training=True)) != numpy(model.embed(IDS))).all()
 
 
-def test_lengths_come_from_mask_zero_or_from_what_describes_the_ids():
+def test_lengths_come_from_mask_zero_or_from_a_function_of_the_ids():
     for model, options in [
         (functional(), {}),
-        (sequential(), {"describe": lambda ids: {"mask": ids != 0}}),
+        (sequential(), {"tokens": lambda ids: {"mask": ids != 0}}),
     ]:
         model(IDS)
         embed = lookup_of(model)
         clean = numpy(embed(IDS))
         with attach(model, neftune(), **options):
             noisy = numpy(embed(IDS, training=True))
-        expected = embnoise.add_noise(clean, neftune(), mask=MASK)
+        expected = embnoise.add_noise(clean, neftune(), step=0, mask=MASK)
         np.testing.assert_allclose(noisy, expected, rtol=0, atol=1e-6)
 
 
@@ -134,48 +136,6 @@ def test_gradient_accumulation():
     with attach(model, neftune(), calls_per_step=2) as handle:
         fit(model)
         assert handle.step == 1
-
-
-def test_reports_in_the_logs():
-    model = sequential()
-    model.compile(keras.optimizers.SGD(0.0), "mse")
-    noise = neftune(alpha=linear(8, 0, 8))
-    with attach(model, noise):
-        history = model.fit(
-            IDS,
-            TARGETS,
-            batch_size=2,
-            epochs=2,
-            verbose=0,
-            shuffle=False,
-            callbacks=[NoiseReport()],
-            validation_data=(IDS, TARGETS),
-        ).history
-    assert history["noise_alpha"] == [7.0, 5.0]
-    x = numpy(lookup_of(model)(IDS[2:]))
-    noisy = embnoise.add_noise(x, neftune(alpha=5.0), step=3)
-    ratio = np.sqrt(((noisy - x) ** 2).mean() / (x**2).mean())
-    assert history["noise_ratio"][1] == pytest.approx(ratio, rel=1e-4)
-    assert set(history) == {"loss", "val_loss", "noise_alpha", "noise_ratio"}
-    with pytest.raises(ValueError, match="model must have noise"):
-        fit(model, callbacks=[NoiseReport()])
-
-
-def test_the_report_knows_steps_that_the_call_was_given():
-    class Model(keras.Model):
-        def __init__(self):
-            super().__init__()
-            self.embed = keras.layers.Embedding(20, DIM)
-            self.noise = EmbeddingNoise(neftune(alpha=linear(8, 0, 8)))
-
-        def call(self, ids, training=None):
-            x = self.noise(self.embed(ids), step=5, training=training)
-            return keras.ops.mean(x, axis=(1, 2))[:, None]
-
-    model = Model()
-    model.compile("sgd", "mse")
-    history = model.fit(IDS, TARGETS, verbose=0, callbacks=[NoiseReport()]).history
-    assert history["noise_alpha"] == [3.0]
 
 
 def test_a_callback_reads_and_sets_the_step():
@@ -214,7 +174,7 @@ def test_a_lookup_of_another_class_may_be_named():
     model(IDS)
     with attach(model, neftune(), layer="lookup"):
         noisy = numpy(model(IDS, training=True))
-    expected = embnoise.add_noise(np.eye(20, dtype=np.float32)[IDS], neftune())
+    expected = embnoise.add_noise(np.eye(20, dtype=np.float32)[IDS], neftune(), step=0)
     np.testing.assert_allclose(noisy, expected.reshape(4, -1), rtol=0, atol=1e-6)
 
 
@@ -245,15 +205,26 @@ def test_a_layer_is_chosen():
 @pytest.mark.parametrize(
     ("call", "kind", "message"),
     [
-        (lambda: attach(Two(), neftune()), ValueError, "the model has 2 embeddings to choose from"),
+        (lambda: attach(Two(), neftune()), ValueError, "found 2 embeddings; pass `layer=`. Cand"),
         (lambda: attach(Two(), neftune()), ValueError, r"'first' \(5, 4\), 'second' \(6, 4\)"),
-        (lambda: attach(Two(), neftune(), layer="third"), ValueError, "got 'third', which 0 are"),
+        (
+            lambda: attach(Two(), neftune(), layer="third"),
+            ValueError,
+            "got 'third', which matches 0",
+        ),
         (lambda: attach(Two(), neftune(), layer=3), TypeError, "layer must be a layer, its name"),
-        (lambda: attach(keras.Sequential(), neftune()), ValueError, "the model has no embeddings"),
+        (
+            lambda: attach(keras.Sequential(), neftune()),
+            ValueError,
+            "found no keras.layers.Embedding",
+        ),
         (lambda: attach(print, neftune()), TypeError, "model must be a Keras model or layer, got"),
         (lambda: attach(sequential(), 5.0), TypeError, "noise must be a Noise, got 5.0"),
         (lambda: attach(sequential(), neftune(linear(1, 0))), ValueError, "unbound schedule"),
-        (lambda: attach(sequential(), neftune(), describe=3), TypeError, "describe must be a cal"),
+        (lambda: attach(sequential(), neftune(), tokens=3), TypeError, "tokens must be a callable"),
+        (lambda: attach(sequential(), neftune(), where=3), TypeError, 'where must be "all" or a c'),
+        (lambda: attach(sequential(), neftune(), where="no"), TypeError, "callable, got 'no'"),
+        (lambda: attach(sequential(), neftune(), calls_per_step=0), ValueError, "at least 1"),
     ],
 )
 def test_wrong_calls_change_nothing(call, kind, message):
@@ -271,3 +242,122 @@ def test_attaching_twice_is_refused():
     model = sequential()
     with attach(model, neftune()), pytest.raises(ValueError, match="noise attached to 'embedding"):
         attach(model, neftune())
+
+
+class Decoder(keras.Model):
+    """Takes its masks as arguments of its call."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = keras.layers.Embedding(20, DIM)
+
+    def call(self, ids, attention_mask=None, prompt=None, training=None):
+        return self.embed(ids)
+
+
+def test_where_chooses_real_tokens_by_the_arguments_of_the_model_s_call():
+    model, prompt = Decoder(), MASK & (np.arange(5) < 2)
+    inputs = {"attention_mask": MASK, "prompt": prompt}
+    clean = numpy(model(IDS, **inputs))
+    with attach(model, neftune(), where=lambda prompt: ~prompt):
+        noisy = numpy(model(IDS, **inputs, training=True))
+    expected = embnoise.add_noise(clean, neftune(), step=0, mask=MASK, where=~prompt)
+    np.testing.assert_allclose(noisy, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        lambda ids: {"mask": ids != 0},
+        lambda ids, **_: {"mask": ids != 0},
+        lambda prompt: {"mask": prompt},
+        lambda ids, attention_mask=None, other=None: {"mask": attention_mask},
+    ],
+)
+def test_tokens_are_called_by_name(tokens):
+    model = Decoder()
+    clean = numpy(model(IDS))
+    with attach(model, neftune(), tokens=tokens):
+        noisy = numpy(model(IDS, attention_mask=MASK, prompt=MASK, training=True))
+    expected = embnoise.add_noise(clean, neftune(), step=0, mask=MASK)
+    np.testing.assert_allclose(noisy, expected, rtol=0, atol=1e-6)
+
+
+def test_the_entries_of_a_dict_are_named_too():
+    ids, prompt = keras.Input((5,), dtype="int32", name="ids"), keras.Input((5,), name="prompt")
+    x = keras.layers.Embedding(20, DIM)(ids)
+    model = keras.Model({"ids": ids, "prompt": prompt}, x)
+    inputs = {"ids": IDS, "prompt": MASK.astype(np.float32)}
+    clean = numpy(model(inputs))
+    with attach(model, neftune(), where=lambda prompt: prompt != 0):
+        noisy = numpy(model(inputs, training=True))
+    expected = embnoise.add_noise(clean, neftune(), step=0, where=MASK)
+    np.testing.assert_allclose(noisy, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        (
+            {"tokens": lambda labels: {"mask": labels}},
+            ValueError,
+            r"tokens must name its parameters among \['attention_mask', 'ids', .*got 'labels'",
+        ),
+        ({"where": lambda labels: labels}, ValueError, "where must name its parameters among"),
+        ({"tokens": lambda ids: ids != 0}, TypeError, "tokens must return a dict, got"),
+        ({"tokens": lambda ids: {"msk": ids}}, ValueError, r"unknown key 'msk' \(did you mean 'm"),
+        ({"tokens": lambda ids: {"mask": ids[:, :2]}}, ValueError, "mask must be of shape"),
+        ({"where": lambda ids: ids[:2]}, ValueError, "where must be of shape"),
+        (
+            {"tokens": lambda ids: {"where": ids}, "where": lambda ids: ids},
+            ValueError,
+            "where is given twice",
+        ),
+    ],
+)
+def test_wrong_callables_are_not_counted(options, kind, message):
+    model = Decoder()
+    model(IDS)
+    with attach(model, neftune(), **options) as handle:
+        with pytest.raises(kind, match=message):
+            model(IDS, attention_mask=MASK, prompt=MASK, training=True)
+        assert (handle.step, handle.lookups) == (0, 0)
+
+
+class Stubborn(Decoder):
+    def __setattr__(self, name, value):
+        if name == "call":
+            raise RuntimeError("a late failure")
+        super().__setattr__(name, value)
+
+
+def fails(*_):
+    raise RuntimeError("a late failure")
+
+
+@pytest.mark.parametrize("build", [Stubborn, Decoder])
+def test_attach_changes_nothing_if_it_fails_half_way(build, monkeypatch):
+    model = build()
+    model.compile("sgd", "mse")
+    clean = numpy(model(IDS))
+    model.make_train_function()
+    function, variables = model.train_function, len(model.variables)
+    with monkeypatch.context() as patch:
+        if build is Decoder:
+            module = sys.modules["embnoise_keras.attach"]  # the name is the function's too
+            patch.setattr(module, "forget_train_function", fails)
+        with pytest.raises(RuntimeError, match="a late failure"):
+            attach(model, neftune())
+    assert "call" not in vars(model)
+    assert "call" not in vars(model.embed)
+    assert len(model.variables) == variables
+    assert model.train_function is function
+    assert (numpy(model(IDS, training=True)) == clean).all()
+    attach(model.embed, neftune()).remove()
+
+
+def test_a_warning_that_is_an_error_leaves_no_noise():
+    model = Two()
+    with pytest.raises(RuntimeWarning):
+        attach(model, neftune(), layer=model.first)
+    assert "call" not in vars(model.first)

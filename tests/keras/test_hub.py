@@ -73,7 +73,7 @@ def test_the_token_embedding_is_noised_at_its_true_length(build):
         noisy = first(model(inputs, training=True))
         assert (first(model(inputs)) == evaluated).all()
         assert handle.step == 1
-    expected = embnoise.add_noise(clean, neftune(50.0), mask=MASK)
+    expected = embnoise.add_noise(clean, neftune(50.0), step=0, mask=MASK)
     np.testing.assert_allclose(seen[0], expected, rtol=0, atol=1e-5)
     assert (noisy != evaluated).any()
     assert (first(model(inputs)) == evaluated).all()
@@ -97,13 +97,31 @@ def test_an_encoder_decoder_gets_two_noises():
         recorded(model.token_embedding, seen)
         model(inputs, training=True)
         assert handle.step == 1
-        with pytest.raises(ValueError, match="describe must say which tokens are real"):
-            model(arrays, training=True)
+        assert handle.lookups == 2
     expected = [
-        embnoise.add_noise(clean, neftune(), mask=MASK),
-        embnoise.add_noise(clean, neftune(stream="/2"), mask=decoder_mask),
+        embnoise.add_noise(clean, neftune(), step=0, mask=MASK),
+        embnoise.add_noise(clean, neftune(stream="/2"), step=0, mask=decoder_mask),
     ]
     np.testing.assert_allclose(seen, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:.*looks like it has unbuilt state:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*was passed an input with a mask attached to it:UserWarning")
+def test_masks_that_cannot_be_assigned_are_asked_for_in_training_alone():
+    model = keras_hub.models.T5Backbone(**ENCODER, intermediate_dim=32, dropout=0.0)
+    inputs = {  # as NumPy arrays, which Keras converts for each lookup
+        "encoder_token_ids": IDS,
+        "encoder_padding_mask": MASK.astype(np.int32),
+        "decoder_token_ids": IDS,
+        "decoder_padding_mask": np.ones_like(IDS),
+    }
+    clean = model.predict(inputs, verbose=0)["decoder_sequence_output"]
+    with attach(model, neftune()) as handle:
+        assert (model.predict(inputs, verbose=0)["decoder_sequence_output"] == clean).all()
+        model(inputs, training=False)
+        with pytest.raises(ValueError, match="found 2 masks among the model's inputs"):
+            model(inputs, training=True)
+        assert (handle.step, handle.lookups) == (0, 0)
 
 
 def test_generation_is_clean():

@@ -50,10 +50,10 @@ def test_it_takes_the_mask_that_keras_passes_on():
     embed = keras.layers.Embedding(20, DIM, mask_zero=True)
     x = embed(IDS)
     noisy = EmbeddingNoise(neftune())(x, training=True)
-    close(noisy, embnoise.add_noise(numpy(x), neftune(), mask=MASK))
+    close(noisy, embnoise.add_noise(numpy(x), neftune(), step=0, mask=MASK))
     segments = np.where(MASK, 1 + np.arange(5) // 2, 0)
     noisy = EmbeddingNoise(neftune())(X, segment_ids=segments, training=True)
-    close(noisy, embnoise.add_noise(X, neftune(), segment_ids=segments))
+    close(noisy, embnoise.add_noise(X, neftune(), step=0, segment_ids=segments))
 
 
 def test_micro_batches_are_one_batch():
@@ -95,7 +95,7 @@ def test_gradient_accumulation():
     model.compile(keras.optimizers.SGD(0.1, gradient_accumulation_steps=2), "mse")
     fit(model)
     assert layer.step == 1
-    assert numpy(layer.count).tolist() == [2, 4]
+    assert numpy(layer.count).tolist() == [1, 0, 0, 2]
 
 
 @pytest.mark.parametrize("options", COMPILED[:2], ids=str)
@@ -155,6 +155,24 @@ def test_it_keeps_a_dtype_that_is_not_its_policy_s():
         assert keras.backend.standardize_dtype(noisy.dtype) == "bfloat16"
 
 
+class BuildsNoise(keras.layers.Layer):
+    """Makes its noise when Keras builds it, in `fit` maybe without any state."""
+
+    def build(self, shape):
+        self.noise = EmbeddingNoise(neftune(50.0))
+
+    def call(self, x, training=None):
+        return self.noise(x, training=training)
+
+
+def test_it_may_be_made_while_a_model_is_built():
+    outer = BuildsNoise()
+    model = sequential(outer)
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    assert fit(model) != fit(model)
+    assert outer.noise.step == 4
+
+
 def test_symbolic_calls_keep_shape_dtype_and_mask():
     ids = keras.Input((None,), dtype="int32")
     x = keras.layers.Embedding(20, DIM, mask_zero=True)(ids)
@@ -166,7 +184,11 @@ def test_symbolic_calls_keep_shape_dtype_and_mask():
 @pytest.mark.parametrize(
     ("call", "kind", "message"),
     [
-        (lambda: EmbeddingNoise(5.0), TypeError, "noise must be a Noise, got 5.0"),
+        (
+            lambda: EmbeddingNoise(5.0),
+            TypeError,
+            r"noise must be a Noise, got 5.0; did you mean neftune\(alpha=5.0\)\?",
+        ),
         (lambda: EmbeddingNoise(neftune(linear(1, 2))), ValueError, "alpha is the unbound sched"),
         (
             lambda: EmbeddingNoise(neftune(), calls_per_step=0),
@@ -176,7 +198,7 @@ def test_symbolic_calls_keep_shape_dtype_and_mask():
         (
             lambda: EmbeddingNoise(neftune(lambda step: 1.0)).get_config(),
             TypeError,
-            "alpha must be a number or a schedule to be saved",
+            "alpha must be a number or a registered schedule to be saved",
         ),
     ],
 )

@@ -59,9 +59,7 @@ def with_its_own_seed(layer, x, *, training, mask, step, segment_ids):
 
 def attached_nnx(*, dim, alpha, seed):
     model = nnx.Sequential(nnx.Embed(VOCABULARY, dim, rngs=nnx.Rngs(0)))
-    embnoise_jax.nnx.attach(
-        model, neftune(alpha, seed=seed), describe=lambda ids: {"mask": ids != 0}
-    )
+    embnoise_jax.nnx.attach(model, neftune(alpha, seed=seed), tokens=lambda ids: {"mask": ids != 0})
     return model
 
 
@@ -198,8 +196,8 @@ def on(layer):
 GLOBAL = Claims(seeded="global")
 GAUSSIAN = Claims(distribution="gaussian")
 DECAY = Claims(schedule=lambda step: max(1 - step / 10, 0.0))
-OURS = Claims(refuses=True)
-COUNTED = Claims(refuses=True, saves=("count",))
+OURS = Claims(validates_alpha=True)
+COUNTED = Claims(validates_alpha=True, saved_names=("count",))
 
 
 def one(name, make, claims=OURS, inputs="embeddings", call=None):
@@ -230,7 +228,7 @@ CORRECT = [
     one(
         "equinox: EmbeddingNoise",
         module(embnoise_jax.equinox.EmbeddingNoise),
-        Claims(seeded="global", refuses=True),
+        Claims(seeded="global", validates_alpha=True),
     ),
     one(
         "equinox: own seed",
@@ -502,11 +500,11 @@ def bad(layer, code, says, fault, claims=None, inputs="embeddings", make=None):
 
 FAULTY = [
     bad(FromNumPy, "EN22", "while tracing", "drawn by NumPy: frozen while compiling"),
-    bad(CountsInPython, "EN22", "a constant to the compiler",
+    bad(CountsInPython, "EN22", "treats as a constant",
         "steps counted in Python: frozen while compiling"),
-    bad(SplitsInPython, "EN22", "a constant to the compiler", "a key kept on self: frozen by jit"),
+    bad(SplitsInPython, "EN22", "treats as a constant", "a key kept on self: frozen by jit"),
     bad(TracedMode, "EN01", "TracerBoolConversionError", "training traced, not static"),
-    bad(SameKey, "EN06", "seeded anew in every call", "the same key at every step"),
+    bad(SameKey, "EN06", "seeded again in every call", "the same key at every step"),
     bad(FixedSeed, "EN07", "seed is not used", "nnx.Rngs(0), whatever the seed"),
     bad(KeyForAllRows, "EN25", "shared by rows", "one key for all rows under vmap", GLOBAL,
         make=keyed(KeyForAllRows)),

@@ -46,7 +46,7 @@ def by_its_count(layer, x, *, training, mask, segment_ids):
     return layer(x, training=training, mask=mask, segment_ids=segment_ids)
 
 
-OURS = Claims(saves=("count",), refuses=True)
+OURS = Claims(saved_names=("count",), validates_alpha=True)
 
 
 # By hand.
@@ -152,20 +152,22 @@ CORRECT = [
             Recipe(alpha, "gaussian", scale="absolute", seed=seed)
         ),
         "keras",
-        claims=Claims(distribution="gaussian", scale="absolute", length="tokens", saves=("count",)),
+        claims=Claims(
+            distribution="gaussian", scale="absolute", length="tokens", saved_names=("count",)
+        ),
     ),
     Correct(
         "EmbeddingNoise_symnoise",
         lambda *, dim, alpha, seed: EmbeddingNoise(symnoise(alpha, seed=seed)),
         "keras",
-        claims=Claims(distribution="rademacher", antithetic=True, saves=("count",)),
+        claims=Claims(distribution="rademacher", antithetic=True, saved_names=("count",)),
     ),
     Correct(
         "EmbeddingNoise_linear",
         lambda *, dim, alpha, seed: EmbeddingNoise(neftune(linear(alpha, 0, 8), seed=seed)),
         "keras",
         call=by_its_count,
-        claims=Claims(schedule=linear(1, 0, 8), saves=("count",)),
+        claims=Claims(schedule=linear(1, 0, 8), saved_names=("count",)),
     ),
     Correct("attach_sequential", attached(sequential), "keras", inputs="ids"),
     Correct("attach_functional", attached(functional), "keras", inputs="ids"),
@@ -188,7 +190,7 @@ CORRECT = [
         of(FollowsKeras),
         "keras",
         # With JAX, Keras refuses to draw from its global generator in compiled code.
-        claims=Claims(length="padded", seeded="global", compiled=not WITH_JAX),
+        claims=Claims(length="padded", seeded="global", compilable=not WITH_JAX),
     ),
     Correct(
         "keras_embedding",
@@ -444,7 +446,7 @@ FAULTY = [
     ),
     Faulty(
         "SameEveryStep", of(SameEveryStep), "keras", claims=PADDED, caught_by="EN06",
-        says="seeded anew in every call", fault="an int as the seed of keras.random: one draw",
+        says="seeded again in every call", fault="an int as the seed of keras.random: one draw",
     ),
     Faulty(
         "HardCodedSeed", of(HardCodedSeed), "keras", claims=PADDED, caught_by="EN07",
@@ -456,7 +458,7 @@ FAULTY = [
     ),
     Faulty(
         "FollowsKeras", of(FollowsKeras), "keras", claims=PADDED, caught_by="EN14",
-        says="moves the global random state", fault="keras.random without a seed",
+        says="changes the global random state", fault="keras.random without a seed",
     ),
     Faulty(
         "NoisesPadding", of(NoisesPadding), "keras", caught_by="EN09",
@@ -518,13 +520,13 @@ FAULTY = [
     ),
     Faulty(
         "AheadOfSchedule", of(AheadOfSchedule), "keras",
-        claims=Claims(length="padded", schedule=linear(1, 0, 8), saves=("count",)),
+        claims=Claims(length="padded", schedule=linear(1, 0, 8), saved_names=("count",)),
         caught_by="EN21", says="one step ahead", fault="alpha's schedule one step ahead",
     ),
     Faulty(
         "NoisesTheTable", lambda *, dim, alpha, seed: NoisesTheTable(dim, alpha, seed), "keras",
         inputs="ids",
-        claims=Claims(distribution=None, scale="per_token", length=None, compiled=False),
+        claims=Claims(distribution=None, scale="per_token", length=None, compilable=False),
         caught_by="EN17", says="added to the table", fault="noise written into the table",
     ),
 ]  # fmt: skip
@@ -537,7 +539,7 @@ if COMPILES:  # what only a compiler shows
         ),
         Faulty(
             "CountsInPython", of(CountsInPython), "keras", claims=PADDED, caught_by="EN22",
-            says="a constant to the compiler",
+            says="treats as a constant",
             fault="steps counted in Python: frozen while compiling",
         ),
     ]  # fmt: skip

@@ -1,8 +1,8 @@
-"""The documentation's table: which check catches which fault.
+"""The documentation's tables: the claims, and which check catches which fault.
 
     python -m tests.testing.table
 
-writes it into docs/testing.md.
+writes them into docs/testing.md.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 
+from embnoise.testing import Claims
+from embnoise.testing.claims import NOTES
 from embnoise.testing.registry import CHECKS
 from tests.testing.zoo import Faulty
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "testing.md"
-START, END = "<!-- table of faults: python -m tests.testing.table -->", "<!-- end of the table -->"
+END = "<!-- end of the table -->"
 FRAMEWORKS = {"PyTorch": "torch", "JAX": "jax", "Keras": "keras"}
 
 
@@ -23,7 +25,7 @@ def faults(framework: str) -> list[Faulty]:
     return import_module(f"tests.testing.{FRAMEWORKS[framework]}_layers").FAULTY
 
 
-def table() -> str:
+def table_of_faults() -> str:
     """A row for each fault, in the order of the checks, with where it is tested."""
     rows: dict[tuple[str, str], list[str]] = {}
     for framework in FRAMEWORKS:
@@ -36,11 +38,30 @@ def table() -> str:
     return "\n".join(lines)
 
 
+def table_of_claims() -> str:
+    """A row for each claim, with its default and its note."""
+    lines = ["| Claim | Default | Meaning |", "| --- | --- | --- |"]
+    for name, note in NOTES.items():
+        default = getattr(Claims(), name)
+        shown = f'"{default}"' if isinstance(default, str) else repr(default)
+        lines.append(f"| `{name}` | `{shown}` | {note} |")
+    return "\n".join(lines)
+
+
+TABLES = {
+    "<!-- table of claims: python -m tests.testing.table -->": table_of_claims,
+    "<!-- table of faults: python -m tests.testing.table -->": table_of_faults,
+}
+
+
 def page_with_the_table() -> str:
     """The page as it should be."""
-    before, _, rest = PAGE.read_text().partition(START)
-    after = rest.partition(END)[2]
-    return f"{before}{START}\n\n{table()}\n\n{END}{after}"
+    page = PAGE.read_text()
+    for start, table in TABLES.items():
+        before, _, rest = page.partition(start)
+        after = rest.partition(END)[2]
+        page = f"{before}{start}\n\n{table()}\n\n{END}{after}"
+    return page
 
 
 if __name__ == "__main__":

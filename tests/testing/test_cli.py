@@ -13,7 +13,8 @@ import pytest
 import embnoise
 from embnoise._cli import main
 from embnoise.testing.checks import ALL
-from embnoise.testing.drivers import guessed_driver
+from embnoise.testing.claims import NOTES
+from embnoise.testing.find_driver import guessed_driver
 from tests.frameworks import FRAMEWORKS, params
 
 LAYERS = """
@@ -101,11 +102,25 @@ def test_the_driver_is_guessed(framework):
 
 def test_claims_come_from_the_options(capsys):
     main([*CHECK, "--distribution", "none", "--scale", "absolute", "--length", "none", "--seeded",
-          "global", "--not-compiled", "--antithetic", "--saves", "count"])  # fmt: skip
+          "global", "--not-compilable", "--antithetic", "--saved-names", "count",
+          "--distinct-ranks"])  # fmt: skip
     assert (
         "Claims(distribution=None, scale='absolute', length=None, seeded='global', "
-        "antithetic=True, compiled=False, saves=('count',))"
+        "antithetic=True, compilable=False, saved_names=('count',), distinct_ranks=True)"
     ) in capsys.readouterr().out
+
+
+def test_every_claim_that_can_be_typed_has_an_option(capsys):
+    with pytest.raises(SystemExit):
+        main(["check", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for name, note in NOTES.items():
+        assert (note.replace("`", "").rstrip(".") in text) == (name != "schedule"), name
+
+
+def test_a_wrong_claim_names_the_nearest(capsys):
+    assert main([*CHECK, "--scale", "neftun"]) == 2
+    assert "got 'neftun' (did you mean 'neftune'?)" in capsys.readouterr().err
 
 
 def test_check_as_json(capsys):
@@ -125,11 +140,11 @@ def test_a_random_seed_is_printed(capsys):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals")
-@pytest.mark.parametrize("no_colour", [False, True])
-def test_colour_and_progress_on_a_terminal_only(no_colour):
+@pytest.mark.parametrize("no_color", [False, True])
+def test_color_and_progress_on_a_terminal_only(no_color):
     ours, theirs = pty.openpty()
     environment = {key: value for key, value in os.environ.items() if key != "NO_COLOR"}
-    environment |= {"NO_COLOR": "1"} if no_colour else {}
+    environment |= {"NO_COLOR": "1"} if no_color else {}
     command = [sys.executable, "-m", "embnoise", *CHECK]
     with subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environment) as process:
         os.close(theirs)
@@ -142,7 +157,7 @@ def test_colour_and_progress_on_a_terminal_only(no_colour):
         assert process.wait() == 1
     os.close(ours)
     assert b"make_layer-EN05_same_seed_same_noise[float32] ..." in seen
-    assert (b"\033[31mfailed" in seen) is not no_colour
+    assert (b"\033[31mfailed" in seen) is not no_color
 
 
 def test_checks_and_explain(capsys):
@@ -173,7 +188,7 @@ def test_the_file_that_write_makes_runs_as_it_is(more, capsys, tmp_path):
     assert "failed" not in ran.stdout
     before = (tmp_path / "test_make_layer.py").read_text()
     assert main(["write", TARGET, "--driver", "numpy"]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "test_make_layer.py exists" in capsys.readouterr().err
     assert (tmp_path / "test_make_layer.py").read_text() == before
     pytest.importorskip("ruff")
     lint = [sys.executable, "-m", "ruff", "check", "--isolated", "--ignore=I", "test_make_layer.py"]
@@ -198,7 +213,7 @@ def test_the_file_that_write_makes_runs_as_it_is(more, capsys, tmp_path):
         (("check", "made_for_cli.layers:mine", "--driver", "numpy"), "leave out the options"),
         (("check", "made_for_cli.layers:call", "--driver", "numpy"), "must take the keywords"),
         (("explain", "EN99"), "there is no check 'EN99' (did you mean EN39?)"),
-        (("write", "made_for_cli.layers:mine"), "is a case already"),
+        (("write", "made_for_cli.layers:mine"), "is a case: put"),
     ],
 )
 def test_a_wrong_command_says_so_and_exits_with_2(command, says, capsys):

@@ -123,7 +123,7 @@ def hooked(*, dim, alpha, seed):
 
 
 GAUSSIAN = Claims(distribution="gaussian")
-ALL_OF_OURS = Claims(ranks=True, refuses=True)
+ALL_OF_OURS = Claims(distinct_ranks=True, validates_alpha=True)
 
 
 def one(name, make, claims=ALL_OF_OURS, inputs="embeddings", call=None):
@@ -159,8 +159,8 @@ CORRECT = [
         ours(lambda alpha, seed: neftune(linear(0, alpha, 8), seed=seed)),
         Claims(schedule=linear(0, 1, 8)),
     ),
-    one("add_noise", function, Claims(refuses=True)),
-    one("attach", attached, Claims(gradients_only=True, length="padded"), "ids"),
+    one("add_noise", function, Claims(validates_alpha=True)),
+    one("attach", attached, Claims(clean_without_grad=True, length="padded"), "ids"),
     one("Uniform", of(Uniform), Claims()),
     one("Follower", of(Follower), Claims(seeded="global")),
     one("Normal", of(Normal), GAUSSIAN),
@@ -702,10 +702,11 @@ def on(layer):
 GLOBAL = Claims(seeded="global")
 
 
-def bad(layer, code, says, fault, claims=None, inputs="embeddings", make=None):
-    made = make or (on(layer) if inputs == "ids" else of(layer))
+def bad(layer, code, says, fault, claims=None, inputs="embeddings"):
+    make = on(layer) if inputs == "ids" else of(layer)
+    claims, repeatable = claims or Claims(), layer is not Clock
     return Faulty(
-        layer.__name__, made, "torch", inputs, None, claims or Claims(), code, says, fault
+        layer.__name__, make, "torch", inputs, None, claims, code, says, fault, repeatable
     )
 
 
@@ -713,7 +714,7 @@ FAULTY = [
     bad(PerToken, "EN10", r"sqrt\(d\) instead of sqrt\(L\*d\)", "sqrt(d) for sqrt(L*d)"),
     bad(BatchCounted, "EN08", "the batch is counted", "sqrt(B*L*d) for sqrt(L*d)"),
     bad(FirstSizes, "EN10", r"sqrt\(B\*L\) instead", "sqrt(B*L) for sqrt(L*d)"),
-    bad(NoSize, "EN10", "the embedding size is left out", "sqrt(L) for sqrt(L*d)"),
+    bad(NoSize, "EN10", "the embedding size is missing", "sqrt(L) for sqrt(L*d)"),
     bad(NoRoot, "EN08", "square root is missing", "alpha/(L*d)"),
     bad(NoScale, "EN10", "alpha itself", "alpha, not scaled"),
     bad(Fixed, "EN11", "alpha is not used", "a fixed epsilon for alpha"),
@@ -728,7 +729,7 @@ FAULTY = [
     bad(Normal, "EN10", "gaussian rather than uniform", "a Gaussian claimed as uniform"),
     bad(Clipped, "EN31", "clipped", "a clipped Gaussian claimed as uniform"),
     bad(Coarse, "EN28", "255 distinct", "a draw of 8 bits"),
-    bad(Shifted, "EN29", "not centred", "a draw that is not centred", GAUSSIAN),
+    bad(Shifted, "EN29", "not centered", "a draw that is not centered", GAUSSIAN),
     bad(Rare, "EN30", "smaller than the others", "half of the draws too small"),
     bad(Twice, "EN10", "added twice", "noise added twice (two hooks)"),
     bad(AlwaysOn, "EN02", "in evaluation mode too", "noise in evaluation"),
@@ -737,7 +738,7 @@ FAULTY = [
     bad(Drifting, "EN21", "alpha is, as a share", "alpha drifts, not claimed"),
     bad(OneGenerator, "EN05", "share one generator", "one generator for all layers"),
     bad(ByteStep, "EN06", "the same noise", "the step kept in a byte"),
-    bad(Rolled, "EN40", "rolled, moved", "a row that is another one, rolled"),
+    bad(Rolled, "EN40", "rolled, shifted", "a row that is another one, rolled"),
     bad(OneRow, "EN25", "shared by rows", "one draw for all rows"),
     bad(OneToken, "EN26", "shared by tokens", "one draw for all tokens"),
     bad(OneChannel, "EN27", "shared by channels", "one draw for all channels"),
@@ -747,7 +748,7 @@ FAULTY = [
     bad(SeedDropped, "EN07", "seed is not used", "the seed is dropped"),
     bad(Clock, "EN05", "seeded by the clock", "seeded by the clock"),
     bad(Follower, "EN05", "global generator", "the global generator, claimed as its own seed"),
-    bad(DrawsAnyway, "EN14", "moves the global random state of the framework",
+    bad(DrawsAnyway, "EN14", "changes the global random state of the framework",
         "global random state moved"),
     bad(DrawsNumPy, "EN14", "NumPy", "NumPy's global state reseeded"),
     bad(OnPadding, "EN09", "padding gets noise", "padding noised"),
@@ -768,10 +769,10 @@ FAULTY = [
     bad(Rescaled, "EN13", "gradient is scaled", "gradient scaled"),
     bad(Promoted, "EN04", "promoted", "dtype promoted"),
     bad(SavedNoise, "EN18", "'step'", "extra entries in the saved state"),
-    bad(Smoothed, "EN33", "neighbouring tokens", "correlation between tokens"),
-    bad(SmoothedChannels, "EN34", "neighbouring channels", "correlation between channels"),
-    bad(OppositeRows, "EN32", "neighbouring rows", "opposite rows, not claimed"),
-    bad(Sticky, "EN35", "neighbouring steps", "noise kept in part from step to step"),
+    bad(Smoothed, "EN33", "neighboring tokens", "correlation between tokens"),
+    bad(SmoothedChannels, "EN34", "neighboring channels", "correlation between channels"),
+    bad(OppositeRows, "EN32", "neighboring rows", "opposite rows, not claimed"),
+    bad(Sticky, "EN35", "neighboring steps", "noise kept in part from step to step"),
     bad(Squeezed, "EN23", r"\(4, 1, 1\).*\(4, 4, 1\)", "sizes of 1 squeezed away"),
     bad(Early, "EN21", "one step ahead", "alpha's schedule one step ahead", DECAY),
     bad(CountsEvaluation, "EN21", "claimed", "evaluation calls advance the schedule", DECAY),
@@ -779,12 +780,14 @@ FAULTY = [
     bad(Backwards, "EN21", "backwards", "alpha's schedule reversed", DECAY),
     bad(Ignored, "EN21", "ignored", "alpha's schedule ignored", DECAY),
     bad(Frozen, "EN22", "drawn while tracing", "noise frozen while tracing"),
-    bad(SameOnRanks, "EN38", "same noise", "the same noise on every rank", Claims(ranks=True)),
-    bad(UnlikePairs, "EN36", "draws of their own", "pairs that do not cancel",
+    bad(SameOnRanks, "EN38", "same noise", "the same noise on every rank",
+        Claims(distinct_ranks=True)),
+    bad(UnlikePairs, "EN36", "its own draw", "pairs that do not cancel",
         Claims(distribution="rademacher", antithetic=True)),
     bad(InGenerate, "EN37", "generate", "noise in generate() and reference passes",
-        Claims(gradients_only=True)),
-    bad(AnyAlpha, "EN39", "alpha is not looked at", "any alpha accepted", Claims(refuses=True)),
+        Claims(clean_without_grad=True)),
+    bad(AnyAlpha, "EN39", "alpha is not validated", "any alpha accepted",
+        Claims(validates_alpha=True)),
     bad(OnTheTable, "EN17", "added to the table", "noise written into the table", None, "ids"),
     bad(NoiseInTable, "EN17", "added to the table", "the table itself changed", None, "ids"),
     bad(NeverCalled, "EN24", "forward never calls", "a hook on a module that is never called",

@@ -6,8 +6,12 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
+from unittest import mock
+
+import numpy as np
 
 from embnoise.testing import Claims, case, check_layer, iter_checks
+from embnoise.testing.layer_under_test import LayerUnderTest
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class Faulty(Correct):
     """A regular expression that this message matches."""
     fault: str = ""
     """The fault in a few words, for the table in the documentation."""
+    repeatable: bool = True
+    """Whether nothing but the kit's seeds decides what the layer draws."""
 
 
 def holds(layer: Correct) -> None:
@@ -59,8 +65,49 @@ def raises_no_alarm(layer: Correct, seeds: Iterable[int]) -> None:
 def is_caught(layer: Faulty) -> None:
     """The check that is meant for the fault fails, and its message names the fault."""
     checks = iter_checks(layer.case(), profile="quick")
-    results = [check.run() for check in checks if check.spec.code == layer.caught_by]
-    messages = [result.message for result in results if result.status in ("failed", "error")]
+    messages = []
+    for check in checks:
+        if check.spec.code == layer.caught_by:
+            outputs, result = outputs_of(check)
+            if result.status in ("failed", "error"):
+                message, _, lines = result.message.partition("\nTo repeat it:\n")
+                messages.append(message)
+                repeat(lines, layer, outputs)
     assert messages, f"{layer.caught_by} passes"
-    seen = [message.partition("\nTo repeat it:")[0] for message in messages]
-    assert any(re.search(layer.says, message, re.DOTALL) for message in seen), seen
+    assert any(re.search(layer.says, message, re.DOTALL) for message in messages), messages
+
+
+def outputs_of(check: Any) -> tuple[dict[str, np.ndarray], Any]:
+    """The outputs that the transcript names, by name, and the result of a check."""
+    outputs, raw = {}, LayerUnderTest.raw
+
+    def recorded(self, *arguments, **keywords):
+        output = raw(self, *arguments, **keywords)
+        if self.transcript._paused:
+            return output
+        number = self.transcript._calls  # it starts again when the transcript is cleared
+        for name in [name for name in outputs if int(name[1:]) >= number]:
+            del outputs[name]
+        outputs[f"y{number}"] = self.driver.to_numpy(output)
+        return output
+
+    with mock.patch.object(LayerUnderTest, "raw", recorded):
+        return outputs, check.run()
+
+
+def repeat(lines: str, layer: Correct, outputs: dict[str, np.ndarray]) -> None:
+    """Paste the lines of a failure: they give what the check saw."""
+    lines = re.sub("^    ", "", lines, flags=re.MULTILINE)
+    names = {"make_layer": layer.make, "call": layer.call}
+    state = np.random.get_state()  # noqa: NPY002
+    raised, program = None, compile(lines, "lines to repeat a failure", "exec")
+    try:
+        exec(program, names)  # noqa: S102, what a user would paste
+    except Exception as error:  # what the check has seen last, perhaps
+        raised = error
+    finally:
+        np.random.set_state(state)  # noqa: NPY002
+    for name, output in outputs.items():
+        assert name in names, (name, lines, raised)
+        if layer.repeatable:
+            np.testing.assert_array_equal(names[name], output, err_msg=lines)

@@ -9,9 +9,10 @@ from __future__ import annotations
 from importlib import import_module
 from pkgutil import iter_modules
 
+from embnoise_torch.kernels._plans import device_plan, host_plan
 from embnoise_torch.kernels.registry import Kernel, add_, kernel_for, register_kernel
 
-__all__ = ["Kernel", "add_", "kernel_for", "register_kernel"]
+__all__ = ["Kernel", "add_", "device_plan", "host_plan", "kernel_for", "register_kernel"]
 
 for _module in iter_modules(__path__):
     if not _module.name.startswith("_"):

@@ -1,12 +1,13 @@
-"""The checks. Importing this package registers them all."""
+"""The checks. Importing this package registers all of them."""
 
 from embnoise.testing.checks import (
-    calls,
+    alpha,
     compiler,
     distribution,
     gradients,
     identity,
     independence,
+    interface,
     magnitude,
     padding,
     seeds,
@@ -16,12 +17,14 @@ from embnoise.testing.registry import CHECKS, Spec
 
 __all__ = [
     "ALL",
-    "calls",
+    "CHECKS",
+    "alpha",
     "compiler",
     "distribution",
     "gradients",
     "identity",
     "independence",
+    "interface",
     "magnitude",
     "padding",
     "seeds",

@@ -5,35 +5,38 @@ from __future__ import annotations
 import numpy as np
 
 from embnoise.testing.claims import Claims
+from embnoise.testing.context import CheckContext
 from embnoise.testing.diagnosis import NO_NOISE, cause_of_noise
 from embnoise.testing.registry import check, needs_distribution
 from embnoise.testing.statistics import RATE, band, cdf_distance, distinct_least, once_in
-from embnoise.testing.subject import Subject
+from embnoise.testing.tables import CLOSED_FORM, LATTICE, has_few_values, value_count
 
 BITS = {"bfloat16": 7, "float16": 10}
-"""The bits of the coarsest correct draw, of the dtype's mantissa; 16 in anything wider."""
+"""The bits of the coarsest correct draw, those of the dtype's mantissa; 16 in a wider dtype."""
 
 
-def _continuous(claims: Claims) -> str | None:
-    if claims.distribution == "rademacher":
-        return "distribution='rademacher' has two values"
+def _many_values(claims: Claims) -> str | None:
+    distribution = claims.distribution_rule
+    if distribution is not None and has_few_values(distribution):
+        return f"distribution={distribution.name!r} has {value_count(distribution)} values"
     return needs_distribution(claims)
 
 
-@check("EN28", dtypes="all", claimed=_continuous, random=True)
-def enough_values(subject: Subject) -> None:
-    """The noise takes about as many distinct values as a draw of 16 bits does.
+@check("EN28", dtypes="all", claimed=_many_values, random=True)
+def enough_values(context: CheckContext) -> None:
+    """The noise has about as many distinct values as a draw with 16 bits.
 
-    In bfloat16 7 bits will do, and in float16 10: those of the mantissa. A layer fails it that
-    draws from few integers, rounds its draw, or repeats one draw.
+    In bfloat16 7 bits are enough, and in float16 10: those of the mantissa. Fails for layers that
+    draw from few integers, round their draw, or repeat it.
     """
-    units = subject.sampled()
-    subject.expect(bool(units.any()), "there is no noise in training mode", NO_NOISE)
-    least = distinct_least(units.size, BITS.get(subject.dtype, 16))
+    distribution = context.distribution
+    units = context.sampled()
+    context.expect(bool(units.any()), "there is no noise in training mode", NO_NOISE)
+    least = distinct_least(distribution, units.size, BITS.get(context.dtype, 16))
     found = np.unique(units).size
-    subject.expect(
+    context.expect(
         found >= least,
-        f"the noise takes {found} distinct values in {units.size} elements ({subject.dtype}), "
+        f"the noise has {found} distinct values in {units.size} elements ({context.dtype}), "
         f"expected at least {least}",
         "the draw is rounded to a coarse grid (a few random integers, a low-precision draw), "
         "or one draw is repeated over rows, tokens or channels",
@@ -41,48 +44,49 @@ def enough_values(subject: Subject) -> None:
 
 
 @check("EN29", random=True)
-def mean_is_zero(subject: Subject) -> None:
-    """The noise has the mean 0: by Hoeffding's inequality, or of the signs if it is unbounded.
+def mean_is_zero(context: CheckContext) -> None:
+    """The mean of the noise is 0, or of its signs if the distribution is unbounded.
 
-    A layer fails it whose draw is not centred.
+    The band is Hoeffding's. Fails for layers whose draw is not centered.
     """
-    units = subject.sampled()
-    bounded = subject.claims.distribution in ("uniform", "rademacher")
-    values = units if bounded else np.sign(units)
-    allowed = 2 * band(values.size) + 2 * subject.grid
+    units = context.sampled()
+    distribution = context.claims.distribution_rule
+    values, bound, which, unit = np.sign(units), 1.0, "signs of the noise", "1"
+    if distribution is not None and distribution.bounded:
+        values, bound, which, unit = units, distribution.bound, "noise", context.claims.formula
+    allowed = 2 * bound * band(units.size) + 2 * context.grid * max(1.0, bound)
     mean = float(values.mean())
-    subject.expect(
+    context.expect(
         abs(mean) <= allowed,
-        f"the mean of the {'noise' if bounded else 'signs of the noise'} is {mean:+.4g} of "
-        f"{subject.claims.rule() if bounded else '1'}, expected within {allowed:.4g} (a correct "
-        f"layer fails this less than {once_in()})",
-        "the draw is not centred: on [0, 1] instead of [-1, 1], or shifted",
+        f"the mean of the {which} is {mean:+.4g} of {unit}, expected within {allowed:.4g} (a "
+        f"correct layer fails this less than {once_in()})",
+        "the draw is not centered: on [0, 1] instead of [-1, 1], or shifted",
     )
 
 
 @check("EN31", dtypes="all", claimed=needs_distribution, random=True)
-def cdf(subject: Subject) -> None:
-    """The noise's distribution function is the promised one, within the DKW band.
+def cdf(context: CheckContext) -> None:
+    """The distribution function of the noise is the claimed one, within the DKW band.
 
-    sup |F_n - F| <= sqrt(ln(2 / rate) / (2 n)) (Dvoretzky, Kiefer and Wolfowitz; Massart 1990). A
-    layer fails it of another distribution, be it of the right range and RMS.
+    sup |F_n - F| <= sqrt(ln(2 / rate) / (2 n)) (Dvoretzky, Kiefer and Wolfowitz; Massart 1990).
+    Fails for layers with another distribution, even if its range and RMS are right.
     """
-    units = subject.sampled()
-    law = str(subject.claims.distribution)
-    if law == "rademacher":
-        near = np.round(units)
-        units = np.where(abs(units - near) <= 4 * subject.grid, near, units)
-    distance, where = cdf_distance(law, units)
-    allowed = band(units.size, RATE) + subject.grid
+    distribution = context.distribution
+    inputs = context.sample()
+    units = context.layer(dim=inputs.dim).units(inputs, context.first_step())
+    distance, where = cdf_distance(distribution, units, context.usual_slack(inputs))
+    allowed = band(units.size, RATE) + context.grid
+    if distribution not in CLOSED_FORM:
+        allowed += LATTICE
 
     def likely() -> str:
-        batch, length, dim = subject.profile.shape(subject.dtype)
-        return cause_of_noise(units, subject.claims, batch=batch, length=length, dim=dim)
+        batch, length, dim = inputs.shape
+        return cause_of_noise(units, distribution, batch=batch, length=length, dim=dim)
 
-    subject.expect(
+    context.expect(
         distance <= allowed,
-        f"the noise's distribution function is {distance:.4f} away from the {law} one at "
-        f"{where:.3g} of {subject.claims.rule()}, expected within {allowed:.4f} (a correct layer "
-        f"fails this less than {once_in()})",
+        f"the distribution function of the noise is {distance:.4f} away from the "
+        f"{distribution.name} one at {where:.3g} of {context.claims.formula}, expected within "
+        f"{allowed:.4f} (a correct layer fails this less than {once_in()})",
         likely,
     )

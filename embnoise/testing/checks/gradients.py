@@ -1,4 +1,4 @@
-"""The noise is a constant to the gradient."""
+"""The gradient treats the noise as a constant."""
 
 from __future__ import annotations
 
@@ -6,54 +6,63 @@ from typing import Any
 
 import numpy as np
 
-from embnoise.testing.failures import UnclaimedError
-from embnoise.testing.layer import Array, Layer
+from embnoise.testing.context import CheckContext
+from embnoise.testing.failures import NotClaimedError
+from embnoise.testing.inputs import Array, Inputs
+from embnoise.testing.layer_under_test import LayerUnderTest
 from embnoise.testing.registry import check
-from embnoise.testing.subject import Subject
 
 
 @check("EN13")
-def gradient_is_one(subject: Subject) -> None:
+def gradient_is_one(context: CheckContext) -> None:
     """The gradient passes through the noise unchanged, to the input or to the embedding table.
 
-    The output is weighted with small integers, so that sums are exact; the gradient must be these
-    weights (of ids: what it is in evaluation mode). A layer fails it that detaches its output,
-    adds its noise under no_grad, or scales what it passes on.
+    The output is weighted with small integers, so that sums are exact, and the gradient must equal
+    these weights (for ids, the gradient in evaluation mode). Fails for layers that detach their
+    output, add the noise under no_grad, or scale what they pass on.
     """
-    of = "inputs" if subject.case.inputs == "embeddings" else "parameters"
-    fill = None if subject.claims.scale == "relative" else "normal"
-    inputs = subject.batch(fill=fill)
-    weights = subject.draw.integers(1, 8, inputs.shape).astype(np.float64)
-    layer = subject.layer()
-    layer.advance(inputs, subject.first_step())
-    noisy = _gradients(layer, inputs, weights, of, training=True)
+    of = "inputs" if context.case.inputs == "embeddings" else "parameters"
+    fill = None if context.claims.scale_rule.uses_rms else "normal"
+    inputs = context.batch(fill=fill)
+    weights = _Weights(int(context.draw.integers(2**31)), inputs.shape)
+    layer = context.layer()
+    layer.advance(inputs, context.first_step())
+    noisy = _gradients(layer, inputs, weights, of, training=True, step=context.first_step())
     if of == "inputs":
-        expected = [weights]
+        expected = [weights.values]
     else:
-        expected = _gradients(layer, inputs, weights, of, training=False)
+        expected = _gradients(layer, inputs, weights, of, training=False, step=0)
         if not expected:
-            raise UnclaimedError("the layer has no parameters that train")
-        subject.expect(
+            raise NotClaimedError("the layer has no parameters that train")
+        context.expect(
             any(gradient.any() for gradient in expected),
             "no gradient reaches any parameter, in evaluation mode either",
-            "the lookup is made under no_grad or stop_gradient, or its result is detached",
+            "the lookup runs under no_grad or stop_gradient, or its result is detached",
         )
-    _compare(subject, noisy, expected, of)
+    _compare(context, noisy, expected, of)
 
 
-def _compare(subject: Subject, noisy: list[Array], expected: list[Array], of: str) -> None:
+class _Weights:
+    """Random weights of the output, and the Python that makes them."""
+
+    def __init__(self, seed: int, shape: tuple[int, int, int]) -> None:
+        self.values: Array = np.random.default_rng(seed).integers(1, 8, shape).astype(np.float64)
+        self.source = f"np.random.default_rng({seed}).integers(1, 8, {shape})"
+
+
+def _compare(context: CheckContext, noisy: list[Array], expected: list[Array], of: str) -> None:
     for found, right in zip(noisy, expected, strict=True):
         ratio = float((found * right).sum() / np.square(right).sum()) if right.any() else 0.0
         where = "the input" if of == "inputs" else f"a parameter of shape {right.shape}"
-        likely = "the noise depends on the embeddings, or what is not noised is scaled"
+        likely = "the noise depends on the embeddings, or the tokens without noise are scaled"
         if not found.any():
             likely = (
-                "the output is detached, or made under no_grad or stop_gradient: the embeddings "
-                "would not train"
+                "the output is detached, or computed under no_grad or stop_gradient: the "
+                "embeddings would not train"
             )
         elif np.allclose(found, ratio * right, rtol=1e-4):
-            likely = "the gradient is scaled: the embeddings are multiplied with something"
-        subject.expect(
+            likely = "the gradient is scaled: the embeddings are multiplied by something"
+        context.expect(
             found.shape == right.shape and np.allclose(found, right, rtol=2.0**-20, atol=0),
             f"the gradient at {where} is {ratio:.4g} times what it should be",
             likely,
@@ -61,48 +70,50 @@ def _compare(subject: Subject, noisy: list[Array], expected: list[Array], of: st
 
 
 def _gradients(
-    layer: Layer, inputs: Any, weights: Array, of: str, *, training: bool
+    layer: LayerUnderTest, inputs: Inputs, weights: _Weights, of: str, *, training: bool, step: int
 ) -> list[Array]:
-    driver, subject = layer.driver, layer.subject
+    if layer.case.claims.seeded is not True:
+        layer.seed(step)
+    layer.record_gradient(inputs, weights.source, of=of, training=training, step=step)
 
     def call(native_layer: Any, native: Any) -> Any:
-        kept, layer.native = layer.native, native_layer
-        try:
-            return layer.raw(inputs, native, training=training, step=subject.first_step())
-        finally:
-            layer.native = kept
+        return layer.call(inputs, native, training=training, step=step, layer=native_layer)
 
-    gradients = driver.gradient(
+    gradients = layer.driver.gradient(
         call,
         layer.native,
         layer.prepared(inputs),
-        driver.from_numpy(weights, subject.dtype),
+        layer.driver.from_numpy(weights.values, layer.dtype),
         of=of,
     )
     if gradients is None:
-        raise UnclaimedError(f"the driver {driver.name!r} has no gradients")
+        raise NotClaimedError(f"the driver {layer.driver.name!r} has no gradients")
     return [np.asarray(gradient, np.float64) for gradient in gradients]
 
 
-@check("EN37", claimed=lambda claims: None if claims.gradients_only else "gradients_only=False")
-def clean_without_gradients(subject: Subject) -> None:
-    """Where gradients are switched off there is no noise, in training mode too.
+@check(
+    "EN37",
+    claimed=lambda claims: None if claims.clean_without_grad else "clean_without_grad=False",
+)
+def clean_without_gradients(context: CheckContext) -> None:
+    """While gradients are turned off there is no noise, in training mode either.
 
-    So that generate() and reference passes stay clean. A layer fails it that looks at its mode
-    alone.
+    Trainers generate text and run reference passes on a model that they never switch to evaluation
+    mode. Fails for layers that look at their mode only.
     """
-    context = subject.able("without_gradients")
-    inputs = subject.batch(fill="normal")
-    layer = subject.layer()
-    subject.expect(
-        bool(layer.noise(inputs, subject.first_step()).any()), "there is no noise", "none is added"
+    inputs = context.batch(fill="normal")
+    layer = context.layer()
+    context.expect(
+        bool(layer.noise(inputs, context.first_step()).any()), "there is no noise", "none is added"
     )
-    subject.lines.append("# with gradients switched off")
-    with context():
-        noise = layer.noise(inputs, subject.first_step() + 1)
-    subject.expect(
+    with (
+        context.transcript.block("with driver.without_gradients():"),
+        context.driver.without_gradients(),
+    ):
+        noise = layer.noise(inputs, context.first_step() + 1)
+    context.expect(
         not noise.any(),
         f"without gradients there is noise of up to {float(abs(noise).max()):.3g} in training mode",
-        "generate() and the reference passes of a model in training mode are noised: look at "
-        "whether gradients are enabled",
+        "generate() and the reference passes of a model in training mode get noise: ask the "
+        "framework whether gradients are enabled",
     )

@@ -1,9 +1,10 @@
-"""Rows, tokens, channels and steps have noise of their own, and it is independent.
+"""Rows, tokens, channels and steps have different noise, and it is independent.
 
-The correlation of neighbours is measured by signs: for symmetric noise the products of neighbouring
-signs are martingale differences of size 1, so Azuma's inequality bounds their mean whatever the
+The correlation of neighbors is measured by signs: for symmetric noise the products of neighboring
+signs are martingale differences of size 1, so Azuma's inequality bounds their mean, whatever the
 distribution is. Products of (|u| above its median or not) catch sizes that go together.
-What is bounded is the covariance, the product of two means more, each within Azuma's bound too.
+The bound is on the covariance: the product of two means is subtracted, and each of these is within
+Azuma's bound too.
 """
 
 from __future__ import annotations
@@ -14,148 +15,145 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embnoise.testing.claims import Claims
+from embnoise.testing.context import CheckContext
 from embnoise.testing.diagnosis import NO_NOISE
-from embnoise.testing.failures import UnclaimedError
-from embnoise.testing.layer import Array
+from embnoise.testing.failures import NotClaimedError
+from embnoise.testing.inputs import Array
 from embnoise.testing.registry import check
-from embnoise.testing.statistics import RATE, once_in
-from embnoise.testing.subject import Subject
-
-MEDIAN = {"uniform": 0.5, "gaussian": 0.674489750196}
-"""The median of |u|."""
+from embnoise.testing.statistics import RATE, once_in, run_length
+from embnoise.testing.tables import splits_at_median
 
 AXES = {"rows": 0, "tokens": 1, "channels": 2}
 
 
-def _differ(subject: Subject, which: str) -> None:
-    units = np.moveaxis(subject.independent(subject.sampled()), AXES[which], 0)
-    subject.expect(bool(units.any()), "there is no noise in training mode", NO_NOISE)
+def _differ(context: CheckContext, which: str) -> None:
+    units = np.moveaxis(context.independent(context.sampled()), AXES[which], 0)
+    context.expect(bool(units.any()), "there is no noise in training mode", NO_NOISE)
     keys = [np.round(part, 5).tobytes() for part in units]
     first: dict[bytes, int] = {}
     twins = [(first[key], k) for k, key in enumerate(keys) if first.setdefault(key, k) != k]
     pair = f"{which} {twins[0][0]} and {twins[0][1]}" if twins else ""
     scope = "all of them share" if len(set(keys)) == 1 else f"{len(twins)} of {len(keys)} repeat"
-    subject.expect(
+    context.expect(
         not twins,
         f"{pair} have the same noise ({scope} one draw)",
-        f"one draw is shared by {which}: its shape has a 1 where the number of {which} should be, "
-        f"and is broadcast; or, in JAX, one key is used for all {which} under vmap",
+        f"one draw is shared by {which}: its shape has a 1 instead of the number of {which} and is "
+        f"broadcast; or, in JAX, one key is used for all {which} under vmap",
     )
 
 
 @check("EN25")
-def rows_differ(subject: Subject) -> None:
+def rows_differ(context: CheckContext) -> None:
     """No two rows of a batch have the same noise.
 
-    A layer fails it that draws for one row, and adds that to all.
+    Fails for layers that draw once per batch, for one row, and add that to all rows.
     """
-    _differ(subject, "rows")
+    _differ(context, "rows")
 
 
 @check("EN26")
-def tokens_differ(subject: Subject) -> None:
+def tokens_differ(context: CheckContext) -> None:
     """No two positions have the same noise.
 
-    A layer fails it that draws one vector per row, and adds it to every token.
+    Fails for layers that draw one vector per row, and add it to every token.
     """
-    _differ(subject, "tokens")
+    _differ(context, "tokens")
 
 
 @check("EN27")
-def channels_differ(subject: Subject) -> None:
+def channels_differ(context: CheckContext) -> None:
     """No two channels have the same noise.
 
-    A layer fails it that draws one number per token, and adds it to every channel.
+    Fails for layers that draw one number per token, and add it to every channel.
     """
-    _differ(subject, "channels")
+    _differ(context, "channels")
 
 
-def _uncorrelated(subject: Subject, left: Array, right: Array, which: str) -> None:
-    # Three means for each of two products: those of both sides are taken out of the product's, so
-    # that noise that is off centre or of another scale is left to the checks of these.
+def _uncorrelated(context: CheckContext, left: Array, right: Array, which: str) -> None:
+    # Three means for each of two products. The means of both sides are subtracted from the
+    # product's, so that noise off center or of another scale is left to the checks for these.
     azuma = math.sqrt(2 * math.log(12 / RATE) / left.size)
-    allowed = azuma + azuma**2 + subject.grid
-    median = MEDIAN.get(str(subject.claims.distribution))
+    allowed = azuma + azuma**2 + context.grid
     pairs = {"signs": (np.sign(left), np.sign(right))}
-    if median:
+    distribution = context.claims.distribution_rule
+    if distribution is not None and splits_at_median(distribution):
+        median = distribution.median
         pairs["sizes"] = (np.sign(abs(left) - median), np.sign(abs(right) - median))
     for name, (one, other) in pairs.items():
         together = float((one * other).mean() - one.mean() * other.mean())
-        subject.expect(
+        context.expect(
             abs(together) <= allowed,
-            f"the {name} of the noise in neighbouring {which} go together: their correlation is "
-            f"{together:+.3f}, expected within {allowed:.3f} (a correct layer fails this less than "
-            f"{once_in()})",
+            f"the {name} of the noise in neighboring {which} are correlated, by {together:+.3f}, "
+            f"expected within {allowed:.3f} (a correct layer fails this less than {once_in()})",
             f"the noise of {which} is not independent: smoothed, averaged or reused between "
-            f"neighbours, or drawn for some of the {which} only",
+            f"neighbors, or drawn for some of the {which} only",
         )
 
 
-def _neighbours(subject: Subject, which: str) -> None:
-    units = np.moveaxis(subject.independent(subject.sampled()), AXES[which], 0)
-    _uncorrelated(subject, units[:-1], units[1:], which)
+def _neighbors(context: CheckContext, which: str) -> None:
+    units = np.moveaxis(context.independent(context.sampled()), AXES[which], 0)
+    _uncorrelated(context, units[:-1], units[1:], which)
 
 
 @check("EN32", random=True)
-def rows_uncorrelated(subject: Subject) -> None:
-    """The noise of neighbouring rows is uncorrelated.
+def rows_uncorrelated(context: CheckContext) -> None:
+    """The noise of neighboring rows is uncorrelated.
 
-    A layer fails it that gives rows opposite noise without claiming ``antithetic=True``.
+    Fails for layers that give rows opposite noise without claiming ``antithetic=True``.
     """
-    _neighbours(subject, "rows")
+    _neighbors(context, "rows")
 
 
 @check("EN33", random=True)
-def tokens_uncorrelated(subject: Subject) -> None:
-    """The noise of neighbouring tokens is uncorrelated.
+def tokens_uncorrelated(context: CheckContext) -> None:
+    """The noise of neighboring tokens is uncorrelated.
 
-    A layer fails it that smooths its noise along the sequence.
+    Fails for layers that smooth the noise along the sequence.
     """
-    _neighbours(subject, "tokens")
+    _neighbors(context, "tokens")
 
 
 @check("EN34", random=True)
-def channels_uncorrelated(subject: Subject) -> None:
-    """The noise of neighbouring channels is uncorrelated.
+def channels_uncorrelated(context: CheckContext) -> None:
+    """The noise of neighboring channels is uncorrelated.
 
-    A layer fails it that draws for half of the channels, and repeats each.
+    Fails for layers that draw for half of the channels, and repeat each draw.
     """
-    _neighbours(subject, "channels")
+    _neighbors(context, "channels")
 
 
 @check("EN35", random=True)
-def steps_uncorrelated(subject: Subject) -> None:
-    """The noise of neighbouring steps is uncorrelated.
+def steps_uncorrelated(context: CheckContext) -> None:
+    """The noise of neighboring steps is uncorrelated.
 
-    A layer fails it that mixes the last step's noise into the next, or keeps it in part.
+    Fails for layers that mix the last step's noise into the next, or keep a part of it.
     """
-    inputs = subject.sample()
-    layer = subject.layer(dim=inputs.dim)
-    start = subject.first_step()
-    steps = [step for step in range(start, start + 20) if subject.claims.share(step) > 0][:3]
+    inputs = context.sample()
+    layer = context.layer(dim=inputs.dim)
+    start = context.first_step()
+    steps = [step for step in range(start, start + 20) if context.claims.share(step) > 0][:3]
     if len(steps) < 2:
-        raise UnclaimedError("the schedule is above 0 at one step only")
+        raise NotClaimedError("the schedule is above 0 at one step only")
     units = np.stack([layer.units(inputs, step) for step in steps])
-    _uncorrelated(subject, units[:-1], units[1:], "steps")
+    _uncorrelated(context, units[:-1], units[1:], "steps")
 
 
 @check("EN40")
-def draws_not_reused(subject: Subject) -> None:
-    """No run of values comes twice, at whatever places.
+def draws_not_reused(context: CheckContext) -> None:
+    """No run of values occurs twice, at any places.
 
-    A layer fails it that moves or rolls one row's draw for the next, or whose counters overlap.
+    Fails for layers that shift or roll one row's draw for the next, or whose counters overlap.
     """
-    units = subject.independent(subject.sampled())
-    subject.expect(bool(units.any()), "there is no noise in training mode", NO_NOISE)
-    # A run of this length has 160 bits or more, so that none of 2**39 pairs is alike by chance.
-    length = 12 if subject.claims.distribution in ("uniform", "gaussian") else 160
+    units = context.independent(context.sampled())
+    context.expect(bool(units.any()), "there is no noise in training mode", NO_NOISE)
+    length = run_length(context.claims.distribution_rule)
     places = _repeated(np.round(units.ravel() * 2.0**15).astype(np.int64), length)
     rows = [tuple(int(i) for i in np.unravel_index(place, units.shape)) for place in places]
-    subject.expect(
+    context.expect(
         not rows,
-        f"{length} values in a row come twice: at (row, token, channel) "
+        f"{length} values in a row occur twice: at (row, token, channel) "
         f"{' and '.join(map(str, rows))}",
-        "one draw is used at several places: rolled, moved, or counted from counters that overlap",
+        "one draw is used at several places: rolled, shifted, or made from counters that overlap",
     )
 
 
@@ -169,7 +167,7 @@ def _repeated(values: NDArray[np.int64], length: int) -> tuple[int, ...]:
     order = np.argsort(hashes, kind="stable")
     for k in np.flatnonzero(hashes[order[1:]] == hashes[order[:-1]]):
         first, second = int(order[k]), int(order[k + 1])
-        # A hash alone may be equal by chance.
+        # The hashes of different runs may be equal.
         if np.array_equal(values[first : first + length], values[second : second + length]):
             return first, second
     return ()
@@ -180,13 +178,16 @@ def _claims_pairs(claims: Claims) -> str | None:
 
 
 @check("EN36", claimed=_claims_pairs)
-def pairs_cancel(subject: Subject) -> None:
-    """The rows 2i and 2i + 1 of a batch have opposite noise (SymNoise, arXiv 2312.01523)."""
-    noise = subject.layer().units(subject.batch(), subject.first_step())
+def pairs_cancel(context: CheckContext) -> None:
+    """The rows 2i and 2i + 1 of a batch have opposite noise (SymNoise, arXiv 2312.01523).
+
+    Fails for layers that draw for each row, or pair other rows.
+    """
+    noise = context.layer().units(context.batch(), context.first_step())
     left = float(abs(noise[0::2] + noise[1::2]).max())
     size = float(abs(noise).max())
-    subject.expect(
+    context.expect(
         left <= 2.0**-20 * (size + 8) and size > 0,
         f"the noise of rows 0 and 1 adds up to {left:.3g}, expected 0",
-        "the rows of a pair have draws of their own, or another row is their partner",
+        "each row of a pair has its own draw, or the pairs are other rows",
     )

@@ -1,19 +1,18 @@
-"""How large the noise is: the scale, its length, alpha, and alpha's schedule."""
+"""How large the noise is: its scale and the length in it."""
 
 from __future__ import annotations
 
-from statistics import NormalDist
-
 import numpy as np
+from numpy.typing import NDArray
 
-from embnoise._schedules import Schedule
 from embnoise.testing.batches import Batch, over_batches
 from embnoise.testing.claims import Claims
-from embnoise.testing.diagnosis import NO_NOISE, cause_of_noise, cause_of_ratio, is_close
-from embnoise.testing.failures import UnclaimedError
-from embnoise.testing.inputs import Inputs, right_mask
-from embnoise.testing.layer import Array
-from embnoise.testing.registry import check, needs_distribution, needs_repeats
+from embnoise.testing.context import CheckContext
+from embnoise.testing.diagnosis import cause_of_noise, cause_of_ratio
+from embnoise.testing.failures import NotClaimedError
+from embnoise.testing.inputs import Array, Inputs, right_mask
+from embnoise.testing.magnitudes import claimed_magnitudes
+from embnoise.testing.registry import check, needs_distribution
 from embnoise.testing.statistics import (
     RATE,
     amplitude,
@@ -22,151 +21,86 @@ from embnoise.testing.statistics import (
     once_in,
     rms_window,
 )
-from embnoise.testing.subject import Subject
 
 
-def _cause(subject: Subject, units: Array, inputs: Inputs) -> str:
+def _cause(context: CheckContext, units: Array, inputs: Inputs) -> str:
     batch, length, dim = inputs.shape
-    return cause_of_noise(units, subject.claims, batch=batch, length=length, dim=dim)
+    return cause_of_noise(units, context.distribution, batch=batch, length=length, dim=dim)
 
 
 @check("EN08", dtypes="all", claimed=needs_distribution, random=True)
-def support_filled(subject: Subject) -> None:
+def support_filled(context: CheckContext) -> None:
     """The noise reaches the ends of its range, on both sides.
 
-    The largest of n uniform draws on [-1, 1] is below t with the chance ((1 + t) / 2)^n. A layer
-    fails it whose noise is too small (half the range, a standard deviation for the range,
-    sqrt(B*L*d) for sqrt(L*d), an L*d that overflows in float16), or on one side of 0 only.
+    The largest of n draws is below t with the probability F(t)^n. Fails for layers whose noise is
+    too small (half the range, a standard deviation for the range, sqrt(B*L*d) for sqrt(L*d), an
+    L*d that overflows in float16), or is on one side of 0 only.
     """
-    inputs = subject.sample()
-    step = subject.first_step()
-    layer = subject.layer(dim=inputs.dim)
-    units = layer.units(inputs, step)
-    law = str(subject.claims.distribution)
-    slack = _slack(subject, inputs)
-    reach = extreme_window(law, units.size, RATE / 2)[0]
-    if law == "gaussian":  # the quantile of the coarsest uniform grid has its end there
-        reach = min(reach, NormalDist().inv_cdf(1 - subject.grid / 2))
-    elif law == "uniform":  # a grid of 16 bits may have one end only
-        reach = min(reach, 1 - 2.0**-14)
-    least = reach - 2 * slack
-    rule, chance = subject.claims.rule(), f"a correct layer fails this less than {once_in()}"
+    inputs = context.sample()
+    step = context.first_step()
+    units = context.layer(dim=inputs.dim).units(inputs, step)
+    # The probability of the last value of a 16-bit draw, or of the coarsest correct one.
+    coarsest = max(2.0**-15, context.grid / 2)
+    reach = extreme_window(context.distribution, units.size, RATE / 2, coarsest)[0]
+    least = reach - 2 * context.usual_slack(inputs) * max(1.0, reach)
+    formula = context.claims.formula
+    chance = f"a correct layer fails this less than {once_in()}"
     largest = float(abs(units).max())
-    subject.expect(
+    context.expect(
         largest >= least,
-        f"largest |noise| is {largest:.4g} of {rule}, expected at least {least:.4g} ({chance}; "
-        f"B, L, d = {inputs.shape}, {subject.dtype})",
-        lambda: _cause(subject, units, inputs),
+        f"largest |noise| is {largest:.4g} of {formula}, expected at least {least:.4g} ({chance}; "
+        f"B, L, d = {inputs.shape}, {context.dtype})",
+        lambda: _cause(context, units, inputs),
     )
     for side, reached in (("positive", float(units.max())), ("negative", float(-units.min()))):
-        subject.expect(
+        context.expect(
             reached >= least,
-            f"the largest {side} noise is {max(reached, 0.0):.4g} of {rule}, expected at least "
+            f"the largest {side} noise is {max(reached, 0.0):.4g} of {formula}, expected at least "
             f"{least:.4g} ({chance})",
             "the noise is one-sided: a draw on [0, 1] that was not moved to [-1, 1]",
         )
 
 
-def _slack(subject: Subject, inputs: Inputs) -> float:
-    """Relative rounding of a unit value: embeddings of a few units under noise of many."""
-    magnitude = subject.claims.magnitude(
-        subject.alpha * subject.claims.share(subject.first_step()), *inputs.shape[1:]
-    )
-    clean = 0.0 if subject.case.inputs == "embeddings" else 4.0
-    return subject.slack(np.array([clean]), magnitude)
-
-
 @check("EN10", dtypes="all", claimed=needs_distribution, random=True)
-def within_bound(subject: Subject) -> None:
-    """No noise is larger than its magnitude for the true length (Gaussian: than chance allows).
+def within_bound(context: CheckContext) -> None:
+    """No noise exceeds the bound for the true length (if unbounded, what chance allows).
 
-    A layer fails it whose noise is too large: sqrt(d) for sqrt(L*d), added twice, a Gaussian where
-    a uniform draw is claimed, the magnitude taken for a standard deviation.
+    Fails for layers whose noise is too large: sqrt(d) for sqrt(L*d), noise added twice, a Gaussian
+    draw instead of a uniform one, the magnitude used as a standard deviation.
     """
-    law = str(subject.claims.distribution)
+    distribution = context.distribution
 
     def bounded(inputs: Inputs, units: Array, slack: float, rate: float) -> None:
-        upper = extreme_window(law, max(units.size, 1), rate)[1] * (1 + 2 * slack)
+        upper = extreme_window(distribution, max(units.size, 1), rate)[1] * (1 + 2 * slack)
         largest = float(abs(units).max(initial=0))
-        subject.expect(
+        if not np.isfinite(upper):
+            raise NotClaimedError(
+                f"distribution={distribution.name!r} is unbounded, and its quantile function is "
+                "not symmetric below 1/2, so its tail is unknown"
+            )
+        context.expect(
             largest <= upper,
-            f"largest |noise| is {largest:.4g} of {subject.claims.rule()}, expected at most "
-            f"{upper:.4g} (B, L, d = {inputs.shape}, {subject.dtype})",
-            lambda: _cause(subject, units, inputs),
+            f"largest |noise| is {largest:.4g} of {context.claims.formula}, expected at most "
+            f"{upper:.4g} (B, L, d = {inputs.shape}, {context.dtype})",
+            lambda: _cause(context, units, inputs),
         )
 
-    inputs = subject.sample()
-    units = subject.layer(dim=inputs.dim).units(inputs, subject.first_step())
-    bounded(inputs, units, _slack(subject, inputs), RATE / 2)
+    inputs = context.sample()
+    units = context.layer(dim=inputs.dim).units(inputs, context.first_step())
+    bounded(inputs, units, context.usual_slack(inputs), RATE / 2)
 
     def body(batch: Batch) -> None:
-        small = batch.inputs(subject)
-        layer = subject.layer(dim=batch.dim, alpha=batch.scaled(subject))
-        step = subject.first_step()
+        small = batch.inputs(context)
+        layer = context.layer(dim=batch.dim, alpha=batch.scaled(context))
+        step = context.first_step()
         found = layer.units(small, step)
         clean = layer.clean(small)
-        magnitude = subject.magnitudes(small, clean, layer.alpha, subject.claims.share(step))
-        least = float(magnitude[magnitude > 0].min(initial=np.inf))
-        bounded(small, found[small.mask], subject.slack(clean, least), RATE / 1000)
+        alpha = layer.alpha * context.claims.share(step)
+        magnitudes = claimed_magnitudes(context.claims, small, clean, alpha)
+        least = float(magnitudes[magnitudes > 0].min(initial=np.inf))
+        bounded(small, found[small.mask], context.slack(clean, least), RATE / 1000)
 
-    over_batches(subject, body)
-
-
-@check("EN11", claimed=needs_repeats)
-def alpha_is_proportional(subject: Subject) -> None:
-    """Twice the alpha gives twice the noise.
-
-    A layer fails it that ignores alpha, or puts it under the square root.
-    """
-    inputs = subject.batch()
-    step = subject.first_step()
-    once, twice = (
-        subject.layer(alpha=times * subject.alpha).noise(inputs, step) for times in (1, 2)
-    )
-    known = float(np.sqrt(np.square(once).mean()))
-    ratio = float(np.sqrt(np.square(twice).mean())) / known if known else 0.0
-    causes = {1.0: "alpha is not used: the amplitude is fixed in the code",
-              2**0.5: "alpha is under the square root", 4.0: "alpha enters twice"}  # fmt: skip
-    likely = [text for value, text in causes.items() if is_close(ratio, value)]
-    if not known:
-        likely = [NO_NOISE]
-    subject.expect(
-        bool(known) and np.allclose(twice, 2 * once, rtol=2.0**-18, atol=2.0**-18 * known),
-        f"twice the alpha gives {ratio:.4g} times the noise, expected 2 times",
-        likely[0] if likely else "alpha enters in another way than as a factor",
-    )
-
-
-def _known_offset(claims: Claims) -> str | None:
-    if claims.scale == "relative":
-        return "scale='relative' depends on the embeddings"
-    return needs_repeats(claims)
-
-
-@check("EN12", claimed=_known_offset)
-def noise_is_added(subject: Subject) -> None:
-    """The noise does not depend on the embeddings: it is added to them, not multiplied.
-
-    A layer fails it that multiplies (x * (1 + noise)), or takes its magnitude from x.
-    """
-    step = subject.first_step()
-    noises, clean = [], 0.0
-    for fill in ("zeros", "normal"):
-        inputs = subject.batch(fill=fill)
-        layer = subject.layer()
-        noises.append(layer.noise(inputs, step))
-        clean = max(clean, float(abs(layer.clean(inputs)).max()))
-    reach = float(abs(noises[1]).max())
-    error = float(abs(noises[0] - noises[1]).max())
-    subject.expect(
-        error <= 2.0**-20 * (clean + reach),
-        f"the noise depends on the embeddings: on other ones it differs by up to {error:.3g} "
-        f"(its largest value is {reach:.3g})",
-        "the noise is multiplied with the embeddings, or its scale is taken from them (if that is "
-        "meant, claim scale='relative')"
-        if not noises[0].any() or bool((np.sign(noises[0]) == np.sign(noises[1])).all())
-        else "the draw depends on the embeddings: a seed or a key is made from them",
-    )
+    over_batches(context, body)
 
 
 def _claims_length(claims: Claims) -> str | None:
@@ -174,167 +108,122 @@ def _claims_length(claims: Claims) -> str | None:
 
 
 @check("EN19", claimed=_claims_length, random=True)
-def length_of_ragged_rows(subject: Subject) -> None:
-    """In a padded batch every row's noise has the magnitude of its own length.
+def length_of_ragged_rows(context: CheckContext) -> None:
+    """In a padded batch the noise of every row has the magnitude for that row's length.
 
-    With ``length="tokens"`` L is the number of real tokens of the row, with ``"padded"`` its width.
-    A layer fails it that takes L from x.shape[1] where the mask counts, or the longest or the mean
-    length of the batch for all rows.
+    With ``length="tokens"`` L is the number of real tokens in the row, with ``"padded"`` its width.
+    Fails for layers that take L from x.shape[1] although the mask counts, or use the longest or
+    the mean length of the batch for all rows.
     """
-    batch, width, dim = subject.profile.shape("float32")
+    batch, width, dim = context.profile.shape("float32")
     lengths = ([3 * width // 4, width // 2, width // 4, 5] * batch)[:batch]
-    _rows_have_their_length(subject, right_mask(lengths, width).astype(np.int64), dim)
+    _rows_have_their_length(context, right_mask(lengths, width).astype(np.int64), dim)
 
 
 @check("EN20", claimed=_claims_length, random=True)
-def length_of_packed_rows(subject: Subject) -> None:
-    """In a packed row every document's noise has the magnitude of its own length.
+def length_of_packed_rows(context: CheckContext) -> None:
+    """In a packed row the noise of every document has the magnitude for that document's length.
 
-    Documents are told apart by ``segment_ids``; a layer that takes none has nothing to say of
-    packed rows. A layer fails it that counts the whole row: 16 documents of 128 tokens in a row of
+    ``segment_ids`` separate the documents; a layer without that parameter claims nothing about
+    packed rows. Fails for layers that count the whole row: 16 documents of 128 tokens in a row of
     2,048 get a quarter of the noise.
     """
-    if subject.claims.length != "tokens":
-        raise UnclaimedError(f"length={subject.claims.length!r}")
-    batch, width, dim = subject.profile.shape("float32")
+    if context.claims.length != "tokens":
+        raise NotClaimedError(f"length={context.claims.length!r}")
+    batch, width, dim = context.profile.shape("float32")
     cuts = [width // 2, width // 4, 5]
-    if not subject.layer(dim=dim).takes("segment_ids"):
-        raise UnclaimedError("the layer takes no segment_ids")
-    subject.anew()
+    if not context.layer(dim=dim).takes("segment_ids"):
+        raise NotClaimedError("the layer takes no segment_ids")
+    context.transcript.clear()
     segments = np.zeros((batch, width), np.int64)
     for row in range(batch):
         segments[row, : sum(cuts)] = np.repeat([1, 2, 3], cuts[:: (-1) ** row])
-    _rows_have_their_length(subject, segments, dim)
+    _rows_have_their_length(context, segments, dim)
 
 
-def _rows_have_their_length(subject: Subject, segments: np.ndarray, dim: int) -> None:
+def _rows_have_their_length(context: CheckContext, segments: NDArray[np.int64], dim: int) -> None:
     batch, width = segments.shape
-    inputs = subject.batch((batch, width, dim), segments=segments)
-    units = subject.layer(dim=dim).units(inputs, subject.first_step())
-    law = subject.claims.distribution
+    inputs = context.batch((batch, width, dim), segments=segments)
+    units = context.layer(dim=dim).units(inputs, context.first_step())
+    distribution = context.claims.distribution_rule
     documents = [
         (b, int(s), segments[b] == s)
         for b in range(batch)
         for s in np.unique(segments[b][segments[b] > 0])
     ]
-    seen = [amplitude(law, units[b][where]) for b, _, where in documents]
-    known = 1.0 if law else seen[0]
-    slack = 2 * _slack(subject, inputs)
-    real = segments > 0
+    seen = [amplitude(distribution, units[b][where]) for b, _, where in documents]
+    known = 1.0 if distribution else seen[0]
+    slack = 2 * context.usual_slack(inputs)
     for (b, s, where), found in zip(documents, seen, strict=True):
         length, count = int(where.sum()), int(where.sum()) * dim
-        low, high = amplitude_window(law, count, RATE / len(documents))
+        low, high = amplitude_window(distribution, count, RATE / len(documents))
         ratio = found / known if known else 0.0
-        others = {
-            "L is the longest row of the batch": real.sum(axis=1).max(),
-            "L is the mean length of the batch": real.sum() / batch,
-            "L counts all tokens of the batch": real.sum(),
-        }
-        if segments.max() > 1:
-            others = {"L is the whole packed row, not its documents": real[b].sum()}
-        promised = length if subject.claims.length == "tokens" else width
-        causes = {text: float(np.sqrt(promised / other)) for text, other in others.items()
-                  if other != promised}  # fmt: skip
-        if promised != length:
-            causes["L is the real tokens where the row's width is claimed"] = (
-                width / length
-            ) ** 0.5
-        subject.expect(
+        promised = length if context.claims.length == "tokens" else width
+        packed = f", document {s}" if inputs.packed else ""
+        context.expect(
             low - slack <= ratio <= high + slack,
-            f"row {b}{f', document {s}' if segments.max() > 1 else ''}: {length} real tokens in a "
-            f"row of {width} get {ratio:.4g} of the noise that {subject.claims.rule()} with L = "
-            f"{promised} gives, expected {low:.4g} to {high:.4g}",
+            f"row {b}{packed}: {length} real tokens in a row of {width} get {ratio:.4g} of the "
+            f"noise that {context.claims.formula} with L = {promised} gives, expected {low:.4g} "
+            f"to {high:.4g}",
             cause_of_ratio(
-                ratio, batch=batch, length=promised, dim=dim, width=width, others=causes
+                ratio,
+                batch=batch,
+                length=promised,
+                dim=dim,
+                width=width,
+                others=_other_lengths(segments, b, length=length, promised=promised),
             ),
         )
 
 
-@check("EN30", claimed=needs_distribution, random=True)
-def rms(subject: Subject) -> None:
-    """The noise's root mean square is that of its distribution: 1/sqrt(3) of a uniform's range.
+def _other_lengths(
+    segments: NDArray[np.int64], row: int, *, length: int, promised: int
+) -> dict[str, float]:
+    """The ratios of other lengths that a layer may use."""
+    batch, width = segments.shape
+    real = segments > 0
+    others = {
+        "L is the longest row of the batch": real.sum(axis=1).max(),
+        "L is the mean length of the batch": real.sum() / batch,
+        "L counts all tokens of the batch": real.sum(),
+    }
+    if segments.max() > 1:
+        others = {"L is the whole packed row, not its documents": real[row].sum()}
+    causes = {
+        text: float(np.sqrt(promised / other))
+        for text, other in others.items()
+        if other != promised
+    }
+    if promised != length:
+        causes["L is the real tokens, but the row's width is claimed"] = (width / length) ** 0.5
+    return causes
 
-    Hoeffding's inequality for a uniform draw, the chi-square tail for a Gaussian. A Gaussian layer
-    of the wrong scale fails it, and a mixture that fills its range too rarely.
+
+def _needs_rms_window(claims: Claims) -> str | None:
+    distribution = claims.distribution_rule
+    if distribution is not None and rms_window(distribution, 1) is None:
+        return f"distribution={distribution.name!r} is unbounded, so no bound on its RMS is known"
+    return needs_distribution(claims)
+
+
+@check("EN30", claimed=_needs_rms_window, random=True)
+def rms(context: CheckContext) -> None:
+    """The RMS of the noise is that of its distribution.
+
+    The window is Hoeffding's for a bounded distribution, and the chi-square tail for a Gaussian.
+    Fails for Gaussian layers of the wrong scale, and for mixtures that fill their range too rarely.
     """
-    inputs = subject.sample()
-    units = subject.layer(dim=inputs.dim).units(inputs, subject.first_step())
-    units = subject.independent(units)
-    low, high = rms_window(str(subject.claims.distribution), units.size)
-    slack = 2 * _slack(subject, inputs)
+    inputs = context.sample()
+    units = context.layer(dim=inputs.dim).units(inputs, context.first_step())
+    units = context.independent(units)
+    window = rms_window(context.distribution, units.size)
+    assert window is not None
+    low, high = window
+    slack = 2 * context.usual_slack(inputs) * max(1.0, high)
     found = float(np.sqrt(np.square(units).mean()))
-    subject.expect(
+    context.expect(
         low - slack <= found <= high + slack,
-        f"the noise's RMS is {found:.4g} of {subject.claims.rule()}, expected {low:.4g} to "
+        f"the RMS of the noise is {found:.4g} of {context.claims.formula}, expected {low:.4g} to "
         f"{high:.4g} (a correct layer fails this less than {once_in()})",
-        lambda: _cause(subject, units, inputs),
+        lambda: _cause(context, units, inputs),
     )
-
-
-LONGEST = 300
-"""The last step of a schedule that is looked at where each step takes a call."""
-
-
-@check("EN21", random=True)
-def schedule_followed(subject: Subject) -> None:
-    """Alpha has the claimed share at every step looked at, the first and the last ones among them.
-
-    Without a schedule it is the same at all of them.
-
-    A layer fails it whose schedule is off by one step, runs backwards, or is ignored.
-    """
-    claims, schedule = subject.claims, subject.claims.schedule
-    end = schedule.length if isinstance(schedule, Schedule) and schedule.length else 10
-    inputs = subject.sample()
-    layer = subject.layer(dim=inputs.dim)
-    steps = sorted({0, 1, 2, end // 2, end - 1, end, end + 1} - {-1})
-    if not layer.takes("step"):  # and has to be called for each
-        steps = [step for step in steps if step <= LONGEST]
-    law, seen, count = claims.distribution, {}, 0
-    for step in steps:
-        layer.eval(inputs)  # which must not count
-        noise = layer.noise(inputs, step)
-        full = subject.magnitudes(inputs, layer.clean(inputs), subject.alpha, share=1.0)
-        units = subject.independent(noise / full[..., None])
-        seen[step], count = amplitude(law, units), units.size
-    low, high = amplitude_window(law, count, RATE / len(steps))
-    largest = max(steps, key=claims.share)
-    known = 1.0 if law else seen[largest] / (claims.share(largest) or 1.0)
-    if schedule is None:  # whether the size is right is asked elsewhere: here, whether it stays
-        known, low, high = seen[steps[0]], low / high, high / low
-    slack = 2 * _slack(subject, inputs) + 2.0**-16
-    found = {step: value / known if known else 0.0 for step, value in seen.items()}
-    right = {
-        step: low * claims.share(step) - slack <= found[step] <= high * claims.share(step) + slack
-        for step in steps
-    }
-    wrong = [step for step in steps if not right[step]]
-    said = ", ".join(
-        f"{found[step]:.4g} at step {step} (claimed {claims.share(step):.4g})"
-        for step in (wrong or steps)[:4]
-    )
-    subject.expect(
-        not wrong,
-        f"alpha is, as a share of make_layer's: {said}",
-        lambda: _schedule_cause(claims, found, end),
-    )
-
-
-def _schedule_cause(claims: Claims, found: dict[int, float], end: int) -> str:
-    def fits(expected: dict[int, float]) -> bool:
-        return all(abs(found[s] - expected[s]) <= 0.02 * abs(expected[s]) + 1e-4 for s in found)
-
-    share = claims.share
-    guesses = {
-        "the schedule is ignored: alpha stays what it was at step 0": {s: share(0) for s in found},
-        "the schedule is ignored: alpha stays what make_layer got": dict.fromkeys(found, 1.0),
-        "the schedule is one step ahead: it is advanced before it is read, or by evaluation too": {
-            s: share(s + 1) for s in found
-        },
-        "the schedule is one step behind": {s: share(max(s - 1, 0)) for s in found},
-        "the schedule runs backwards": {s: share(max(end - s, 0)) for s in found},
-    }
-    for text, expected in guesses.items():
-        if fits(expected):
-            return text
-    return "another schedule than claimed, or a share of another alpha"

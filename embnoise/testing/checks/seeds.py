@@ -1,4 +1,4 @@
-"""What the noise depends on: its seed and the step, and nothing global."""
+"""What the noise depends on: its seed and the step, and no global state."""
 
 from __future__ import annotations
 
@@ -8,117 +8,114 @@ from typing import Any
 import numpy as np
 
 from embnoise.testing.claims import Claims
+from embnoise.testing.context import CheckContext
 from embnoise.testing.diagnosis import NO_NOISE
-from embnoise.testing.failures import MisuseError, UnclaimedError
-from embnoise.testing.inputs import Inputs
-from embnoise.testing.layer import Array, Layer
+from embnoise.testing.failures import NotClaimedError, UntestableError
+from embnoise.testing.inputs import SMALL, Array, Inputs
+from embnoise.testing.layer_under_test import LayerUnderTest
 from embnoise.testing.registry import check, needs_repeats
-from embnoise.testing.subject import Subject
 
 LATE = [256, 257, 2048, 2049, 65536]
-"""Steps that a counter of 8 or 16 bits, or of a short mantissa, takes for others."""
+"""Steps that a counter of 8 or 16 bits, or one in a short mantissa, confuses with others."""
 
 
 def same(left: Array, right: Array, tolerance: float = 2.0**-18) -> bool:
-    """Whether two noises are one, but for what subtracting a table that differs may leave."""
+    """Whether two noises are equal, up to the rounding of subtracting a different table."""
     return bool(abs(left - right).max() <= tolerance * abs(left).max())
 
 
 @check("EN05", claimed=needs_repeats)
-def same_seed_same_noise(subject: Subject) -> None:
-    """A layer made again with the same seed gives the same noise at the same steps.
+def same_seed_same_noise(context: CheckContext) -> None:
+    """A layer made again with the same seed draws the same noise at the same steps.
 
-    With ``seeded=True`` the framework's global seed is another one the second time, and must not
-    matter; with ``seeded="global"`` it is the same. A layer fails it that is seeded by the clock,
-    follows a generator that is not its own, or shares one with other layers.
+    With ``seeded=True`` the framework's global seed differs the second time, which must not matter;
+    with ``seeded="global"`` it is the same. Fails for layers that are seeded by the clock, follow a
+    global generator, or share a generator with other layers.
     """
-    own = subject.claims.seeded is True
-    inputs = subject.batch()
-    steps = [subject.first_step() + k for k in (0, 1, 2)]
-    first = _noises(subject.layer(), inputs, steps)
-    again = _noises(subject.layer(world=subject.world + own), inputs, steps)
+    own = context.claims.seeded is True
+    inputs = context.batch()
+    steps = [context.first_step() + k for k in (0, 1, 2)]
+    first = _noises(context.layer(), inputs, steps)
+    again = _noises(context.layer(world=context.world + own), inputs, steps)
     likely = "nothing fixes the draw: it comes from a generator that is seeded by the clock"
     if own and not same(first, again):
-        lines = list(subject.lines)
-        follows = same(_noises(subject.layer(), inputs, steps), first)
-        subject.lines = lines
+        with context.transcript.paused():
+            follows = same(_noises(context.layer(), inputs, steps), first)
         if follows:
             likely = (
                 "the layer draws from the framework's global generator (in JAX, from the key that "
-                "it is given): give it a generator of its own, or claim seeded='global'"
+                "it is given): give it its own generator, or claim seeded='global'"
             )
-    other = "another" if own else "the same"
-    subject.expect(
+    other = "a different" if own else "the same"
+    context.expect(
         same(first, again),
-        f"two layers made with seed {subject.seed} give different noise ({other} global seed)",
+        f"two layers made with seed {context.seed} draw different noise ({other} global seed)",
         likely,
     )
-    subject.anew()
-    layer = subject.layer()
+    context.transcript.clear()
+    layer = context.layer()
     parts = [layer.units(inputs, steps[0])]
-    subject.layer()  # another one, made meanwhile
-    subject.lines[-1] = subject.lines[-1].replace("layer =", "other =", 1)
+    context.layer(name="other")
     parts += [layer.units(inputs, step) for step in steps[1:]]
-    subject.expect(
+    context.expect(
         same(first, np.stack(parts)),
         "making a second layer changes the noise of the first",
-        "the layers share one generator (of the class, or of the module), which each one that is "
-        "made seeds anew: give every layer its own",
+        "the layers share one generator (of the class or the module), and each new layer seeds it "
+        "again: give every layer its own generator",
     )
 
 
-def _noises(layer: Layer, inputs: Inputs, steps: list[int]) -> Array:
+def _noises(layer: LayerUnderTest, inputs: Inputs, steps: list[int]) -> Array:
     return np.stack([layer.units(inputs, step) for step in steps])
 
 
 @check("EN06")
-def steps_differ(subject: Subject) -> None:
-    """Every step has noise of its own.
+def steps_differ(context: CheckContext) -> None:
+    """Every step draws new noise.
 
-    A layer fails it that draws once and keeps the draw, seeds its generator anew in every call,
-    does not use the step that it is given, or keeps it in too few bits.
+    Fails for layers that draw once and keep the draw, seed their generator again in every call,
+    ignore the step that they are given, or keep it in too few bits.
     """
-    inputs = subject.batch()
-    layer = subject.layer()
-    start = subject.first_step()
-    steps = [step for step in range(start, start + 20) if subject.claims.share(step) > 0]
-    if layer.takes("step") and subject.claims.schedule is None:
+    inputs = context.batch()
+    layer = context.layer()
+    start = context.first_step()
+    steps = [step for step in range(start, start + 20) if context.claims.share(step) > 0]
+    if layer.takes("step") and context.claims.schedule is None:
         steps += LATE
     units = [layer.units(inputs, step) for step in steps]
     for k in range(len(steps)):
-        subject.expect(
+        context.expect(
             bool(units[k].any()), f"there is no noise at step {steps[k]} in training mode", NO_NOISE
         )
         twins = [steps[j] for j in range(k) if same(units[k], units[j], 2.0**-12)]
-        subject.expect(
+        context.expect(
             not twins,
             f"steps {twins[0] if twins else 0} and {steps[k]} have the same noise in all "
             f"{units[k].size} elements",
             "it is drawn once and kept (in __init__, in a buffer, in a cache), the generator is "
-            "seeded anew in every call, the step is not used, or it repeats after some steps",
+            "seeded again in every call, the step is not used, or the noise repeats after some "
+            "steps",
         )
     if len(steps) < 2:
-        raise UnclaimedError("the schedule is above 0 at one step only")
+        raise NotClaimedError("the schedule is above 0 at one step only")
 
 
 @check("EN07", claimed=needs_repeats)
-def seeds_differ(subject: Subject) -> None:
-    """Another seed gives other noise: its own with ``seeded=True``, else the global one.
+def seeds_differ(context: CheckContext) -> None:
+    """Another seed draws other noise: the layer's with ``seeded=True``, else the global one.
 
-    A layer fails it whose seed is written into the code, or is dropped on the way.
+    Fails for layers whose seed is fixed in the code, or is lost on the way to the generator.
     """
-    own = subject.claims.seeded is True
-    inputs = subject.batch()
-    step = subject.first_step()
-    first = subject.layer().units(inputs, step)
-    other = subject.layer(seed=subject.seed + own, world=subject.world + (not own)).units(
-        inputs, step
-    )
+    own = context.claims.seeded is True
+    inputs = context.batch()
+    step = context.first_step()
+    first = context.layer().units(inputs, step)
+    other = context.layer(seed=context.seed + own, world=context.world + (not own))
     which = "seed=" if own else "the global seed "
-    subject.expect(
-        not same(first, other, 2.0**-12) or not first.any(),
-        f"{which}{subject.seed} and {which}{subject.seed + 1} give the same noise",
-        "the seed is not used: it is fixed in the code, or dropped on the way to the generator",
+    context.expect(
+        not same(first, other.units(inputs, step), 2.0**-12) or not first.any(),
+        f"{which}{context.seed} and {which}{context.seed + 1} draw the same noise",
+        "the seed is not used: it is fixed in the code, or lost on the way to the generator",
     )
 
 
@@ -126,22 +123,22 @@ def seeds_differ(subject: Subject) -> None:
     "EN14",
     claimed=lambda claims: None if claims.seeded is True else f"seeded={claims.seeded!r}",
 )
-def random_state_untouched(subject: Subject) -> None:
+def random_state_untouched(context: CheckContext) -> None:
     """A call leaves the global random state of the framework, NumPy and Python alone.
 
-    Otherwise turning noise on changes dropout and the order of the data, and no comparison with and
-    without noise is fair. Evaluation and alpha = 0 must not draw either.
+    If it does not, turning noise on changes dropout and the order of the data, and no comparison
+    with and without noise is fair. Evaluation and alpha = 0 must not draw either.
     """
-    state = subject.able("random_state")
-    inputs = subject.batch()
-    for alpha, training in ((subject.alpha, True), (0.0, True), (subject.alpha, False)):
-        subject.anew()
-        layer = subject.layer(alpha=alpha)
+    state = context.driver.random_state
+    inputs = context.batch()
+    for alpha, training in ((context.alpha, True), (0.0, True), (context.alpha, False)):
+        context.transcript.clear()
+        layer = context.layer(alpha=alpha)
         native = layer.prepared(inputs)
-        start = layer.advance(inputs, subject.first_step())
-        layer.raw(inputs, native, training=training, step=start)  # what is built once is built now
+        start = layer.advance(inputs, context.first_step())
+        layer.raw(inputs, native, training=training, step=start)  # builds what is built once
         layer.seed(1)
-        kept = state()  # which may move what it tells
+        kept = state()  # reading the state may change it
         layer.seed(1)
         before = _python_and_numpy()
         layer.raw(inputs, native, training=training, step=start + 1)
@@ -149,43 +146,42 @@ def random_state_untouched(subject: Subject) -> None:
         mode = "training" if training else "evaluation"
         moved = [name for name in before if before[name] != after[name]]
         if state() != kept:
-            moved.append(f"the framework ({subject.case.driver.name})")
-        subject.expect(
+            moved.append(f"the framework ({context.driver.name})")
+        context.expect(
             not moved,
-            f"a call in {mode} mode with alpha = {alpha:g} moves the global random state of "
+            f"a call in {mode} mode with alpha = {alpha:g} changes the global random state of "
             f"{' and '.join(moved)}",
-            "the noise is drawn from (or seeds) the global generator: draw it from a generator "
-            "of the layer's own (keras.random with seed=), and only where there is noise to add",
+            "the noise is drawn from the global generator, or seeds it: draw from the layer's own "
+            "generator (in Keras keras.random with seed=), and only if there is noise to add",
         )
 
 
 def _python_and_numpy() -> dict[str, Any]:
-    words = np.random.get_state(legacy=True)  # noqa: NPY002, the state that must not move
+    words = np.random.get_state(legacy=True)  # noqa: NPY002, the state that must not change
     assert isinstance(words, tuple)
     return {"Python": random.getstate(), "NumPy": (words[1].tobytes(), *words[2:])}
 
 
 def _claims_ranks(claims: Claims) -> str | None:
-    return None if claims.ranks else "ranks=False"
+    return None if claims.distinct_ranks else "distinct_ranks=False"
 
 
 @check("EN38", claimed=_claims_ranks)
-def ranks_differ(subject: Subject) -> None:
+def ranks_differ(context: CheckContext) -> None:
     """The ranks of a data-parallel run draw different noise from the same seed.
 
-    Ranks are seeded alike, so that their weights agree; a layer fails it that draws from that seed
-    alone, and gives all ranks one draw for different data.
+    Ranks are seeded alike, so that their weights agree. Fails for layers that draw from that seed
+    alone, and so add one draw to the different data of all ranks.
     """
-    rank = subject.able("rank")
-    inputs = subject.batch()
+    inputs = context.batch()
     noises = []
     for number in range(2):
-        subject.lines.append(
-            f"# what follows, as rank {number} of 2: with driver.rank({number}, 2):"
-        )
-        with rank(number, 2):
-            noises.append(subject.layer().noise(inputs, subject.first_step()))
-    subject.expect(
+        with (
+            context.transcript.block(f"with driver.rank({number}, 2):"),
+            context.driver.rank(number, 2),
+        ):
+            noises.append(context.layer().noise(inputs, context.first_step()))
+    context.expect(
         not same(noises[0], noises[1], 2.0**-12),
         "ranks 0 and 1 of a data-parallel run draw the same noise",
         "every rank seeds its generator alike: make the rank part of the seed, or number the "
@@ -193,24 +189,24 @@ def ranks_differ(subject: Subject) -> None:
     )
 
 
-@check("EN39", claimed=lambda claims: None if claims.refuses else "refuses=False")
-def bad_alpha_refused(subject: Subject) -> None:
-    """A negative, infinite or NaN alpha is refused with an error that names alpha.
+@check("EN39", claimed=lambda claims: None if claims.validates_alpha else "validates_alpha=False")
+def bad_alpha_refused(context: CheckContext) -> None:
+    """A negative, infinite or NaN alpha raises an error that names alpha.
 
-    A layer fails it that takes any number, and trains on NaN.
+    Fails for layers that accept any number and train on NaN.
     """
     for alpha in (-1.0, float("nan"), float("inf")):
-        subject.anew()
+        context.transcript.clear()
         try:
-            subject.make(16, alpha, subject.seed)
-        except MisuseError as error:
+            context.make(SMALL[2], alpha, context.seed)
+        except UntestableError as error:
             text = str(error).partition("raised")[2]
-            subject.expect(
+            context.expect(
                 text.lstrip().startswith(("ValueError", "TypeError")) and "alpha" in text,
                 f"make_layer(alpha={alpha}) raised{text}",
-                "the error is one by accident: refuse it by name, with a ValueError",
+                "the error is accidental: validate alpha, and raise a ValueError that names it",
             )
         else:
-            subject.expect(
-                False, f"make_layer(alpha={alpha}) gives a layer", "alpha is not looked at"
+            context.expect(
+                False, f"make_layer(alpha={alpha}) returns a layer", "alpha is not validated"
             )

@@ -1,4 +1,4 @@
-"""What a training call may change: nothing that others see."""
+"""A training call changes nothing that others see."""
 
 from __future__ import annotations
 
@@ -8,93 +8,93 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embnoise.testing.batches import Batch, over_batches
-from embnoise.testing.failures import UnclaimedError
+from embnoise.testing.context import CheckContext
+from embnoise.testing.failures import NotClaimedError
 from embnoise.testing.inputs import SMALL
 from embnoise.testing.registry import check
-from embnoise.testing.subject import Subject
 
 State = dict[str, NDArray[Any]]
 
 
 @check("EN16", dtypes="float32")
-def input_unchanged(subject: Subject) -> None:
-    """The layer's input is not changed.
+def input_unchanged(context: CheckContext) -> None:
+    """A training call does not change its input.
 
-    A layer fails it that adds its noise in place on what it was given.
+    Fails for layers that add the noise in place to what they were given.
     """
 
     def body(batch: Batch) -> None:
-        inputs = batch.inputs(subject, "normal")
-        layer = subject.layer(dim=batch.dim, alpha=batch.scaled(subject))
+        inputs = batch.inputs(context, "normal")
+        layer = context.layer(dim=batch.dim, alpha=batch.scaled(context))
         native = layer.prepared(inputs)
         before = layer.driver.to_numpy(native)
-        layer.raw(inputs, native, training=True, step=layer.advance(inputs, subject.first_step()))
+        layer.raw(inputs, native, training=True, step=layer.advance(inputs, context.first_step()))
         after = layer.driver.to_numpy(native)
         changed = int((before != after).sum())
-        subject.expect(
+        context.expect(
             before.tobytes() == after.tobytes(),
             f"a training call changes {changed} of the {before.size} elements of its own input",
-            "the noise is added in place (add_, +=) on the input: add it to a copy",
+            "the noise is added to the input in place (add_, +=): add it to a copy",
         )
 
-    over_batches(subject, body)
+    over_batches(context, body)
 
 
 @check("EN17", inputs=("ids",))
-def table_unchanged(subject: Subject) -> None:
-    """A training call does not change the embedding table, or any other saved value.
+def table_unchanged(context: CheckContext) -> None:
+    """A training call does not change the embedding table or any other saved value.
 
-    A layer fails it that adds noise in place on the table's own memory, where it stays.
+    Fails for layers that add the noise to the table in place, where it stays.
     """
-    before, after = _states(subject)
+    before, after = _states(context)
     if not before and not after:
-        raise UnclaimedError("the layer has no saved state (a function, say)")
+        raise NotClaimedError("the layer has no saved state (it may be a function)")
     for name, value in before.items():
-        if name.rpartition(".")[2] in subject.claims.saves:
+        if name.rpartition(".")[2] in context.claims.saved_names:
             continue
         now = after.get(name)
-        subject.expect(
+        context.expect(
             now is not None and now.tobytes() == value.tobytes(),
             f"a training call changes {name}, of shape {value.shape}, in the saved state",
             "the noise is added to the table instead of the looked-up embeddings, and stays there"
             if value.ndim == 2
-            else "the layer keeps its noise or a count in a buffer that is saved",
+            else "the layer keeps its noise or a counter in a buffer that is saved",
         )
 
 
 @check("EN18")
-def saved_state_clean(subject: Subject) -> None:
-    """The layer adds nothing to the saved state, besides what it claims to save.
+def saved_state_clean(context: CheckContext) -> None:
+    """The layer adds nothing to the saved state, except what it claims to save.
 
-    A layer fails it with a persistent buffer, a parameter or a variable for its noise, its alpha or
-    its step, which breaks loading a checkpoint that has none.
+    Fails for layers that keep their noise, alpha or step in a persistent buffer, a parameter or a
+    variable. Checkpoints without that entry then no longer load.
     """
-    before, after = _states(subject)
-    tables = subject.case.inputs == "ids"
+    before, after = _states(context)
+    tables = context.case.inputs == "ids"
     for name, value in after.items():
-        allowed = name.rpartition(".")[2] in subject.claims.saves
+        allowed = name.rpartition(".")[2] in context.claims.saved_names
         table = tables and name in before and SMALL[2] in value.shape and value.ndim <= 2
-        subject.expect(
+        context.expect(
             allowed or table,
             f"the saved state has an entry {name!r}, of shape {value.shape}",
-            "the noise, alpha or a count is a persistent buffer, a parameter or a variable: keep "
+            "the noise, alpha or a counter is a persistent buffer, a parameter or a variable: keep "
             "it out of the state (in PyTorch persistent=False, in Keras a plain attribute, in "
-            "Flax no Variable of its own), or name it in Claims(saves=...)",
+            "Flax no Variable), or name it in Claims(saved_names=...)",
         )
-    subject.expect(
+    context.expect(
         set(before) <= set(after),
-        "a training call takes entries out of the saved state",
+        "a training call removes entries from the saved state",
         "the layer deletes a buffer or a parameter when it is called",
     )
 
 
-def _states(subject: Subject) -> tuple[State, State]:
+def _states(context: CheckContext) -> tuple[State, State]:
     """The saved state before and after two training calls, once the layer is built."""
-    state = subject.able("state")
-    inputs = subject.batch(fill="normal")
-    layer = subject.layer()
+    inputs = context.batch(fill="normal")
+    layer = context.layer()
     layer.eval(inputs)
-    before = {name: np.array(value) for name, value in state(layer.native).items()}
+    state = context.driver.state(layer.native)
+    before = {name: np.array(value) for name, value in state.items()}
     for step in (0, 1):
-        layer.train(inputs, subject.first_step() + step)
-    return before, dict(state(layer.native))
+        layer.train(inputs, context.first_step() + step)
+    return before, dict(context.driver.state(layer.native))

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from embnoise.testing.drivers import named, signature_of
+from embnoise.testing import DriverBase
 from embnoise_lists import Lists
 
 
-class ListsDriver:
+class ListsDriver(DriverBase):
     name = "lists"
-
-    def make(self, make_layer, *, dtype, dim, alpha, seed):
-        return make_layer(dim=dim, alpha=alpha, seed=seed)
-
-    def call(self, layer, inputs, **keywords):
-        return layer(inputs, **named(signature_of(layer), keywords))
+    dtypes = ("float32", "bfloat16", "float16", "float64")
 
     def to_numpy(self, lists):
         return np.array(lists.values, dtype=lists.dtype).reshape(lists.shape)
@@ -24,11 +19,8 @@ class ListsDriver:
         array = array.astype(dtype or array.dtype)
         return Lists(array.tolist(), array.shape, array.dtype.name)
 
-    def gradient(self, call, layer, inputs, weights, *, of):
-        return None
-
     def seed(self, seed):
-        pass
+        """There is no global random state."""
 
 
 driver = ListsDriver()

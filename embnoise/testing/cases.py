@@ -1,4 +1,4 @@
-"""``Case``: a layer to test, and what it promises."""
+"""``case``: describes a layer to test, and checks the description."""
 
 from __future__ import annotations
 
@@ -6,31 +6,20 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from embnoise._validation import check_choice, format_value
+from embnoise.testing._case import Case
+from embnoise.testing.checks import CHECKS
 from embnoise.testing.claims import Claims
-from embnoise.testing.drivers import Driver, driver_of, named
+from embnoise.testing.drivers import Driver, DriverBase, completed, named
+from embnoise.testing.find_driver import driver_of
 
-__all__ = ["Case", "case"]
+__all__ = ["case"]
 
 _KEYWORDS = ("dim", "alpha", "seed")
-CALL_KEYWORDS = ("training", "mask", "step", "segment_ids")
-"""What a layer, or a ``call``, is given by name."""
-
-
-@dataclass(frozen=True, eq=False)
-class Case:
-    """A layer and its claims, made by ``case``."""
-
-    name: str
-    make_layer: Callable[..., Any]
-    driver: Driver
-    inputs: str
-    call: Callable[..., Any] | None
-    claims: Claims
-    expected_failures: Mapping[str, str] = field(default_factory=dict)
+_CALL_KEYWORDS = ("training", "mask", "step", "segment_ids")
+"""The keywords that a layer or a user's ``call`` may name."""
 
 
 def case(
@@ -43,30 +32,29 @@ def case(
     claims: Claims | None = None,
     expected_failures: Mapping[str, str] | None = None,
 ) -> Case:
-    """A layer to test.
+    """Describe a layer to test.
 
     Args:
-        name: what tests and reports call it. The kit's seeds depend on it.
-        make_layer: ``make_layer(*, dim, alpha, seed)`` gives a fresh layer: ``dim``, the embedding
-            size d, an int; ``alpha``, a float; ``seed``, an int. It is called anew for every check.
-        driver: ``"numpy"``, ``"torch"``, ``"jax"``, ``"keras"``, the name of another adapter that
-            is installed, or a ``Driver``.
-        inputs: ``"embeddings"``, the layer takes floating-point [B, L, d]; ``"ids"``, it takes
-            integers [B, L] and embeds them itself (ids of 0 to 7, 0 being padding).
+        name: The name in tests and reports. The kit's seeds depend on it.
+        make_layer: ``make_layer(*, dim, alpha, seed)`` returns a fresh layer, given the embedding
+            size d (an int), alpha (a float) and a seed (an int). Every check calls it.
+        driver: ``"numpy"``, ``"torch"``, ``"jax"``, ``"keras"``, the name of another installed
+            adapter, or a ``Driver``.
+        inputs: ``"embeddings"``: the layer takes floating-point [B, L, d]. ``"ids"``: it takes
+            integers [B, L] and embeds them itself; ids are 0 to 7, and 0 is padding.
         call: ``call(layer, inputs, *, training, mask, step, segment_ids)``, for a layer with
-            another signature; it is given those keywords that it names, in JAX ``key`` as well, and
-            hands ``training`` on. ``mask`` is boolean [B, L], ``segment_ids`` integers [B, L],
-            ``step`` an int. A mask is given where there is padding, and documents where rows are
-            packed, or where they have no default.
-        claims: what the layer promises; ``Claims()`` by default.
-        expected_failures: reasons for the checks that are known to fail, by code, or by code and
+            another signature. It receives the keywords that it names (in JAX also ``key``), and
+            passes ``training`` on. ``mask`` is boolean [B, L], ``segment_ids`` integers [B, L],
+            ``step`` an int. ``mask`` is passed if there is padding, ``segment_ids`` if rows are
+            packed, and either if it has no default.
+        claims: What the layer claims. Default: ``Claims()``.
+        expected_failures: Reasons for the checks that are known to fail, by code, or by code and
             dtype: ``{"EN09": "padding gets noise, see our issue 12", "EN08[float16]": "..."}``.
 
     Raises:
-        TypeError: an argument of the wrong type, or a ``make_layer`` that does not take its
-        keywords.
-        ValueError: an unknown driver, kind of inputs or code.
-        ImportError: the driver's framework is not installed.
+        TypeError: An argument has the wrong type, or ``make_layer`` does not take its keywords.
+        ValueError: The driver, the kind of inputs, or a code is unknown.
+        ImportError: The driver's framework is not installed.
 
     Example:
         >>> import numpy as np
@@ -82,7 +70,7 @@ def case(
         True
     """
     if not isinstance(name, str) or not name:
-        raise TypeError(f"name must be a string that is not empty, got {format_value(name)}")
+        raise TypeError(f"name must be a non-empty string, got {format_value(name)}")
     if not isinstance(make_layer, type) and hasattr(make_layer, "forward"):
         raise TypeError(
             "make_layer must be a function that makes layers, as in def make_layer(*, dim, alpha, "
@@ -93,14 +81,15 @@ def case(
             "make_layer must be a function of dim, alpha and seed that returns a layer, got "
             f"{format_value(make_layer)}"
         )
-    _takes_its_keywords(make_layer)
+    _check_make_layer(make_layer)
     if isinstance(driver, str):
         driver = driver_of(driver)
     elif isinstance(driver, type) or not isinstance(driver, Driver):
         raise TypeError(f"driver must be a name or a Driver, got {format_value(driver)}")
+    driver = completed(driver)
     check_choice("inputs", inputs, ("embeddings", "ids"))
     if call is not None:
-        _can_be_called_so(call, driver)
+        _check_call(call, driver)
     claims = Claims() if claims is None else claims
     if not isinstance(claims, Claims):
         raise TypeError(f"claims must be a Claims, got {format_value(claims)}")
@@ -110,14 +99,14 @@ def case(
             f"got {format_value(expected_failures)}"
         )
     expected = dict(expected_failures or {})
-    _are_codes(expected)
+    _check_codes(expected)
     return Case(name, make_layer, driver, inputs, call, claims, expected)
 
 
-def _takes_its_keywords(make_layer: Callable[..., Any]) -> None:
+def _check_make_layer(make_layer: Callable[..., Any]) -> None:
     try:
         signature = inspect.signature(make_layer)
-    except (TypeError, ValueError):  # some builtins have none
+    except (TypeError, ValueError):  # some builtins have no signature
         return
     try:
         signature.bind(**dict.fromkeys(_KEYWORDS))
@@ -128,10 +117,10 @@ def _takes_its_keywords(make_layer: Callable[..., Any]) -> None:
         ) from None
 
 
-def _can_be_called_so(call: Callable[..., Any], driver: Driver) -> None:
+def _check_call(call: Callable[..., Any], driver: DriverBase) -> None:
     if not callable(call):
         raise TypeError(f"call must be a function, got {format_value(call)}")
-    keywords = [*CALL_KEYWORDS, "key"] if hasattr(driver, "key") else [*CALL_KEYWORDS]
+    keywords = [*_CALL_KEYWORDS] if driver.key is None else [*_CALL_KEYWORDS, "key"]
     given = named(call, dict.fromkeys(keywords))
     try:
         inspect.signature(call).bind(None, None, **given)
@@ -142,16 +131,14 @@ def _can_be_called_so(call: Callable[..., Any], driver: Driver) -> None:
         ) from None
     except ValueError:  # some builtins have no signature
         return
-    if "training" not in given and not hasattr(driver, "switch"):
+    if "training" not in given and not driver.switches:
         raise TypeError(
-            f"call must take `training` and hand it on, for the driver {driver.name!r} cannot "
+            f"call must take `training` and pass it on, since the driver {driver.name!r} cannot "
             f"switch a layer's mode from outside; got the signature {inspect.signature(call)}"
         )
 
 
-def _are_codes(expected: Mapping[str, str]) -> None:
-    from embnoise.testing.registry import CHECKS  # noqa: PLC0415, the checks need this module
-
+def _check_codes(expected: Mapping[str, str]) -> None:
     known = {
         alias: spec.title
         for spec in CHECKS.values()
@@ -165,7 +152,7 @@ def _are_codes(expected: Mapping[str, str]) -> None:
             nearest = next(known[alias] for alias in (*same, *similar) if alias in known)
             raise ValueError(
                 f"expected_failures has an unknown code {code!r}; the nearest is "
-                f"{nearest[:4]!r} ({nearest}). `embnoise checks` lists them all."
+                f"{nearest[:4]!r} ({nearest}). `embnoise checks` lists all codes."
             )
         if not isinstance(reason, str) or not reason:
             raise TypeError(

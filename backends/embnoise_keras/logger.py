@@ -1,0 +1,66 @@
+"""How large the noise is, in the logs of ``fit``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from embnoise_keras._compat import all_layers, forget_train_function
+from embnoise_keras.layer import EmbeddingNoise
+
+__all__ = ["NoiseLogger"]
+
+
+class NoiseLogger(keras.callbacks.Callback):  # type: ignore[misc]
+    """Adds ``noise_alpha`` and ``noise_ratio`` to the logs at the end of every epoch.
+
+    Both describe the last training call of the epoch: alpha at its step, and the RMS of the noise
+    over the RMS of the embeddings that got it. If a model has several noise layers, the log names
+    of the second and later ones end in the layer's name, as in ``noise_alpha_image``. Logging costs
+    a pass over the embeddings per step.
+
+    Raises:
+        ValueError: The model that ``fit`` is called on has no noise.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from embnoise import neftune
+        >>> from embnoise_keras import EmbeddingNoise, NoiseLogger
+        >>> layers = [keras.layers.Embedding(10, 8), EmbeddingNoise(neftune(5.0))]
+        >>> model = keras.Sequential([*layers, keras.layers.Flatten(), keras.layers.Dense(1)])
+        >>> model.compile("sgd", "mse")
+        >>> ids, targets = np.ones((4, 3), "int32"), np.ones((4, 1))
+        >>> history = model.fit(ids, targets, verbose=0, callbacks=[NoiseLogger()])
+        >>> history.history["noise_alpha"], history.history["noise_ratio"][0] > 0
+        ([5.0], True)
+    """
+
+    def set_model(self, model: Any) -> None:
+        """Make the model's noise layers record their calls."""
+        super().set_model(model)
+        self._layers = [each for each in all_layers(model) if isinstance(each, EmbeddingNoise)]
+        if not self._layers:
+            raise ValueError(
+                "model has no noise to log; add an EmbeddingNoise layer, or attach noise to it"
+            )
+        self._record(True)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Add the figures to the logs."""
+        if logs is None:
+            return
+        for number, layer in enumerate(self._layers):
+            suffix = "" if number == 0 else f"_{layer.name}"
+            last = layer.last_call
+            logs[f"noise_alpha{suffix}"] = float(layer.noise.alpha_at(int(last.step)))
+            logs[f"noise_ratio{suffix}"] = float(last.ratio)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Stop recording."""
+        self._record(False)
+
+    def _record(self, recording: bool) -> None:
+        for layer in self._layers:
+            layer.last_call.recording = recording
+        forget_train_function(self._model)  # what is compiled records, or does not

@@ -1,0 +1,157 @@
+"""How the noise follows alpha: as a factor and by its schedule, whatever the embeddings are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from embnoise._schedules import Schedule
+from embnoise.testing.claims import Claims
+from embnoise.testing.context import CheckContext
+from embnoise.testing.diagnosis import NO_NOISE, is_close
+from embnoise.testing.magnitudes import claimed_magnitudes
+from embnoise.testing.registry import check, needs_repeats
+from embnoise.testing.statistics import RATE, amplitude, amplitude_window
+
+
+@check("EN11", claimed=needs_repeats)
+def alpha_is_proportional(context: CheckContext) -> None:
+    """Twice the alpha gives twice the noise, or as much more as the claimed scale does.
+
+    Fails for layers that ignore alpha, or put it under the square root.
+    """
+    inputs = context.batch()
+    step = context.first_step()
+    share = context.claims.share(step)
+    noises, claimed = [], []
+    for alpha in (context.alpha, 2 * context.alpha):
+        layer = context.layer(alpha=alpha)
+        noises.append(layer.noise(inputs, step))
+        clean = layer.clean(inputs)
+        claimed.append(claimed_magnitudes(context.claims, inputs, clean, alpha * share))
+    once, twice = noises
+    growth = np.divide(claimed[1], claimed[0], out=np.zeros_like(claimed[0]), where=claimed[0] > 0)[
+        ..., None
+    ]
+    known = float(np.sqrt(np.square(once).mean()))
+    ratio = float(np.sqrt(np.square(twice).mean())) / known if known else 0.0
+    causes = {1.0: "alpha is not used: the amplitude is fixed in the code",
+              2**0.5: "alpha is under the square root", 4.0: "alpha enters twice"}  # fmt: skip
+    likely = [text for value, text in causes.items() if is_close(ratio, value)]
+    if not known:
+        likely = [NO_NOISE]
+    context.expect(
+        bool(known) and np.allclose(twice, growth * once, rtol=2.0**-18, atol=2.0**-18 * known),
+        f"twice the alpha gives {ratio:.4g} times the noise, expected {growth.max():.4g} times",
+        likely[0] if likely else "alpha is used other than as a factor",
+    )
+
+
+def _known_offset(claims: Claims) -> str | None:
+    if claims.scale_rule.uses_rms:
+        return f"scale={claims.scale_rule.name!r} depends on the embeddings"
+    return needs_repeats(claims)
+
+
+@check("EN12", claimed=_known_offset)
+def noise_is_added(context: CheckContext) -> None:
+    """The noise does not depend on the embeddings: it is added to them, not multiplied.
+
+    Fails for layers that multiply (x * (1 + noise)), or take the magnitude from x.
+    """
+    step = context.first_step()
+    noises, clean = [], 0.0
+    for fill in ("zeros", "normal"):
+        inputs = context.batch(fill=fill)
+        layer = context.layer()
+        noises.append(layer.noise(inputs, step))
+        clean = max(clean, float(abs(layer.clean(inputs)).max()))
+    reach = float(abs(noises[1]).max())
+    error = float(abs(noises[0] - noises[1]).max())
+    context.expect(
+        error <= 2.0**-20 * (clean + reach),
+        f"the noise depends on the embeddings: for others it differs by up to {error:.3g} "
+        f"(its largest value is {reach:.3g})",
+        "the noise is multiplied with the embeddings, or its scale is taken from them (if that is "
+        "intended, claim scale='relative')"
+        if not noises[0].any() or bool((np.sign(noises[0]) == np.sign(noises[1])).all())
+        else "the draw depends on the embeddings: a seed or a key is made from them",
+    )
+
+
+LONGEST = 300
+"""The last step of a schedule that is tested if each step takes a call."""
+
+
+@check("EN21", random=True)
+def schedule_followed(context: CheckContext) -> None:
+    """Alpha has the claimed share at every step tested, which include the first and the last.
+
+    Without a schedule it is the same at all of them. Fails for layers whose schedule is off by one
+    step, runs backwards, or is ignored.
+    """
+    claims, schedule = context.claims, context.claims.schedule
+    end = schedule.length if isinstance(schedule, Schedule) and schedule.length else 10
+    inputs = context.sample()
+    layer = context.layer(dim=inputs.dim)
+    steps = sorted({0, 1, 2, end // 2, end - 1, end, end + 1} - {-1})
+    if not layer.takes("step"):  # each step takes a call
+        steps = [step for step in steps if step <= LONGEST]
+    distribution, seen, count = claims.distribution_rule, {}, 0
+    for step in steps:
+        layer.eval(inputs)  # must not count as a step
+        noise = layer.noise(inputs, step)
+        full = claimed_magnitudes(claims, inputs, layer.clean(inputs), context.alpha)
+        units = context.independent(noise / full[..., None])
+        seen[step], count = amplitude(distribution, units), units.size
+
+    def share(step: int) -> float:
+        """The claimed noise at a step, as a share of that with make_layer's alpha."""
+        now, full = (
+            claims.magnitude(context.alpha * factor, *inputs.shape[1:])
+            for factor in (claims.share(step), 1.0)
+        )
+        return now / full
+
+    low, high = amplitude_window(distribution, count, RATE / len(steps))
+    largest = max(steps, key=share)
+    known = 1.0 if distribution else seen[largest] / (share(largest) or 1.0)
+    if schedule is None:  # other checks test the size, and this one that it stays
+        known, low, high = seen[steps[0]], low / high, high / low if low else np.inf
+    slack = 2 * context.usual_slack(inputs) + 2.0**-16
+    found = {step: value / known if known else 0.0 for step, value in seen.items()}
+    claimed = {step: share(step) for step in steps}
+    wrong = [
+        step
+        for step in steps
+        if not low * claimed[step] - slack <= found[step] <= high * claimed[step] + slack
+    ]
+    said = ", ".join(
+        f"{found[step]:.4g} at step {step} (claimed {claimed[step]:.4g})"
+        for step in (wrong or steps)[:4]
+    )
+    context.expect(
+        not wrong,
+        f"alpha is, as a share of make_layer's: {said}",
+        lambda: _schedule_cause(share, found, end),
+    )
+
+
+def _schedule_cause(share: Callable[[int], float], found: dict[int, float], end: int) -> str:
+    def fits(expected: dict[int, float]) -> bool:
+        return all(abs(found[s] - expected[s]) <= 0.02 * abs(expected[s]) + 1e-4 for s in found)
+
+    guesses = {
+        "the schedule is ignored: alpha stays what it was at step 0": {s: share(0) for s in found},
+        "the schedule is ignored: alpha stays what make_layer got": dict.fromkeys(found, 1.0),
+        "the schedule is one step ahead: it is advanced before it is read, or by evaluation too": {
+            s: share(s + 1) for s in found
+        },
+        "the schedule is one step behind": {s: share(max(s - 1, 0)) for s in found},
+        "the schedule runs backwards": {s: share(max(end - s, 0)) for s in found},
+    }
+    for text, expected in guesses.items():
+        if fits(expected):
+            return text
+    return "another schedule than claimed, or a share of another alpha"

@@ -1,0 +1,134 @@
+"""The layer can be made and called, and keeps the shape, dtype and device of its input."""
+
+from __future__ import annotations
+
+import math
+
+from embnoise._validation import dtype_name
+from embnoise.testing.context import CheckContext
+from embnoise.testing.diagnosis import NO_NOISE
+from embnoise.testing.failures import NotFiniteError, UntestableError
+from embnoise.testing.inputs import Array
+from embnoise.testing.registry import check
+from embnoise.testing.statistics import RATE, amplitude, amplitude_window, extreme_window
+from embnoise.testing.tables import zero_share
+
+_HOW = {
+    "embeddings": "The kit passes embeddings [B, L, d]; for a layer that embeds token ids itself "
+    "use inputs='ids'.",
+    "ids": "The kit passes ids [B, L] of 0 to 7; for a layer after the embedding use "
+    "inputs='embeddings'.",
+}
+_BY_NAME = (
+    " Parameters named mask, step, segment_ids and training are passed by name; for another "
+    "signature use case(..., call=...)."
+)
+
+
+@check("EN01")
+def can_be_called(context: CheckContext) -> None:
+    """Each make_layer(...) returns a fresh layer, whose outputs are finite arrays [B, L, d].
+
+    The other checks depend on this one. Fails for factories that raise, return something that
+    cannot be called, or return the same object twice; and for layers that raise, or return another
+    shape, integers or NaN, in training or evaluation mode.
+    """
+    context.layer()
+    layer = context.layer()
+    inputs = context.batch(fill="normal")
+    try:
+        outputs = (layer.train(inputs), layer.eval(inputs))
+    except NotFiniteError:
+        raise
+    except UntestableError as error:
+        raise UntestableError(f"{error}. {_HOW[context.case.inputs]}{_BY_NAME}") from None
+    for output in outputs:
+        context.expect(
+            output.shape == inputs.shape, f"the output is {output.shape}", "another shape"
+        )
+
+
+@check("EN04", dtypes="all")
+def dtype_kept(context: CheckContext) -> None:
+    """The output in training has the dtype and the device of the embeddings.
+
+    Fails for layers whose noise is drawn in float32 (or float64) and promotes the sum, which
+    doubles the memory of all that follows; or that draw on the CPU for inputs on another device.
+    """
+    layer = context.layer()
+    inputs = context.batch(fill="normal")
+    native = layer.prepared(inputs)
+    noisy = layer.raw(
+        inputs, native, training=True, step=layer.advance(inputs, context.first_step())
+    )
+    layer.checked(noisy, inputs)
+    clean = native
+    if context.case.inputs == "ids":
+        clean = layer.raw(inputs, native, training=False, step=layer.calls)
+    before, after = dtype_name(clean), dtype_name(noisy)
+    context.expect(
+        before == after,
+        f"the output is {after} in training, but the embeddings are {before}",
+        "the noise is drawn in another dtype, and the sum promoted to it: draw in float32 if "
+        "you like, and cast the sum to the embeddings' dtype",
+    )
+    places = [str(getattr(array, "device", None)) for array in (clean, noisy)]
+    context.expect(
+        places[0] == places[1],
+        f"the output is on {places[1]}, but the embeddings are on {places[0]}",
+        "the noise is drawn on the default device: draw it on the device of the embeddings",
+    )
+
+
+@check("EN23", random=True)
+def edge_shapes(context: CheckContext) -> None:
+    """A batch of 1, a length of 1, one channel and an empty batch work, with the claimed noise.
+
+    Fails for layers that squeeze axes of size 1 away, divide by L - 1, or cannot take a batch
+    without rows, which some ranks get at the end of an epoch.
+    """
+    for shape in [(1, 7, 16), (4, 1, 1), (0, 7, 16)]:
+        context.transcript.clear()
+        inputs = context.batch(shape)
+        step = context.first_step()
+        try:
+            layer = context.layer(dim=shape[2])
+            units = layer.units(inputs, step)
+            layer.eval(inputs)
+            context.expect(
+                bool(units.any()) or _may_be_silent(context, units.size),
+                f"inputs of shape {shape} get no noise",
+                f"{NO_NOISE}; or an axis of size 1 is squeezed away",
+            )
+        except UntestableError as error:
+            raise UntestableError(f"for B, L, d = {shape}: {error}") from None
+        _within(context, units, inputs.shape)
+
+
+def _may_be_silent(context: CheckContext, count: int) -> bool:
+    """Whether all of ``count`` units may be 0, of a distribution that has zeros."""
+    distribution = context.claims.distribution_rule
+    zeros = 0.0 if distribution is None else zero_share(distribution)
+    return zeros**count > RATE * 2.0**-20
+
+
+def _within(context: CheckContext, units: Array, shape: tuple[int, int, int]) -> None:
+    distribution, count = context.claims.distribution_rule, math.prod(shape)
+    if distribution is None or not count:
+        return
+    formula = context.claims.formula
+    size, largest = amplitude(distribution, units), float(abs(units).max())
+    least = amplitude_window(distribution, count, RATE / 10)[0] - 2 * context.grid - 2.0**-10
+    context.expect(
+        size >= least,
+        f"for B, L, d = {shape} the noise is {size:.4g} of {formula}, expected at least "
+        f"{least:.4g}",
+        "an axis of size 1 takes another path through the code",
+    )
+    upper = extreme_window(distribution, count, RATE / 10)[1] * (1 + 4 * context.grid) + 2.0**-10
+    context.expect(
+        largest <= upper,
+        f"for B, L, d = {shape} the largest |noise| is {largest:.4g} of {formula}, expected at "
+        f"most {upper:.4g}",
+        "an axis of size 1 takes another path through the code, or is squeezed away",
+    )

@@ -1,0 +1,203 @@
+"""``CheckContext``: what one run of a check works with."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from embnoise._distributions import Distribution
+from embnoise._validation import format_value
+from embnoise.testing._case import Case
+from embnoise.testing.failures import ClaimViolatedError, UntestableError, raised_by_layer
+from embnoise.testing.inputs import SMALL, Array, Inputs, inputs_of
+from embnoise.testing.layer_under_test import LayerUnderTest, seed_globally
+from embnoise.testing.profiles import Profile
+from embnoise.testing.transcript import Transcript
+
+__all__ = ["CheckContext"]
+
+KIT = "embnoise.testing 1"
+"""The kit's version. A new version changes every seed."""
+
+GRID = {"bfloat16": 2.0**-6, "float16": 2.0**-9}
+"""The step of the coarsest grid on [-1, 1] that a correct draw in a dtype may have: a draw with as
+many bits as the dtype's mantissa."""
+
+_FINE = 2.0**-20
+"""The relative error of a magnitude that is computed in float32, in any order of operations."""
+
+
+class CheckContext:
+    """One check's view of a case: fresh layers, batches and assertions.
+
+    Args:
+        case: What to test.
+        check: The check's code, from which its seeds come.
+        dtype: The dtype of the embeddings.
+        profile: How much to test.
+        seed: The kit's seed.
+    """
+
+    def __init__(self, case: Case, check: str, dtype: str, profile: Profile, seed: int) -> None:
+        self.case = case
+        self.claims = case.claims
+        self.driver = case.driver
+        self.dtype = dtype
+        self.profile = profile
+        name = f"{KIT}/{case.name}/{check}/{dtype}/{seed}"
+        digest = hashlib.sha256(name.encode()).digest()
+        self.seed = int.from_bytes(digest[:4], "little") % 2**31
+        self.world = int.from_bytes(digest[4:8], "little") % 2**31
+        self.draw = np.random.default_rng(int.from_bytes(digest[8:16], "little"))
+        # With ids the noise is a difference of embeddings, so it must be far above their rounding.
+        self.alpha = 5.0 if case.inputs == "embeddings" else 640.0
+        if self.claims.alpha_is_magnitude:  # some layers (Keras's GaussianNoise) accept 1 at most
+            self.alpha = 0.25
+        self.assertions = 0
+        self.transcript = Transcript()
+        self._last: Any = None
+
+    @property
+    def distribution(self) -> Distribution:
+        """The claimed distribution, for the checks that need one."""
+        rule = self.claims.distribution_rule
+        assert rule is not None
+        return rule
+
+    @property
+    def grid(self) -> float:
+        """The step of the coarsest grid that a correct draw in this dtype may have."""
+        return GRID.get(self.dtype, 2.0**-22)
+
+    def expect(self, holds: bool, seen: str, likely: str | Callable[[], str]) -> None:
+        """Count an assertion, and raise if it does not hold.
+
+        Args:
+            holds: Whether it holds.
+            seen: What was observed and what was expected.
+            likely: The likely cause, or a function that works it out.
+        """
+        self.assertions += 1
+        if not holds:
+            raise ClaimViolatedError(seen, likely if isinstance(likely, str) else likely())
+
+    def layer(
+        self,
+        *,
+        dim: int = SMALL[2],
+        alpha: float | None = None,
+        seed: int | None = None,
+        world: int | None = None,
+        name: str = "layer",
+    ) -> LayerUnderTest:
+        """A fresh layer.
+
+        Args:
+            dim: The embedding size d. Default: that of ``SMALL``.
+            alpha: The amplitude. Default: that of the context.
+            seed: The layer's own seed. Default: that of the context.
+            world: Determines the framework's global random state. Default: that of the context.
+            name: The layer's name in the transcript.
+        """
+        alpha = self.alpha if alpha is None else alpha
+        world = self.world if world is None else world
+        seed_globally(self.driver, self.transcript, world, "make")
+        return LayerUnderTest(
+            self.make(dim, alpha, self.seed if seed is None else seed, name=name),
+            case=self.case,
+            dtype=self.dtype,
+            transcript=self.transcript,
+            alpha=alpha,
+            world=world,
+            name=name,
+        )
+
+    def make(self, dim: int, alpha: float, seed: int, *, name: str = "layer") -> Any:
+        """What ``make_layer`` returns.
+
+        Raises:
+            UntestableError: It raises, or returns something that cannot be called, or the same
+                object twice.
+        """
+        self.transcript.write(
+            f"{name} = driver.make(make_layer, dtype={self.dtype!r}, dim={dim}, alpha={alpha}, "
+            f"seed={seed})"
+        )
+        try:
+            layer = self.driver.make(
+                self.case.make_layer, dtype=self.dtype, dim=dim, alpha=alpha, seed=seed
+            )
+        except Exception as error:
+            raise raised_by_layer(
+                f"make_layer(dim={dim}, alpha={alpha}, seed={seed})", error
+            ) from None
+        if not callable(layer):
+            raise UntestableError(
+                f"make_layer returned {format_value(layer)}, which cannot be called; "
+                "it must return a layer"
+            )
+        if layer is self._last:
+            raise UntestableError(
+                "make_layer returned the same object twice; it must make a fresh layer each time, "
+                "so that no check sees what another left behind"
+            )
+        self._last = layer
+        return layer
+
+    def batch(
+        self,
+        shape: tuple[int, int, int] = SMALL,
+        fill: str | None = None,
+        **options: Any,
+    ) -> Inputs:
+        """A batch of the case's kind.
+
+        Args:
+            shape: B, the row's width and d.
+            fill: The values of embeddings, as for ``inputs_of``. Default: zeros, which show the
+                noise as it is; ones if the scale depends on the embeddings.
+            **options: As for ``inputs_of``.
+        """
+        if fill is None:
+            fill = "ones" if self.claims.scale_rule.uses_rms else "zeros"
+        seed = int(self.draw.integers(2**31))
+        return inputs_of(self.case.inputs, shape, fill=fill, seed=seed, **options)
+
+    def sample(self) -> Inputs:
+        """The profile's batch, for statistics."""
+        return self.batch(self.profile.shape(self.dtype))
+
+    def sampled(self) -> Array:
+        """The units of a fresh layer on the profile's batch, at the first step that has noise."""
+        inputs = self.sample()
+        return self.layer(dim=inputs.dim).units(inputs, self.first_step())
+
+    def independent(self, units: Array) -> Array:
+        """The rows that do not repeat others: every second one if the noise is antithetic."""
+        return units[::2] if self.claims.antithetic else units
+
+    def first_step(self) -> int:
+        """The first step at which the schedule is above 0."""
+        return next(step for step in range(1000) if self.claims.share(step) > 0)
+
+    def slack(self, clean: Array, magnitude: float) -> float:
+        """How much rounding to the dtype may change a unit, relative to the larger of 1 and it.
+
+        Args:
+            clean: The embeddings.
+            magnitude: The smallest magnitude of the noise on them.
+        """
+        ratio = float(abs(clean).max(initial=0.0)) / magnitude if magnitude else 0.0
+        return max(self.grid, _FINE) * (1 + ratio)
+
+    def usual_slack(self, inputs: Inputs) -> float:
+        """``slack`` for a batch without padding, at the first step that has noise."""
+        magnitude = self.claims.magnitude(
+            self.alpha * self.claims.share(self.first_step()), *inputs.shape[1:]
+        )
+        # Below the noise of ids there are embeddings of a few units.
+        clean = 0.0 if self.case.inputs == "embeddings" else 4.0
+        return self.slack(np.array([clean]), magnitude)

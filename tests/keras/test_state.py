@@ -1,0 +1,244 @@
+"""The state of layers and handles: step, alpha, lookups, pauses, and what is saved of them."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+import embnoise
+from embnoise import linear, neftune
+from embnoise_keras import EmbeddingNoise, attach
+from tests.keras.models import DIM, IDS, MASK, MODELS, fit, functional, numpy, sequential
+
+BACKEND = keras.backend.backend()
+NOISE = neftune(alpha=linear(50, 0, 10))
+X = np.random.default_rng(0).standard_normal((4, 5, DIM)).astype(np.float32)
+
+
+def close(left, right):
+    np.testing.assert_allclose(numpy(left), numpy(right), rtol=0, atol=1e-5)
+
+
+def with_layer(build, **options):
+    layer = EmbeddingNoise(NOISE, **options)
+    return build(layer), layer
+
+
+def with_handle(build, **options):
+    model = build()
+    return model, attach(model, NOISE, **options)
+
+
+over_owners = pytest.mark.parametrize("noised", [with_layer, with_handle])
+over_models = pytest.mark.parametrize("build", MODELS.values(), ids=MODELS)
+
+
+@over_owners
+def test_the_attributes(noised):
+    model, owner = noised(functional, calls_per_step=2)
+    assert (owner.noise, owner.step, owner.alpha, owner.lookups) == (NOISE, 0, 50.0, 0)
+    for _ in range(3):
+        model(IDS, training=True)
+    assert (owner.step, owner.alpha, owner.lookups) == (1, 45.0, 3)
+    model(IDS)
+    owner.step = 5
+    assert (owner.step, owner.alpha, owner.lookups) == (5, 25.0, 3)
+
+
+@over_owners
+def test_another_step_begins_with_the_first_sample(noised):
+    model, owner = noised(functional, calls_per_step=3)
+    expected = numpy(model(IDS, training=True))
+    model(IDS, training=True)
+    owner.step = 1
+    owner.step = 0
+    close(model(IDS, training=True), expected)
+
+
+@over_owners
+@pytest.mark.parametrize(
+    ("step", "kind", "message"),
+    [(-1, ValueError, "step must be at least 0"), (1.5, TypeError, "step must be an integer")],
+)
+def test_a_wrong_step_changes_nothing(noised, step, kind, message):
+    model, owner = noised(functional, calls_per_step=2)
+    model(IDS, training=True)
+    with pytest.raises(kind, match=message):
+        owner.step = step
+    assert (owner.step, owner.lookups) == (0, 1)
+
+
+@over_owners
+@over_models
+@pytest.mark.parametrize("eager", [False, True])
+def test_paused_is_clean_and_not_counted_in_fit(noised, build, eager):
+    clean = build()
+    clean.compile(keras.optimizers.SGD(0.0), "mse", run_eagerly=eager)
+    model, owner = noised(build)
+    model.compile(keras.optimizers.SGD(0.0), "mse", run_eagerly=eager)
+    noisy = fit(model)
+    assert (owner.step, owner.lookups) == (2, 2)
+    with owner.paused():  # fit has compiled its function with noise
+        assert fit(model) == fit(clean) != noisy
+    assert (owner.step, owner.lookups) == (2, 2)
+    owner.step = 0
+    assert fit(model) == noisy
+    assert (owner.step, owner.lookups) == (2, 4)
+
+
+def compiled(layer):
+    """The layer in training, in a function that is traced once."""
+    if BACKEND == "tensorflow":
+        import tensorflow as tf  # noqa: PLC0415, the backend that is there
+
+        return tf.function(lambda x: layer(x, training=True), autograph=False)
+    import jax  # noqa: PLC0415
+
+    @jax.jit
+    def noisy(state, x):
+        return layer.stateless_call([], state, x, training=True)
+
+    def run(x):
+        variables = layer.non_trainable_variables
+        out, state = noisy([variable.value for variable in variables], x)
+        for variable, value in zip(variables, state, strict=True):
+            variable.assign(value)
+        return out
+
+    return run
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="it compiles nothing by default")
+def test_paused_silences_a_function_that_is_compiled():
+    layer, x = EmbeddingNoise(NOISE), keras.ops.convert_to_tensor(X)
+    run = compiled(layer)
+    close(run(x), embnoise.add_noise(X, neftune(alpha=50.0), step=0))
+    with layer.paused():
+        assert (numpy(run(x)) == X).all()
+        assert layer.step == 1
+    close(run(x), embnoise.add_noise(X, neftune(alpha=45.0), step=1))
+
+
+def test_paused_holds_for_every_way_to_call_the_layer():
+    layer = EmbeddingNoise(NOISE)
+    with layer.paused():
+        with layer.paused():
+            pass
+        for options in ({}, {"step": 3}, {"where": MASK}, {"mask": MASK, "step": 3}):
+            assert (numpy(layer(X, training=True, **options)) == X).all()
+        assert (numpy(layer(X[0], training=True)) == X[0]).all()
+        with pytest.raises(TypeError, match="where must be of a boolean or integer dtype"):
+            layer(X, where=MASK.astype(np.float32), training=True)
+    with pytest.raises(KeyError), layer.paused():
+        raise KeyError
+    close(layer(X, training=True), embnoise.add_noise(X, neftune(alpha=50.0), step=0))
+
+
+def test_a_callback_may_pause():
+    model, handle = with_handle(sequential)
+    model.compile("sgd", "mse")
+
+    class PauseOneBatch(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch == 0:
+                self.pause = handle.paused()
+                self.pause.__enter__()
+
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 0:
+                self.pause.__exit__(None, None, None)
+
+    fit(model, callbacks=[PauseOneBatch()])
+    assert (handle.step, handle.lookups) == (1, 1)
+
+
+def test_a_layer_is_read_in_a_callback_or_says_why_not():
+    model, layer = with_layer(sequential)
+    model.compile("sgd", "mse")
+    seen = []
+
+    class Read(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if BACKEND == "jax":
+                with pytest.raises(RuntimeError, match="jax_state_sync"):
+                    _ = layer.step
+                with pytest.raises(RuntimeError, match="jax_state_sync"):
+                    layer.step = 3
+                model.jax_state_sync()
+            seen.append(layer.step)
+
+    fit(model, callbacks=[Read()])
+    assert seen == [1, 2]
+
+
+def test_a_call_that_is_refused_is_not_counted():
+    layer = EmbeddingNoise(NOISE)
+    for wrong in ({"mask": MASK[:, :4]}, {"where": MASK[:2]}, {"sample_ids": np.ones((4,))}):
+        with pytest.raises((TypeError, ValueError), match=r"mask|where|sample_ids"):
+            layer(X, training=True, **wrong)
+    assert numpy(layer.count).tolist() == [0, 0, 0, 0]
+
+
+def test_a_layer_is_saved_in_the_middle_of_a_step(tmp_path):
+    model, layer = with_layer(functional, calls_per_step=2)
+    for _ in range(3):
+        model(IDS, training=True)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    (twin,) = [each for each in loaded.layers if isinstance(each, EmbeddingNoise)]
+    assert numpy(twin.count).tolist() == numpy(layer.count).tolist() == [1, 1, 4, 3]
+    close(loaded(IDS, training=True), model(IDS, training=True))
+
+
+def test_the_count_is_the_only_weight():
+    layer = EmbeddingNoise(NOISE)
+    assert [weight.name for weight in layer.weights] == ["count"]
+    assert layer.trainable_variables == []
+    assert {variable.name for variable in layer.variables} > {"count", "active"}
+    assert len({variable.path for variable in layer.variables}) == len(layer.variables)
+
+
+def test_a_handle_continues_in_the_middle_of_a_step():
+    model, handle = with_handle(functional, calls_per_step=2)
+    for _ in range(3):
+        model(IDS, training=True)
+    state = json.loads(json.dumps(handle.state_dict()))
+    (name,) = state
+    assert name == model.layers[1].name
+    assert state[name] == {"step": 1, "calls": 1, "samples": 4, "lookups": 3}
+    expected = numpy(model(IDS, training=True))
+    handle.remove()
+    with attach(model, NOISE, calls_per_step=2) as other:
+        other.load_state_dict(state)
+        close(model(IDS, training=True), expected)
+        assert (other.step, other.lookups) == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "message"),
+    [
+        (lambda state, name: {}, ValueError, "state is missing the key"),
+        (lambda state, name: state | {"x": state[name]}, ValueError, "unknown key 'x'"),
+        (lambda state, name: {name: {"step": 1}}, ValueError, "is missing the key 'calls'"),
+        (lambda state, name: {name: state[name] | {"step": -1}}, ValueError, "at least 0, got -1"),
+        (lambda state, name: {name: state[name] | {"step": 0.5}}, TypeError, "must be an integer"),
+    ],
+)
+def test_a_wrong_state_changes_nothing(change, kind, message):
+    model, handle = with_handle(functional)
+    model(IDS, training=True)
+    before = handle.state_dict()
+    (name,) = before
+    with pytest.raises(kind, match=message):
+        handle.load_state_dict(change(before, name))
+    assert handle.state_dict() == before
+
+
+def test_reprs():
+    layer = EmbeddingNoise(neftune(), name="mine", calls_per_step=2)
+    assert repr(layer) == f"<EmbeddingNoise name=mine, noise={neftune()}, calls_per_step=2>"
+    model, handle = with_handle(sequential)
+    model(IDS, training=True)
+    name = model.layers[0].name
+    assert repr(handle).startswith(f"Handle('{name}', step=1, alpha=45, lookups=1, noise=Noise(")
