@@ -9,6 +9,7 @@ The kit tests any layer of any framework that has a driver; the layer need not u
 """
 
 from embnoise.testing._case import Case
+from embnoise.testing.adapters import check_adapter, check_driver
 from embnoise.testing.cases import case
 from embnoise.testing.claims import Claims
 from embnoise.testing.drivers import Driver, DriverBase
@@ -28,6 +29,8 @@ __all__ = [
     "Report",
     "Result",
     "case",
+    "check_adapter",
+    "check_driver",
     "check_layer",
     "driver_of",
     "iter_checks",

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embnoise.testing.context import CheckContext
-from embnoise.testing.failures import ClaimViolatedError, NotClaimedError, UntestableError
+from embnoise.testing.examples import over_examples
 from embnoise.testing.inputs import Inputs, left_mask, right_mask
 
 __all__ = ["Batch", "over_batches"]
@@ -57,53 +56,22 @@ TABLE = (
 
 def over_batches(context: CheckContext, body: Callable[[Batch], None]) -> None:
     """Run a body over the table, and over what Hypothesis draws if it is installed."""
-    for batch in TABLE:
+
+    def run(batch: Batch) -> None:
         context.transcript.clear()
         body(batch)
-    examples = int(context.driver.examples * context.profile.draws)
-    if examples and find_spec("hypothesis"):
-        _over_drawn(context, body, examples)
+
+    for batch in TABLE:
+        run(batch)
+    over_examples(_drawn, run, int(context.driver.examples * context.profile.draws))
 
 
-def _over_drawn(context: CheckContext, body: Callable[[Batch], None], examples: int) -> None:
-    from hypothesis import HealthCheck, given, settings  # noqa: PLC0415, optional
-    from hypothesis import strategies as st  # noqa: PLC0415, optional
-
-    @st.composite
-    def batches(draw: Any) -> Batch:
-        width = draw(st.integers(1, 9))
-        return Batch(
-            tuple(draw(st.lists(st.integers(0, width), min_size=1, max_size=4))),
-            width,
-            draw(st.integers(1, 33)),
-            draw(st.booleans()),
-            draw(st.floats(2**-4, 2**4, width=32)),
-        )
-
-    found: list[ClaimViolatedError | UntestableError] = []
-
-    @settings(
-        max_examples=examples,
-        derandomize=True,
-        database=None,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-        report_multiple_bugs=False,
+def _drawn(draw: Any, st: Any) -> Batch:
+    width = draw(st.integers(1, 9))
+    return Batch(
+        tuple(draw(st.lists(st.integers(0, width), min_size=1, max_size=4))),
+        width,
+        draw(st.integers(1, 33)),
+        draw(st.booleans()),
+        draw(st.floats(2**-4, 2**4, width=32)),
     )
-    @given(batches())
-    def drawn(batch: Batch) -> None:
-        context.transcript.clear()
-        try:
-            body(batch)
-        except (ClaimViolatedError, UntestableError) as problem:
-            found.append(problem)
-            raise
-
-    try:
-        drawn()
-    except (ClaimViolatedError, UntestableError, NotClaimedError):
-        raise
-    except Exception:
-        if found:  # a layer that nothing seeds fails once, and passes when it is run again
-            raise found[-1] from None
-        raise

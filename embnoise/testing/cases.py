@@ -131,7 +131,7 @@ def _check_call(call: Callable[..., Any], driver: DriverBase) -> None:
         ) from None
     except ValueError:  # some builtins have no signature
         return
-    if "training" not in given and not driver.switches:
+    if "training" not in given and not driver.overrides("switch"):
         raise TypeError(
             f"call must take `training` and pass it on, since the driver {driver.name!r} cannot "
             f"switch a layer's mode from outside; got the signature {inspect.signature(call)}"

@@ -195,7 +195,8 @@ NOTES = {
     "width of the row; `None`: the scale does not use L.",
     "seeded": "`True`: the layer has its own seed and does not use global random state; "
     '`"global"`: it follows the global seed; `False`: no claim.',
-    "schedule": "Alpha at a step, relative to the alpha of `make_layer`; `None`: alpha is constant.",
+    "schedule": "Alpha at a step, relative to the alpha of `make_layer`; `None`: alpha is "
+    "constant.",
     "antithetic": "Rows 2i and 2i + 1 have opposite noise.",
     "compilable": "The layer works under `torch.compile`, `jax.jit`, `tf.function`.",
     "saved_names": "The names of the entries that the layer saves on purpose.",

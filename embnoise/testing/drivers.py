@@ -159,10 +159,9 @@ class DriverBase(Driver):
     def _lacks(self, method: str) -> NotClaimedError:
         return NotClaimedError(f"the driver {self.name!r} has no {method}")
 
-    @property
-    def switches(self) -> bool:
-        """Whether the driver overrides ``switch``."""
-        return type(self).switch is not DriverBase.switch
+    def overrides(self, method: str) -> bool:
+        """Whether the driver has its own version of an optional method."""
+        return getattr(type(self), method) is not getattr(DriverBase, method)
 
 
 def completed(driver: Driver) -> DriverBase:

@@ -8,7 +8,7 @@ from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 from typing import Any
 
-from embnoise._validation import did_you_mean
+from embnoise._validation import check_choice, did_you_mean
 from embnoise.testing.drivers import Driver, DriverBase, completed, signature_of
 from embnoise.testing.numpy_driver import driver as numpy_driver
 
@@ -23,14 +23,11 @@ def adapter_of(name: str) -> EntryPoint:
     """The installed adapter of a name: an entry point of the group ``embnoise.backends``.
 
     Raises:
+        TypeError: ``name`` is not a string.
         ValueError: No adapter has that name.
     """
     adapters = {entry.name: entry for entry in entry_points(group="embnoise.backends")}
-    if name not in adapters:
-        known = ["numpy", *sorted(adapters)]
-        raise ValueError(
-            f"driver must be one of {known} or a Driver, got {name!r}{did_you_mean(name, known)}"
-        )
+    check_choice("adapter", name, sorted(adapters))
     return adapters[name]
 
 
@@ -54,7 +51,13 @@ def driver_of(name: str) -> DriverBase:
     """
     if name == "numpy":
         return numpy_driver
-    module = f"{adapter_of(name).value}.testing"
+    adapters = {entry.name: entry for entry in entry_points(group="embnoise.backends")}
+    if name not in adapters:
+        known = ["numpy", *sorted(adapters)]
+        raise ValueError(
+            f"driver must be one of {known} or a Driver, got {name!r}{did_you_mean(name, known)}"
+        )
+    module = f"{adapters[name].value}.testing"
     try:
         found = getattr(import_module(module), "driver", None)
     except ModuleNotFoundError as error:

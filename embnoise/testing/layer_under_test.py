@@ -162,7 +162,7 @@ class LayerUnderTest:
         """The framework's own output for the framework's own inputs."""
         if self.case.claims.seeded is not True:  # else EN05 shows that the global state is not used
             self.seed(step)
-        if self.case.call and self.driver.switches:
+        if self.case.call and self.driver.overrides("switch"):
             self.transcript.write(f"driver.switch({self.name}, {training})")
         self._record_arrays(inputs)
         source = self._source(inputs, training=training, step=step)

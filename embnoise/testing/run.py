@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import random
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
-
-import numpy as np
 
 from embnoise._validation import check_integer, format_value
 from embnoise.testing._case import Case
@@ -23,6 +19,7 @@ from embnoise.testing.failures import (
     raised_by_layer,
 )
 from embnoise.testing.profiles import PROFILES, Profile, profile_of
+from embnoise.testing.random_state import keeping_random_state
 from embnoise.testing.registry import Spec
 from embnoise.testing.report import Report, Result, reproduction
 
@@ -83,10 +80,7 @@ class Check:
         """Run the check, and return the result whatever it is."""
         started = time.perf_counter()
         context = CheckContext(self.case, self.spec.code, self.dtype, self.profile, self.seed)
-        with contextlib.ExitStack() as stack:
-            stack.callback(random.setstate, random.getstate())
-            stack.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002
-            stack.enter_context(self.case.driver.kept_state())
+        with keeping_random_state(self.case.driver):
             status, message = self._outcome(context)
         expected = self.case.expected_failures
         key = f"{self.spec.code}[{self.dtype}]"

@@ -23,7 +23,7 @@ from embnoise.testing import (
     iter_checks,
     parametrize_with_checks,
 )
-from embnoise.testing import batches as kit_batches
+from embnoise.testing import examples as kit_examples
 from embnoise.testing.checks import ALL
 from embnoise.testing.numpy_driver import NumpyDriver
 from embnoise.testing.registry import Spec
@@ -148,7 +148,7 @@ def test_hypothesis_finds_what_the_table_does_not():
         return [each.status for each in results(numpy_case(make), "EN02")]
 
     assert statuses() == ["failed"] * 3
-    with mock.patch.object(kit_batches, "find_spec", return_value=None):  # not installed
+    with mock.patch.object(kit_examples, "find_spec", return_value=None):  # not installed
         assert statuses() == ["passed"] * 3
     assert find_spec("hypothesis")
 

@@ -7,10 +7,17 @@ import numpy as np
 from embnoise.testing import DriverBase
 from embnoise_lists import Lists
 
+try:
+    import ml_dtypes  # noqa: F401, so that NumPy knows bfloat16
+except ModuleNotFoundError:
+    BFLOAT16 = ()
+else:
+    BFLOAT16 = ("bfloat16",)
+
 
 class ListsDriver(DriverBase):
     name = "lists"
-    dtypes = ("float32", "bfloat16", "float16", "float64")
+    dtypes = ("float32", "float16", "float64", *BFLOAT16)
 
     def to_numpy(self, lists):
         return np.array(lists.values, dtype=lists.dtype).reshape(lists.shape)
