@@ -14,7 +14,6 @@ test: lint
 
 coverage: lint
 	$(BIN)/coverage run -m pytest $(ARGS)
-	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage xml --quiet
 	$(BIN)/coverage report
 
