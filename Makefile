@@ -4,14 +4,22 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: finetune test lint benchmark clean
+.PHONY: finetune test coverage lint benchmark clean
 
 finetune: $(VENV)/examples.done
 	$(BIN)/python examples/finetune.py $(ARGS)
 
-test: $(VENV)/test-all.done
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+test: lint
 	$(BIN)/pytest $(ARGS)
+
+coverage: lint
+	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage xml --quiet
+	$(BIN)/coverage report
+
+lint: $(VENV)/test-all.done
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 benchmark: $(VENV)/examples.done
 	$(BIN)/python benchmarks/overhead.py $(ARGS)

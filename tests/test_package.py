@@ -1,7 +1,10 @@
 """The distribution: what it installs, and how adapters are found."""
 
+import itertools
+import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from importlib import import_module
 from importlib.metadata import entry_points, requires, version
@@ -61,3 +64,12 @@ def test_the_core_alone_needs_numpy_alone():
     assert version("embnoise") == embnoise.__version__
     always = [need for need in requires("embnoise") if "extra ==" not in need]
     assert always == ["numpy>=2.1"]
+
+
+def test_the_minimums_are_those_that_are_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"].values()
+    needs = [*project["dependencies"], *itertools.chain.from_iterable(extras)]
+    declared = {re.sub(">=(.*?)(;.*)?$", r"==\1", need) for need in needs if ">=" in need}
+    lines = (ROOT / "minimums.txt").read_text().splitlines()
+    assert declared == {line for line in lines if not line.startswith("#")}

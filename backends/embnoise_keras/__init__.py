@@ -1,7 +1,8 @@
 """embnoise for Keras 3, on TensorFlow, JAX and PyTorch."""
 
-from embnoise_keras.attach import Handle, attach
+from embnoise_keras.attach import attach
 from embnoise_keras.functional import add_noise
+from embnoise_keras.handle import Handle
 from embnoise_keras.layer import EmbeddingNoise
 from embnoise_keras.logger import NoiseLogger
 

@@ -33,9 +33,12 @@ def embedding_of(model: Any, layer: str | Any | None) -> Any:
             return embeddings[0]
         if embeddings:
             raise ValueError(
-                f"found {len(embeddings)} embeddings; pass `layer=`. Candidates: {listed}"
+                f"found {len(embeddings)} embeddings in the model; pass layer=. "
+                f"Candidates: {listed}"
             )
-        raise ValueError("found no keras.layers.Embedding; pass `layer=`, the layer to noise")
+        raise ValueError(
+            "found no keras.layers.Embedding in the model; pass layer= if it has another embedding"
+        )
     if not isinstance(layer, str | keras.Layer):
         raise TypeError(f"layer must be a layer, its name or its path, got {format_value(layer)}")
     found = [each for each in layers if layer is each or layer in (each.name, each.path)]

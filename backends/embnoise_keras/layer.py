@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any, Self
 
 import keras
+import numpy as np
 from keras import ops
 
 from embnoise.backend import (
@@ -189,6 +190,10 @@ class EmbeddingNoise(NoiseState, keras.layers.Layer):  # type: ignore[misc]
 
     def _set_counters(self, counters: Mapping[str, Counter]) -> None:
         (counter,) = counters.values()
+        largest = np.iinfo(self.count.dtype).max
+        for name, value in counter._asdict().items():
+            if value > largest:
+                raise ValueError(f"{name} must be at most {largest}, got {value}")
         self.count.assign(list(counter))
 
     def _is_paused(self) -> bool:

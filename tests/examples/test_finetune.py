@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.frameworks import needs, params
+
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 
 
@@ -66,7 +68,7 @@ def small(monkeypatch):
 
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize("backend", ["jax", "keras"])
+@pytest.mark.parametrize("backend", params("jax", "keras"))
 def test_other_backends(tmp_path, data, cache, backend, capsys):
     plain, noisy = run(
         "--backend", backend, "--data", data, "--cache", cache, "--output", tmp_path / "out",
@@ -81,7 +83,7 @@ def test_other_backends(tmp_path, data, cache, backend, capsys):
 
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize("backend", ["torch", "jax", "keras"])
+@pytest.mark.parametrize("backend", params("torch", "jax", "keras"))
 def test_only_the_noise_differs(tmp_path, data, cache, backend):
     plain, noisy = run(
         "--backend", backend, "--data", data, "--cache", cache, "--output", tmp_path / "out",
@@ -91,6 +93,7 @@ def test_only_the_noise_differs(tmp_path, data, cache, backend):
     assert same == plain
 
 
+@needs("torch")
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
 def test_a_model_and_data_of_your_own(tmp_path, data, model, schedule, capsys, monkeypatch):
     import finetune  # noqa: PLC0415
@@ -116,6 +119,7 @@ def check_results(printed, folder, backend):
     assert [arm["name"] for arm in content["arms"]] == ["plain", "with noise"]
 
 
+@needs("torch")
 def test_the_second_run_takes_the_pretrained_model_from_the_cache(tmp_path, data, model):
     import pairs  # noqa: PLC0415
     import small_llama  # noqa: PLC0415
@@ -131,6 +135,7 @@ def test_the_second_run_takes_the_pretrained_model_from_the_cache(tmp_path, data
     )
 
 
+@needs("jax", "keras")
 def test_other_backends_import_neither_torch_nor_transformers():
     code = "import sys, finetune_jax, finetune_keras\n"
     code += "assert not {'torch', 'transformers'} & sys.modules.keys()"

@@ -1,7 +1,5 @@
 """``attach`` on Keras models, on whichever backend this process has."""
 
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -205,7 +203,11 @@ def test_a_layer_is_chosen():
 @pytest.mark.parametrize(
     ("call", "kind", "message"),
     [
-        (lambda: attach(Two(), neftune()), ValueError, "found 2 embeddings; pass `layer=`. Cand"),
+        (
+            lambda: attach(Two(), neftune()),
+            ValueError,
+            "found 2 embeddings in the model; pass layer=. C",
+        ),
         (lambda: attach(Two(), neftune()), ValueError, r"'first' \(5, 4\), 'second' \(6, 4\)"),
         (
             lambda: attach(Two(), neftune(), layer="third"),
@@ -222,8 +224,12 @@ def test_a_layer_is_chosen():
         (lambda: attach(sequential(), 5.0), TypeError, "noise must be a Noise, got 5.0"),
         (lambda: attach(sequential(), neftune(linear(1, 0))), ValueError, "unbound schedule"),
         (lambda: attach(sequential(), neftune(), tokens=3), TypeError, "tokens must be a callable"),
-        (lambda: attach(sequential(), neftune(), where=3), TypeError, 'where must be "all" or a c'),
-        (lambda: attach(sequential(), neftune(), where="no"), TypeError, "callable, got 'no'"),
+        (
+            lambda: attach(sequential(), neftune(), where=3),
+            TypeError,
+            "where must be 'all' or a callable, got 3",
+        ),
+        (lambda: attach(sequential(), neftune(), where="no"), ValueError, "callable, got 'no'"),
         (lambda: attach(sequential(), neftune(), calls_per_step=0), ValueError, "at least 1"),
     ],
 )
@@ -236,6 +242,23 @@ def test_it_says_so_when_keras_will_never_train_the_model():
     model = Two()
     with pytest.warns(RuntimeWarning, match="call has no argument `training`"):
         attach(model, neftune(), layer=model.first)
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_two_embeddings_of_a_model_may_have_noise(order):
+    model, ids = Trained(), IDS[:, :2] % 5
+    clean = numpy(model(ids))
+    handles = [attach(model, neftune(), layer=name) for name in ("first", "second")]
+    model(ids, training=True)
+    assert [handle.step for handle in handles] == [1, 1]
+    assert len({variable.path for variable in model.variables}) == len(model.variables)
+    handles.pop(order).remove()
+    (other,) = handles
+    assert (numpy(model(ids, training=True)) != clean).any()
+    assert other.step == 2
+    other.remove()
+    assert (numpy(model(ids, training=True)) == clean).all()
+    assert "call" not in vars(model)
 
 
 def test_attaching_twice_is_refused():
@@ -311,7 +334,7 @@ def test_the_entries_of_a_dict_are_named_too():
         (
             {"tokens": lambda ids: {"where": ids}, "where": lambda ids: ids},
             ValueError,
-            "where is given twice",
+            "where must come from tokens= or where=",
         ),
     ],
 )
@@ -344,8 +367,7 @@ def test_attach_changes_nothing_if_it_fails_half_way(build, monkeypatch):
     function, variables = model.train_function, len(model.variables)
     with monkeypatch.context() as patch:
         if build is Decoder:
-            module = sys.modules["embnoise_keras.attach"]  # the name is the function's too
-            patch.setattr(module, "forget_train_function", fails)
+            patch.setattr("embnoise_keras.handle.forget_train_function", fails)
         with pytest.raises(RuntimeError, match="a late failure"):
             attach(model, neftune())
     assert "call" not in vars(model)

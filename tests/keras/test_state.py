@@ -69,6 +69,15 @@ def test_a_wrong_step_changes_nothing(noised, step, kind, message):
     assert (owner.step, owner.lookups) == (0, 1)
 
 
+def test_a_step_that_the_count_cannot_hold_is_refused():
+    layer = EmbeddingNoise(neftune())
+    largest = np.iinfo(layer.count.dtype).max
+    with pytest.raises(ValueError, match=f"step must be at most {largest}, got {largest + 1}"):
+        layer.step = largest + 1
+    layer.step = 2**31 - 1
+    assert layer.step == 2**31 - 1
+
+
 @over_owners
 @over_models
 @pytest.mark.parametrize("eager", [False, True])
