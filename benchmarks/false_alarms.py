@@ -2,9 +2,9 @@
 
     python benchmarks/false_alarms.py torch --seeds 2000
 
-runs, for every correct layer of ``tests/testing``, each check that a correct layer may fail by
-chance, at every seed, in the quick profile (the chance is the same in all of them). The exact
-checks leave nothing to chance, and run at seed 0.
+runs the random checks of every correct layer in ``tests/testing`` with every seed, in the quick
+profile (the rate is the same in all profiles). The exact checks leave nothing to chance, and run
+with seed 0.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from embnoise.testing import check_layer, iter_checks
 
 
 def alarms(layer: Any, seeds: int) -> tuple[int, list[str]]:
-    """How many checks ran, and the ids of those that failed."""
+    """The number of checks that ran, and the ids of those that failed."""
     report = check_layer(layer.case(), profile="quick", raises=False)
     ran = len(report.results)
     failed = [f"{each.code} at seed 0" for each in report.results if each.wrong]
@@ -41,7 +41,7 @@ def alarms(layer: Any, seeds: int) -> tuple[int, list[str]]:
 
 
 def main() -> int:
-    """Print a line per layer; returns 1 if a check failed."""
+    """Print a line for each layer; returns 1 if a check failed."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("framework", choices=["torch", "jax", "keras"])
     parser.add_argument("--seeds", type=int, default=2000)

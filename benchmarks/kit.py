@@ -1,9 +1,9 @@
-"""How long the kit takes for a layer, compilation included, each in a process of its own.
+"""How long the kit takes for a layer, compilation included, each in a new process.
 
     python benchmarks/kit.py
 
-Seconds of ``check_layer``, without the import of the framework: those of one machine, to tell the
-order of magnitude.
+Prints the seconds of ``check_layer``, without the import of the framework. They show the order of
+magnitude on one machine.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ print(f"{time.perf_counter() - started:.1f}")
 
 
 def seconds(framework: str, layer: str, profile: str) -> str:
-    """As text, from a new process."""
+    """The seconds as text, measured in a new process."""
     ran = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", ONE, framework, layer, profile],
         cwd=ROOT, capture_output=True, text=True, check=True,
@@ -41,7 +41,7 @@ def seconds(framework: str, layer: str, profile: str) -> str:
 
 
 def main() -> None:
-    """Print a row per layer."""
+    """Print a row for each layer."""
     print(f"{'':26} {'quick':>6} {'default':>8}")
     for framework, names in LAYERS.items():
         for name in names:

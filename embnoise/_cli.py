@@ -1,4 +1,4 @@
-"""The command ``embnoise``: check a layer, and read what the checks test.
+"""The command ``embnoise``: check a layer or an adapter, and read what the checks test.
 
 Exit codes: 0, everything holds; 1, a check failed; 2, wrong usage.
 """
@@ -20,7 +20,7 @@ from typing import Any
 
 from embnoise import __version__
 from embnoise._validation import did_you_mean
-from embnoise.testing import Case, Check, Claims, case, check_layer
+from embnoise.testing import Case, Claims, case, check_adapter, check_layer
 from embnoise.testing.checks import ALL
 from embnoise.testing.claims import FLAGS, NOTES
 from embnoise.testing.find_driver import guessed_driver
@@ -70,7 +70,14 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="check a layer, and report what does not hold")
     check.set_defaults(run=_check_layer)
     _add_target(check)
-    _add_run(check)
+    _add_run(check, profile="default")
+
+    adapter = commands.add_parser(
+        "check-adapter", help="check an installed adapter: its add_noise and its driver"
+    )
+    adapter.set_defaults(run=_check_adapter)
+    adapter.add_argument("adapter", help="its name, such as torch or jax")
+    _add_run(adapter, profile="quick")
 
     checks = commands.add_parser("checks", help="list the checks and what each one tests")
     checks.set_defaults(run=_list_checks)
@@ -118,10 +125,10 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
             claims.add_argument(f"--{option}", help=f"{note} (default: {str(default).lower()})")
 
 
-def _add_run(parser: argparse.ArgumentParser) -> None:
+def _add_run(parser: argparse.ArgumentParser, profile: str) -> None:
     parser.add_argument(
-        "--profile", default="default", choices=list(PROFILES),
-        help="how much to test (default: default)",
+        "--profile", default=profile, choices=list(PROFILES),
+        help=f"how much to test (default: {profile})",
     )  # fmt: skip
     parser.add_argument(
         "--seed", default="0", metavar="N",
@@ -134,7 +141,20 @@ def _check_layer(options: argparse.Namespace) -> int:
     tested, seed = _case(options), _seed(options)
     with _progress() as progress:
         report = check_layer(
-            tested, profile=options.profile, seed=seed, raises=False, progress=progress
+            tested,
+            profile=options.profile,
+            seed=seed,
+            raises=False,
+            progress=lambda check: progress(check.id),
+        )
+    return _print(report, as_json=options.json)
+
+
+def _check_adapter(options: argparse.Namespace) -> int:
+    seed = _seed(options)
+    with _progress() as progress:
+        report = check_adapter(
+            options.adapter, profile=options.profile, seed=seed, raises=False, progress=progress
         )
     return _print(report, as_json=options.json)
 
@@ -148,14 +168,14 @@ def _seed(options: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[Check], None]]:
-    """A function that shows the check that runs, on a terminal."""
+def _progress() -> Iterator[Callable[[str], None]]:
+    """A function that shows the name of the check that runs, on a terminal."""
 
-    def shown(check: Check) -> None:
-        print(f"\r\033[K{check.id} ...", end="", file=sys.stderr, flush=True)
+    def shown(name: str) -> None:
+        print(f"\r\033[K{name} ...", end="", file=sys.stderr, flush=True)
 
     if not sys.stderr.isatty():
-        yield lambda check: None
+        yield lambda name: None
         return
     yield shown
     print("\r\033[K", end="", file=sys.stderr, flush=True)

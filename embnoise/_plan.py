@@ -34,10 +34,10 @@ class Prepared(NamedTuple):
 
 
 def prepare(
-    x: Any,
+    x: Array,
     noise: Noise,
     *,
-    step: Any,
+    step: object,
     training: bool,
     tokens: TokenArrays,
     xp: ArrayNamespace = NUMPY,
@@ -89,7 +89,7 @@ def plan(
     noise: Noise,
     prepared: Prepared,
     *,
-    mean_squares: Callable[[], Any],
+    mean_squares: Callable[[], Array],
     xp: ArrayNamespace,
 ) -> Plan:
     """The magnitude, sample and position of every token.

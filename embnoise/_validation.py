@@ -7,7 +7,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeGuard
+
+from embnoise._arrays import Array
 
 FLOAT_DTYPES = ("float16", "bfloat16", "float32", "float64")
 """The dtypes that embeddings may have."""
@@ -15,10 +17,10 @@ FLOAT_DTYPES = ("float16", "bfloat16", "float32", "float64")
 _FLOAT32_MAX = 3.4028234663852886e38
 
 
-def format_value(value: object, limit: int = 120) -> str:
+def format_value(value: Any, limit: int = 120) -> str:
     """``repr(value)`` cut to ``limit`` characters; for an array, its dtype and shape."""
     if getattr(value, "shape", None) and hasattr(value, "dtype"):
-        return f"an array of dtype {dtype_name(value)} and shape {tuple(value.shape)}"  # type: ignore[attr-defined]
+        return f"an array of dtype {dtype_name(value)} and shape {tuple(value.shape)}"
     text = repr(value)
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
@@ -92,7 +94,7 @@ def check_keys(
             raise ValueError(f"{owner} is missing the key {key!r}; given: {list(given)}")
 
 
-def is_array(value: object) -> bool:
+def is_array(value: object) -> TypeGuard[Array]:
     """Whether ``value`` is an array of any framework."""
     return hasattr(value, "shape") and hasattr(value, "dtype")
 
@@ -102,22 +104,22 @@ def is_scalar_array(value: object) -> bool:
     return getattr(value, "shape", None) is not None and tuple(value.shape) == ()  # type: ignore[attr-defined]
 
 
-def dtype_name(array: Any) -> str:
+def dtype_name(array: Array) -> str:
     """The bare name of an array's dtype in any framework, such as ``"float32"``."""
     return _bare_name(array.dtype)
 
 
 @cache
-def _bare_name(dtype: Any) -> str:
+def _bare_name(dtype: object) -> str:
     return str(getattr(dtype, "name", dtype)).rpartition(".")[2]
 
 
-def dtype_kind(array: Any) -> str:
+def dtype_kind(array: Array) -> str:
     """The dtype's name without its width: ``"float"``, ``"bfloat"``, ``"int"``, ``"bool"`` ..."""
     return dtype_name(array).rstrip("0123456789_")
 
 
-def embedding_shape(x: Any) -> tuple[int, int, int]:
+def embedding_shape(x: Array) -> tuple[int, int, int]:
     """The sizes (B, L, d) of embeddings ``x`` of shape [B, L, d], or [L, d] taken as B = 1.
 
     Args:
@@ -145,7 +147,7 @@ def embedding_shape(x: Any) -> tuple[int, int, int]:
 
 def check_token_array(
     name: str,
-    array: Any,
+    array: object,
     batch: int,
     length: int,
     *,
@@ -196,7 +198,7 @@ def _may_equal(shape: tuple[int | None, ...], accepted: tuple[int | None, ...]) 
     )
 
 
-def check_seed(name: str, value: Any) -> Any:
+def check_seed(name: str, value: object) -> Any:
     """``value`` if it is ``None``, an int (returned as such), or one ``jax.random.key``."""
     if value is None:
         return None

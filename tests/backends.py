@@ -17,9 +17,10 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 
 import embnoise
+from embnoise.backend import dtype_name
 from embnoise.testing import driver_of
 from tests.frameworks import KERAS_BACKEND, installed, is_tested
 
@@ -56,6 +57,8 @@ class Backend:
     """A context that forces the implementation that the name says."""
     fused: bool = True
     """Whether product and sum are rounded once; a compiler may decide otherwise."""
+    dtypes: tuple[str, ...] = tuple(DTYPES)
+    """The dtypes of embeddings that the adapter declares; others are not tested."""
     examples: int = 40
     """How many examples of a property Hypothesis draws: fewer where each takes a compilation."""
 
@@ -63,6 +66,8 @@ class Backend:
         return self.numpy(self.add_noise_native(self.native(x), noise, **arguments))
 
     def add_noise_native(self, x: Any, noise: embnoise.Noise, **arguments: Any) -> Any:
+        if hasattr(x, "dtype") and dtype_name(x) in set(DTYPES) - set(self.dtypes):
+            reject()
         native = {
             name: self.native(value) if isinstance(value, np.ndarray) else value
             for name, value in arguments.items()
@@ -151,7 +156,14 @@ def third_parties() -> Iterator[Backend]:
         if entry.name not in OURS:
             driver = driver_of(entry.name)
             verb = entry.load().add_noise
-            yield Backend(entry.name, driver.from_numpy, driver.to_numpy, verb, fused=False)
+            yield Backend(
+                entry.name,
+                driver.from_numpy,
+                driver.to_numpy,
+                verb,
+                fused=driver.fused,
+                dtypes=driver.dtypes,
+            )
 
 
 BACKENDS.extend(third_parties())

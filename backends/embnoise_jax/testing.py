@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
-from embnoise.testing.drivers import DriverBase, named, signature_of
+from embnoise.testing.drivers import DriverBase, NativeArray, NativeLayer, named, signature_of
 
 __all__ = ["JaxDriver", "driver"]
 
@@ -56,7 +56,7 @@ class JaxDriver(DriverBase):
             weakref.finalize(layer, self._variables.pop, id(layer), None)
         return layer
 
-    def call(self, layer: Any, inputs: Any, **keywords: Any) -> Any:
+    def call(self, layer: NativeLayer, inputs: NativeArray, **keywords: Any) -> Any:
         """The output, in the way of the layer's library."""
         training = keywords["training"]
         modes = {"train": training, "deterministic": not training, "inference": not training}
@@ -73,12 +73,12 @@ class JaxDriver(DriverBase):
             offered = _without_overrides(layer, offered, [*modes, "training"])
         return layer(inputs, **named(signature_of(layer), offered))
 
-    def switch(self, layer: Any, training: bool) -> None:
+    def switch(self, layer: NativeLayer, training: bool) -> None:
         """``train()`` or ``eval()`` of an NNX module; nothing else can be switched in place."""
         if _is_a(layer, "flax.nnx"):
             layer.train() if training else layer.eval()
 
-    def _apply(self, layer: Any, inputs: Any, offered: dict[str, Any]) -> Any:
+    def _apply(self, layer: NativeLayer, inputs: NativeArray, offered: dict[str, Any]) -> Any:
         from flax.core import DenyList  # noqa: PLC0415, for layers of Flax only
 
         given = named(signature_of(layer), offered)
@@ -104,7 +104,13 @@ class JaxDriver(DriverBase):
         return made
 
     def gradient(
-        self, call: Callable[..., Any], layer: Any, inputs: Array, weights: Array, *, of: str
+        self,
+        call: Callable[..., Any],
+        layer: NativeLayer,
+        inputs: Array,
+        weights: Array,
+        *,
+        of: str,
     ) -> list[NDArray[Any]]:
         if _is_a(layer, "flax.linen") and id(layer) not in self._variables:
             call(layer, inputs)  # makes its variables
@@ -123,7 +129,7 @@ class JaxDriver(DriverBase):
             made, back = jax.vjp(lambda parameters: output(parameters, inputs), parameters)
         return [self.to_numpy(each) for each in jax.tree.leaves(back(weights.astype(made.dtype)))]
 
-    def _taken_apart(self, layer: Any) -> tuple[Any, Callable[[Any], tuple[Any, Any]]]:
+    def _taken_apart(self, layer: NativeLayer) -> tuple[Any, Callable[[Any], tuple[Any, Any]]]:
         """What the layer trains, and a function from that to the layer and its Linen variables."""
         if nnx := _is_a(layer, "flax.nnx"):
             graph, parameters, others = nnx.split(layer, nnx.Param, ...)
@@ -138,7 +144,7 @@ class JaxDriver(DriverBase):
         return parameters, lambda given: (layer, {**variables, "params": given})
 
     @contextlib.contextmanager
-    def _holding(self, key: Array, layer: Any, variables: Any) -> Iterator[None]:
+    def _holding(self, key: Array, layer: NativeLayer, variables: Any) -> Iterator[None]:
         """A context with another key and other variables of a layer, while it is traced."""
         kept, kept_variables = self.key, self._variables.pop(id(layer), None)
         self.key = key
@@ -159,7 +165,7 @@ class JaxDriver(DriverBase):
         """Empty: JAX has no global random state."""
         return b""
 
-    def state(self, layer: Any) -> dict[str, NDArray[Any]]:
+    def state(self, layer: NativeLayer) -> dict[str, NDArray[Any]]:
         """All variables in Flax, except the counts of ``nnx.Rngs``; all arrays in Equinox."""
         held: Any = self._variables.get(id(layer), {})
         if nnx := _is_a(layer, "flax.nnx"):
@@ -180,11 +186,13 @@ class JaxDriver(DriverBase):
         """
         compiled: dict[tuple[int, Any], Any] = {}
 
-        def run(layer: Any, inputs: Any, **keywords: Any) -> Any:
+        def run(layer: NativeLayer, inputs: NativeArray, **keywords: Any) -> Any:
             training = keywords.pop("training", None)
             mode = {} if training is None else {"training": training}
 
-            def traced(layer: Any, variables: Any, inputs: Any, keywords: Any, key: Array) -> Any:
+            def traced(
+                layer: NativeLayer, variables: Any, inputs: NativeArray, keywords: Any, key: Array
+            ) -> Any:
                 with self._holding(key, layer, variables):
                     output = call(layer, inputs, **mode, **keywords)
                     return output, self._variables.get(id(layer))
@@ -205,13 +213,15 @@ class JaxDriver(DriverBase):
         return run
 
 
-def _is_a(layer: Any, library: str) -> Any:
+def _is_a(layer: NativeLayer, library: str) -> Any:
     """The library, if it is loaded and the layer is a module of it."""
     loaded = sys.modules.get(library)
     return loaded if loaded is not None and isinstance(layer, loaded.Module) else None
 
 
-def _without_overrides(layer: Any, offered: dict[str, Any], modes: list[str]) -> dict[str, Any]:
+def _without_overrides(
+    layer: NativeLayer, offered: dict[str, Any], modes: list[str]
+) -> dict[str, Any]:
     """Without the modes whose default is None: passing them would hide the layer's own mode."""
     parameters: Mapping[str, Any] = inspect.signature(signature_of(layer)).parameters
     return {
@@ -221,7 +231,7 @@ def _without_overrides(layer: Any, offered: dict[str, Any], modes: list[str]) ->
     }
 
 
-def _jit(traced: Callable[..., Any], layer: Any) -> Callable[..., Any]:
+def _jit(traced: Callable[..., Any], layer: NativeLayer) -> Callable[..., Any]:
     """A function of the layer and more, compiled in the way of the layer's library."""
     if nnx := _is_a(layer, "flax.nnx"):
         return partial(nnx.jit(traced), layer)

@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from embnoise.testing.drivers import DriverBase, named, signature_of
+from embnoise.testing.drivers import DriverBase, NativeArray, NativeLayer, named, signature_of
 
 __all__ = ["KerasDriver", "driver"]
 
@@ -45,7 +45,7 @@ class KerasDriver(DriverBase):
         finally:
             keras.config.set_dtype_policy(before)
 
-    def call(self, layer: Any, inputs: Any, **keywords: Any) -> Any:
+    def call(self, layer: NativeLayer, inputs: NativeArray, **keywords: Any) -> Any:
         """The output; ``training`` is passed to every Keras layer."""
         if isinstance(layer, keras.Layer):
             # Its __call__ always takes `training`, and passes it on to the layers inside.
@@ -54,7 +54,7 @@ class KerasDriver(DriverBase):
             given = named(signature_of(layer), keywords)
         return layer(inputs, **given)
 
-    def to_numpy(self, array: Any) -> NDArray[Any]:
+    def to_numpy(self, array: NativeArray) -> NDArray[Any]:
         copy = np.array(ops.convert_to_numpy(array))
         return copy.astype(np.float32) if copy.dtype.name == "bfloat16" else copy
 
@@ -63,9 +63,9 @@ class KerasDriver(DriverBase):
         return ops.convert_to_tensor(copy if dtype is None else ops.cast(copy, dtype))
 
     def gradient(
-        self, call: Call, layer: Any, inputs: Any, weights: Any, *, of: str
+        self, call: Call, layer: NativeLayer, inputs: NativeArray, weights: NativeArray, *, of: str
     ) -> list[NDArray[Any]]:
-        def total(inputs: Any) -> Any:
+        def total(inputs: NativeArray) -> Any:
             output = call(layer, inputs)
             return ops.sum(output * ops.cast(weights, output.dtype))
 
@@ -75,10 +75,10 @@ class KerasDriver(DriverBase):
             for source, gradient in find(total, layer, inputs)
         ]
 
-    def _of_inputs(self, total: Call, layer: Any, inputs: Any) -> Pairs:
+    def _of_inputs(self, total: Call, layer: NativeLayer, inputs: NativeArray) -> Pairs:
         raise NotImplementedError
 
-    def _of_parameters(self, total: Call, layer: Any, inputs: Any) -> Pairs:
+    def _of_parameters(self, total: Call, layer: NativeLayer, inputs: NativeArray) -> Pairs:
         raise NotImplementedError
 
     def seed(self, seed: int) -> None:
@@ -89,7 +89,7 @@ class KerasDriver(DriverBase):
         """Four draws from Keras's generator."""
         return bytes(self.to_numpy(keras.random.uniform((4,))))
 
-    def state(self, layer: Any) -> dict[str, NDArray[Any]]:
+    def state(self, layer: NativeLayer) -> dict[str, NDArray[Any]]:
         """The weights, which ``model.save`` writes, without the state of random generators."""
         return {
             weight.path.replace("/", "."): self.to_numpy(weight.value)
@@ -113,7 +113,7 @@ class _OnTensorFlow(KerasDriver):
             super().random_state() + bytes(tf.random.uniform((4,)).numpy()) + bytes(state.numpy())
         )
 
-    def _of_inputs(self, total: Call, layer: Any, inputs: Any) -> Pairs:
+    def _of_inputs(self, total: Call, layer: NativeLayer, inputs: NativeArray) -> Pairs:
         import tensorflow as tf  # noqa: PLC0415
 
         with tf.GradientTape() as tape:
@@ -121,7 +121,7 @@ class _OnTensorFlow(KerasDriver):
             loss = total(inputs)
         return [(inputs, tape.gradient(loss, inputs))]
 
-    def _of_parameters(self, total: Call, layer: Any, inputs: Any) -> Pairs:
+    def _of_parameters(self, total: Call, layer: NativeLayer, inputs: NativeArray) -> Pairs:
         import tensorflow as tf  # noqa: PLC0415
 
         with tf.GradientTape() as tape:
@@ -139,7 +139,7 @@ class _OnTensorFlow(KerasDriver):
 
         compiled: dict[int, Any] = {}
 
-        def run(layer: Any, inputs: Any, **keywords: Any) -> Any:
+        def run(layer: NativeLayer, inputs: NativeArray, **keywords: Any) -> Any:
             if id(layer) not in compiled:
                 compiled[id(layer)] = tf.function(partial(call, layer), reduce_retracing=True)
             if "step" in keywords:
@@ -153,7 +153,7 @@ class _OnTensorFlow(KerasDriver):
 class _OnJax(KerasDriver):
     """State is passed as values, in a ``StatelessScope``, as in Keras's ``fit``."""
 
-    def _of_inputs(self, total: Call, layer: Any, inputs: Any) -> Pairs:
+    def _of_inputs(self, total: Call, layer: NativeLayer, inputs: NativeArray) -> Pairs:
         import jax  # noqa: PLC0415, only on this backend
 
         _build(layer, lambda: total(inputs))
@@ -163,7 +163,7 @@ class _OnJax(KerasDriver):
         _assign(state, after)
         return [(inputs, gradient)]
 
-    def _of_parameters(self, total: Call, layer: Any, inputs: Any) -> Pairs:
+    def _of_parameters(self, total: Call, layer: NativeLayer, inputs: NativeArray) -> Pairs:
         import jax  # noqa: PLC0415
 
         _build(layer, lambda: total(inputs))
@@ -187,9 +187,9 @@ class _OnJax(KerasDriver):
 
         compiled: dict[int, Any] = {}
 
-        def jitted(layer: Any) -> Any:
+        def jitted(layer: NativeLayer) -> Any:
             def with_mode(
-                values: list[Any], inputs: Any, keywords: dict[str, Any], **mode: bool
+                values: list[Any], inputs: NativeArray, keywords: dict[str, Any], **mode: bool
             ) -> Any:
                 return _pure(partial(call, layer), _variables(layer))(
                     values, inputs, **keywords, **mode
@@ -197,7 +197,7 @@ class _OnJax(KerasDriver):
 
             return jax.jit(with_mode, static_argnames="training")
 
-        def run(layer: Any, inputs: Any, **keywords: Any) -> Any:
+        def run(layer: NativeLayer, inputs: NativeArray, **keywords: Any) -> Any:
             if id(layer) not in compiled:
                 _build(layer, lambda: call(layer, inputs, **keywords))
                 compiled[id(layer)] = jitted(layer)
@@ -222,23 +222,23 @@ def _pure(function: Call, variables: list[Any]) -> Call:
     return pure
 
 
-def _build(layer: Any, call: Callable[[], Any]) -> None:
+def _build(layer: NativeLayer, call: Callable[[], Any]) -> None:
     """Build a layer by a call without other effects, since a trace must not make variables."""
     if not getattr(layer, "built", True):
         with keras.StatelessScope():
             call()
 
 
-def _variables(layer: Any) -> list[Any]:
+def _variables(layer: NativeLayer) -> list[Any]:
     """All state of a layer, including that of random generators; none for a function."""
     return list(getattr(layer, "variables", ()))
 
 
-def _trainable(layer: Any) -> list[Any]:
+def _trainable(layer: NativeLayer) -> list[Any]:
     return list(getattr(layer, "trainable_variables", ()))
 
 
-def _others(layer: Any) -> list[Any]:
+def _others(layer: NativeLayer) -> list[Any]:
     trainable = {id(variable) for variable in _trainable(layer)}
     return [variable for variable in _variables(layer) if id(variable) not in trainable]
 
@@ -260,11 +260,11 @@ class _OnTorch(KerasDriver):
 
         return super().random_state() + bytes(torch.get_rng_state().numpy())
 
-    def _of_inputs(self, total: Call, layer: Any, inputs: Any) -> Pairs:
+    def _of_inputs(self, total: Call, layer: NativeLayer, inputs: NativeArray) -> Pairs:
         # A layer may add in place, which a leaf that requires a gradient does not allow.
         return self._gradients(total(inputs.requires_grad_() * 1), [inputs])
 
-    def _of_parameters(self, total: Call, layer: Any, inputs: Any) -> Pairs:
+    def _of_parameters(self, total: Call, layer: NativeLayer, inputs: NativeArray) -> Pairs:
         loss = total(inputs)
         return self._gradients(loss, _values(_trainable(layer)))
 

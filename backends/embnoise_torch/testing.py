@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from embnoise.testing.drivers import DriverBase, named, signature_of
+from embnoise.testing.drivers import DriverBase, NativeArray, NativeLayer, named, signature_of
 from embnoise.testing.failures import NotClaimedError
 
 __all__ = ["TorchDriver", "driver"]
@@ -46,7 +46,7 @@ class TorchDriver(DriverBase):
             return layer.to(self.device, getattr(torch, dtype))
         return layer
 
-    def switch(self, layer: Any, training: bool) -> None:
+    def switch(self, layer: NativeLayer, training: bool) -> None:
         """``module.train(training)``."""
         if isinstance(layer, nn.Module):
             layer.train(training)
@@ -60,7 +60,13 @@ class TorchDriver(DriverBase):
         return tensor.to(self.device, getattr(torch, dtype) if dtype else tensor.dtype)
 
     def gradient(
-        self, call: Callable[..., Any], layer: Any, inputs: Tensor, weights: Tensor, *, of: str
+        self,
+        call: Callable[..., Any],
+        layer: NativeLayer,
+        inputs: Tensor,
+        weights: Tensor,
+        *,
+        of: str,
     ) -> list[NDArray[Any]]:
         if of == "inputs":
             sources = [inputs.requires_grad_()]
@@ -93,7 +99,7 @@ class TorchDriver(DriverBase):
         devices = [] if self.device == "cpu" else [torch.device(self.device)]
         return torch.random.fork_rng(devices)
 
-    def state(self, layer: Any) -> dict[str, NDArray[Any]]:
+    def state(self, layer: NativeLayer) -> dict[str, NDArray[Any]]:
         """The tensors of the ``state_dict``, without the extra state of modules.
 
         Extra state resumes a run; it is not a weight.
@@ -109,7 +115,7 @@ class TorchDriver(DriverBase):
         """``call`` with the layer compiled at its first call, and reused for the next ones."""
         compiled: dict[int, Any] = {}
 
-        def run(layer: Any, inputs: Any, **keywords: Any) -> Any:
+        def run(layer: NativeLayer, inputs: NativeArray, **keywords: Any) -> Any:
             if id(layer) not in compiled:
                 torch.compiler.reset()
                 compiled[id(layer)] = torch.compile(layer, backend="aot_eager")

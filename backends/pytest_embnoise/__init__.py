@@ -1,7 +1,7 @@
 """The pytest plugin of embnoise: options for the tests of ``parametrize_with_checks``.
 
-pytest imports it wherever embnoise is installed, so it imports nothing: neither embnoise, nor
-NumPy, nor a framework.
+pytest imports it in every environment that has embnoise, so it imports nothing: neither embnoise,
+nor NumPy, nor a framework.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--embnoise-profile",
         choices=["quick", "default", "nightly"],
-        help="how much the checks look at (default: default)",
+        help="how much to test (default: default)",
     )
     group.addoption(
         "--embnoise-seed",
@@ -35,7 +35,7 @@ def _seed(text: str) -> int:
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
-    """The profile and the seed, where one is given."""
+    """The profile and the seed, if they are given."""
     given = {"profile": config.getoption("embnoise_profile"),
              "seed": config.getoption("embnoise_seed")}  # fmt: skip
     said = [f"{name} {value}" for name, value in given.items() if value is not None]
@@ -43,14 +43,14 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """The seed once more: ``-q`` leaves the header out."""
+    """The seed again, since ``-q`` omits the header."""
     seed = terminalreporter.config.getoption("embnoise_seed")
     if seed is not None and terminalreporter.config.get_verbosity() < 0:
         terminalreporter.write_line(f"embnoise: seed {seed}")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Hand the options to the checks."""
+    """Pass the options to the checks."""
     profile, seed = config.getoption("embnoise_profile"), config.getoption("embnoise_seed")
     if profile is None and seed is None:
         return

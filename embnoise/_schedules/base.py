@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, replace
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -97,7 +97,7 @@ class Schedule:
             )
         if is_array(step) and not isinstance(step, np.generic):
             # True division makes it floating-point in every framework.
-            return self._clipped(cast("Array", step / 1), xp)
+            return self._clipped(step / 1, xp)
         number: Any = np.float64(check_integer("step", step, minimum=0))
         value: Any = self._clipped(number, NUMPY)
         return float(value)

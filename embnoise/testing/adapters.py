@@ -182,17 +182,19 @@ def _shown(probe: Probe, fault: Fault) -> Result:
     tested = _case(probe, fault.name, fault.make(probe.add_noise, probe.driver))
     checks = iter_checks(tested, profile=probe.profile, seed=probe.seed)
     found = next(check for check in checks if check.spec.code == fault.caught_by).run()
-    status, message = {"failed": "passed", "not_claimed": "not_claimed"}.get(
-        found.status, "failed"
-    ), found.message if found.status == "not_claimed" else ""  # fmt: skip
-    if fault.caught_by == "EN22" and not probe.driver.traces_once:
+    status, message = "passed", ""
+    if found.status == "not_claimed":
+        status, message = "not_claimed", found.message
+    elif fault.caught_by == "EN22" and not probe.driver.traces_once:
         status, message = "not_claimed", "traces_once=False: the compiler guards on Python state"
-    if status == "failed":
-        message = (
-            f"{fault.code} {fault.name}[float32]: a layer with this fault "
-            f"{'passes' if found.status == 'passed' else 'cannot be tested by'} {found.code} "
-            f"{found.name}. Likely: {fault.driver}."
+    elif found.status != "failed":
+        verb = "passes" if found.status == "passed" else "cannot be tested by"
+        status, message = (
+            "failed",
+            (
+                f"{fault.code} {fault.name}[{found.dtype}]: a layer with this fault {verb} "
+                f"{found.code} {found.name}. Likely: {fault.driver}."
+            ),
         )
-    return Result(
-        fault.code, fault.name, "float32", status, message, 1, time.perf_counter() - started
-    )
+    seconds = time.perf_counter() - started
+    return Result(fault.code, fault.name, found.dtype, status, message, 1, seconds)

@@ -8,13 +8,28 @@ import types
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from numpy.typing import NDArray
 
 from embnoise.testing.failures import NotClaimedError
 
-__all__ = ["Driver", "DriverBase", "completed", "named", "needs", "signature_of"]
+__all__ = [
+    "Driver",
+    "DriverBase",
+    "NativeArray",
+    "NativeLayer",
+    "completed",
+    "named",
+    "needs",
+    "signature_of",
+]
+
+NativeLayer: TypeAlias = Any
+"""A layer of the driver's framework, which only the driver looks into."""
+
+NativeArray: TypeAlias = Any
+"""An array of the driver's framework."""
 
 
 @runtime_checkable
@@ -34,7 +49,7 @@ class Driver(Protocol):
         """A fresh layer from ``make_layer``, for embeddings of ``dtype``."""
 
     @abstractmethod
-    def call(self, layer: Any, inputs: Any, **keywords: Any) -> Any:
+    def call(self, layer: NativeLayer, inputs: NativeArray, **keywords: Any) -> Any:
         """The layer's output.
 
         Args:
@@ -46,7 +61,7 @@ class Driver(Protocol):
         """
 
     @abstractmethod
-    def to_numpy(self, array: Any) -> NDArray[Any]:
+    def to_numpy(self, array: NativeArray) -> NDArray[Any]:
         """A copy as a NumPy array; bfloat16 becomes float32."""
 
     @abstractmethod
@@ -58,7 +73,13 @@ class Driver(Protocol):
 
     @abstractmethod
     def gradient(
-        self, call: Callable[..., Any], layer: Any, inputs: Any, weights: Any, *, of: str
+        self,
+        call: Callable[..., Any],
+        layer: NativeLayer,
+        inputs: NativeArray,
+        weights: NativeArray,
+        *,
+        of: str,
     ) -> list[NDArray[Any]] | None:
         """The gradients of ``sum(call(layer, inputs) * weights)``.
 
@@ -112,18 +133,24 @@ class DriverBase(Driver):
         """By default, what ``make_layer`` returns."""
         return make_layer(dim=dim, alpha=alpha, seed=seed)
 
-    def call(self, layer: Any, inputs: Any, **keywords: Any) -> Any:
+    def call(self, layer: NativeLayer, inputs: NativeArray, **keywords: Any) -> Any:
         """By default, switches the layer's mode and passes the keywords that it names."""
         self.switch(layer, keywords["training"])
         return layer(inputs, **named(signature_of(layer), keywords))
 
     def gradient(
-        self, call: Callable[..., Any], layer: Any, inputs: Any, weights: Any, *, of: str
+        self,
+        call: Callable[..., Any],
+        layer: NativeLayer,
+        inputs: NativeArray,
+        weights: NativeArray,
+        *,
+        of: str,
     ) -> list[NDArray[Any]] | None:
         """By default ``None``: the framework has no gradients."""
         return None
 
-    def switch(self, layer: Any, training: bool) -> None:
+    def switch(self, layer: NativeLayer, training: bool) -> None:
         """Set the mode of a layer that has one, also before a user's ``call``.
 
         By default does nothing, and a user's ``call`` must take ``training``.
@@ -140,7 +167,7 @@ class DriverBase(Driver):
         """
         raise self._lacks("random_state")
 
-    def state(self, layer: Any) -> dict[str, NDArray[Any]]:
+    def state(self, layer: NativeLayer) -> dict[str, NDArray[Any]]:
         """What a checkpoint of the layer holds: arrays by name."""
         raise self._lacks("state")
 
@@ -174,7 +201,7 @@ def completed(driver: Driver) -> DriverBase:
     return made
 
 
-def signature_of(layer: Any) -> Callable[..., Any]:
+def signature_of(layer: NativeLayer) -> Callable[..., Any]:
     """What runs when a layer is called: ``call`` (Keras), ``forward`` (PyTorch), or itself."""
     for name in ("call", "forward"):  # a Keras layer on PyTorch has both
         method = getattr(layer, name, None)

@@ -1,4 +1,4 @@
-"""How much the kit looks at: quick, default or nightly."""
+"""How much the kit tests: quick, default or nightly."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ __all__ = ["PROFILES", "Profile", "profile_of"]
 class Profile:
     """How many values the statistics see, and whether Hypothesis draws batches.
 
-    The sizes of the batch share no factor that would make two wrong rules look alike.
+    The sizes of the batch are unrelated, so that no two wrong rules give the same magnitude.
     """
 
     name: str
     batch: tuple[int, int, int]
     """B, L and d for the statistics."""
     draws: float
-    """The share of a driver's number of examples that Hypothesis draws."""
+    """How many examples Hypothesis draws, as a multiple of the driver's number."""
 
     def shape(self, dtype: str) -> tuple[int, int, int]:
-        """The batch of a dtype: in float16 with an L*d that float16 cannot hold."""
+        """The batch for a dtype; in float16 its L*d is more than float16 can hold."""
         _, length, dim = self.batch
         return (1, 521, 130) if dtype == "float16" and length * dim < 65536 else self.batch
 
@@ -39,8 +39,8 @@ def profile_of(name: str) -> Profile:
     """The profile of a name.
 
     Raises:
-        TypeError: not a string.
-        ValueError: an unknown name.
+        TypeError: ``name`` is not a string.
+        ValueError: The name is unknown.
     """
     check_choice("profile", name, list(PROFILES))
     return PROFILES[name]

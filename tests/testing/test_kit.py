@@ -511,6 +511,32 @@ def test_a_third_party_brings_its_driver():
     }
 
 
+def test_a_driver_gets_contiguous_arrays():
+    class Strict(NumpyDriver):
+        def from_numpy(self, array, dtype=None):
+            assert array.flags.c_contiguous
+            return super().from_numpy(array, dtype)
+
+    made = case("mine", right, driver=Strict())
+    assert check_layer(made).ok  # the default profile has batches that are padded on the left
+
+
+@needs("torch")
+def test_extra_state_of_a_torch_module_is_no_weight():
+    import torch  # noqa: PLC0415
+
+    class Counting(torch.nn.Linear):
+        def get_extra_state(self):
+            return torch.zeros(4)
+
+        def set_extra_state(self, state):
+            pass
+
+    model = torch.nn.Sequential(Counting(2, 2))
+    assert "0._extra_state" in model.state_dict()
+    assert set(driver_of("torch").state(model)) == {"0.weight", "0.bias"}
+
+
 def test_a_framework_that_is_not_installed_is_named():
     code = (
         "import sys; sys.modules['keras'] = None\n"

@@ -123,7 +123,7 @@ def hooked(*, dim, alpha, seed):
 
 
 GAUSSIAN = Claims(distribution="gaussian")
-ALL_OF_OURS = Claims(distinct_ranks=True, validates_alpha=True)
+ALL_OF_OURS = Claims(clean_without_grad=True, distinct_ranks=True, validates_alpha=True)
 
 
 def one(name, make, claims=ALL_OF_OURS, inputs="embeddings", call=None):
