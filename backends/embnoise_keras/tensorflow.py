@@ -44,8 +44,13 @@ def add_noise(
     tokens = TokenArrays(mask, segment_ids, positions, sample_ids, where).map(_array)
     if tf.is_tensor(step) and step.dtype.is_integer and step.shape.num_elements() in (1, None):
         step = tf.cast(tf.reshape(step, []), tf.int64)
-    prepared = prepare(x, noise, step=step, training=training, tokens=tokens, xp=NAMESPACE)
+    prepared = _prepare(x, noise, step=step, training=training, tokens=tokens, xp=NAMESPACE)
     return x if prepared is None else _noisy(x, noise, prepared)
+
+
+# `prepare` calls int(step) to find out whether a step is known. AutoGraph would make that an
+# operation of the graph.
+_prepare: Any = tf.autograph.experimental.do_not_convert(prepare)
 
 
 def _array(value: Any) -> Any:

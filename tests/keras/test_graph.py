@@ -32,6 +32,20 @@ def close(left, right):
     np.testing.assert_allclose(np.asarray(left), right, rtol=0, atol=1e-6)
 
 
+def test_a_step_that_autograph_traces():
+    """As in a user's own ``tf.function``, which AutoGraph converts."""
+    noise = neftune(alpha=linear(5, 0, 100))
+
+    @tf.function
+    def noisy(x, step):
+        return add_noise(x, noise, step=step)
+
+    for step in (0, 7):
+        expected = embnoise.add_noise(X, noise, step=step)
+        close(noisy(tf.constant(X), tf.constant(step)), expected)
+        close(noisy(tf.constant(X), tf.constant([step])), expected)
+
+
 @pytest.mark.parametrize("xla", [False, True])
 @pytest.mark.parametrize("sizes", [(3, 5), (None, 5), (3, None), (None, None)], ids=str)
 def test_graphs_of_known_and_of_unknown_sizes(sizes, xla):
