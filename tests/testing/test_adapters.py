@@ -30,8 +30,17 @@ def of_driver(driver, add_noise=embnoise.add_noise):
 # Right ones.
 
 
-@pytest.mark.parametrize("name", params("lists", "torch", "jax"))
-def test_an_adapter_holds(name):
+def test_a_third_partys_adapter_holds():
+    holds("lists")
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("name", params("torch", "jax", "keras"))
+def test_our_adapters_hold(name):
+    holds(name)
+
+
+def holds(name):
     report = check_adapter(name, raises=False)
     assert report.ok, report.table()
     assert {f"AD0{k}" for k in (1, 2, 3, 4)} <= {

@@ -107,6 +107,7 @@ def test_a_right_layer_by_hand_holds(distribution):
     assert report.ok, report.table()
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("distribution", USERS, ids=name)
 def test_no_false_alarm(distribution):
     made = numpy_case(layer_of(distribution=distribution), distribution=distribution)
