@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
 from numbers import Integral, Real
 from typing import Any, TypeGuard
 
@@ -106,12 +105,7 @@ def is_scalar_array(value: object) -> bool:
 
 def dtype_name(array: Array) -> str:
     """The bare name of an array's dtype in any framework, such as ``"float32"``."""
-    return _bare_name(array.dtype)
-
-
-@cache
-def _bare_name(dtype: object) -> str:
-    return str(getattr(dtype, "name", dtype)).rpartition(".")[2]
+    return str(getattr(array.dtype, "name", array.dtype)).rpartition(".")[2]
 
 
 def dtype_kind(array: Array) -> str:

@@ -99,7 +99,7 @@ def add_noise(
         >>> noisy = add_noise(x, neftune(alpha=5.0), step=3)
         >>> bool(noisy.abs().max() <= 5 / (4 * 8) ** 0.5)
         True
-        >>> add_noise(x, neftune(alpha=5.0), training=False) is x
+        >>> add_noise(x, neftune(alpha=5.0), step=3, training=False) is x
         True
     """
     check_tensor(x)
