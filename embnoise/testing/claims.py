@@ -58,11 +58,10 @@ class Claims:
     Example:
         >>> Claims(distribution="gaussian", scale="absolute", length=None).magnitude(0.1, 9, 64)
         0.1
-        >>> Claims(scale="neftun")
+        >>> Claims(length="rows")
         Traceback (most recent call last):
             ...
-        ValueError: scale must be one of ['neftune', 'per_token', 'absolute', 'relative'], got
-        'neftun' (did you mean 'neftune'?)
+        ValueError: length must be 'tokens', 'padded' or None, got 'rows'
     """
 
     distribution: str | Distribution | Callable[[float], float] | None = "uniform"
