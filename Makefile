@@ -10,7 +10,7 @@ finetune: $(VENV)/examples.done
 	$(BIN)/python examples/finetune.py $(ARGS)
 
 test: lint
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --numprocesses auto --dist worksteal $(ARGS)
 
 coverage: lint
 	$(BIN)/coverage run -m pytest $(ARGS)
