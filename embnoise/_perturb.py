@@ -128,6 +128,7 @@ def perturb_elementwise(
     *,
     xp: ArrayNamespace,
     word_dtype: Any,
+    channels: tuple[int | Array, int] | None = None,
 ) -> Array:
     """``x + magnitude * unit``, element by element, rounded to float32 and then to x's dtype.
 
@@ -144,15 +145,25 @@ def perturb_elementwise(
         distribution: The distribution of the unit values.
         xp: The array namespace.
         word_dtype: As for ``lattice``.
+        channels: If x holds some of the embeddings' channels: which one its first is, and how many
+            the embeddings have, a number or a 0-d array of dtype ``word_dtype`` and a number.
+            Default: x holds all of them.
 
     Returns:
         A new array of x's shape and dtype.
     """
-    dim = x.shape[-1]
-    blocks = -(-dim // 8)
-    plane, block = np.divmod(np.arange(dim), blocks)
-    number, half = (xp.asarray(part, dtype=word_dtype) for part in np.divmod(plane, 2))
-    counter = (xp.asarray(block, dtype=word_dtype), position[..., None], sample[..., None], step)
+    here = np.arange(x.shape[-1])
+    if channels is None:
+        planes, blocks = np.divmod(here, -(-x.shape[-1] // 8))
+        number, half = (xp.asarray(part, dtype=word_dtype) for part in np.divmod(planes, 2))
+        block = xp.asarray(blocks, dtype=word_dtype)
+    else:
+        first, dim = channels
+        count = xp.asarray(-(-dim // 8), dtype=word_dtype)
+        channel = xp.asarray(here, dtype=word_dtype) + first
+        plane, block = channel // count, channel % count
+        number, half = plane // 2, plane % 2
+    counter = (block, position[..., None], sample[..., None], step)
     w0, w1, w2, w3 = philox4x32(counter, key, xp=xp)
     word = xp.where(number < 2, xp.where(number < 1, w0, w1), xp.where(number < 3, w2, w3))
     integers = xp.bitwise_right_shift(word, 16 * half) & 0xFFFF

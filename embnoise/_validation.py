@@ -128,8 +128,11 @@ def embedding_shape(x: Array) -> tuple[int, int, int]:
     """
     shape = tuple(x.shape)
     if dtype_name(x) not in FLOAT_DTYPES:
+        narrow = "float" in dtype_name(x)  # such as float8_e4m3fn
+        hint = ": add the noise in one of these, then cast" if narrow else ""
         raise TypeError(
             f"x must be of a floating-point dtype ({', '.join(FLOAT_DTYPES)}), got {dtype_name(x)}"
+            f"{hint}"
         )
     if len(shape) not in (2, 3):
         raise ValueError(f"x must be of shape [B, L, d] or [L, d], got shape {shape}")
@@ -200,6 +203,11 @@ def check_seed(name: str, value: object) -> Any:
         if tuple(value.shape) != ():
             raise ValueError(f"{name} must be one key, got {format_value(value)}")
         return value
+    if is_array(value) and dtype_name(value) == "uint32" and len(value.shape) == 1:
+        raise TypeError(
+            f"{name} must be an integer or a jax.random.key, got {format_value(value)}: if it is a "
+            "jax.random.PRNGKey, pass jax.random.wrap_key_data of it"
+        )
     return check_integer(name, value)
 
 

@@ -86,6 +86,7 @@ __all__ = [
     "prepare",
     "resolve_step",
     "stream_key",
+    "uses_length",
     "uses_rms",
 ]
 
@@ -112,6 +113,11 @@ def distribution_of(noise: Noise) -> Distribution:
 def is_scheduled(noise: Noise) -> bool:
     """Whether the noise's alpha depends on the step."""
     return noise._scheduled
+
+
+def uses_length(noise: Noise) -> bool:
+    """Whether the noise's magnitude depends on how many tokens a sequence has."""
+    return not isinstance(noise.length, int) and noise._scale.uses_length
 
 
 def uses_rms(noise: Noise) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from jax import Array
 
-__all__ = ["change_class", "optimization_barrier", "seed_words", "set_property"]
+__all__ = ["change_class", "optimization_barrier", "seed_words", "set_property", "varying_axes"]
 
 
 def seed_words(key: Array) -> tuple[Array, Array]:
@@ -45,3 +45,17 @@ def set_property(module: Any, name: str, value: Any) -> None:
     ``nnx.jit`` compiles anew.
     """
     object.__setattr__(module, name, value)
+
+
+def varying_axes(value: object) -> frozenset[Any]:
+    """The axes of the mesh over which a value varies inside ``shard_map``.
+
+    JAX documents ``jax.typeof(x).vma``, and from version 0.10 on has it under another name. None
+    are known in a ``shard_map`` without ``check_vma``.
+    """
+    if not isinstance(value, jax.core.Tracer):
+        return frozenset()
+    kind = jax.typeof(value)
+    if hasattr(kind, "vma"):
+        return frozenset(kind.vma)
+    return frozenset(getattr(getattr(kind, "manual_axis_type", None), "varying", ()))

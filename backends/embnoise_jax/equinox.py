@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.custom_derivatives import SymbolicZero
 
 from embnoise.backend import (
     Noise,
@@ -21,8 +22,10 @@ from embnoise.backend import (
     is_scheduled,
     resolve_step,
 )
+from embnoise_jax._errors import raise_unless_replaced
 from embnoise_jax._find import only_embedding
 from embnoise_jax.functional import add_noise
+from embnoise_jax.namespace import NAMESPACE
 
 __all__ = ["EmbeddingNoise", "attach"]
 
@@ -173,68 +176,105 @@ def attach(
         raise TypeError(f"layer must return an embedding, got {format_value(embedding)}")
     tokens = TokenArrays(mask, segment_ids, positions, sample_ids, where).map(jnp.asarray)
     word = jnp.uint32(step % 2**32) if isinstance(step, int) else step
-    noisy = _NoisyEmbedding(embedding, noise, _Batch(word, tokens))
+    alpha = jnp.asarray(noise.alpha_at(step, NAMESPACE), jnp.float32)
+    key = noise.seed if isinstance(noise.seed, Array) else None
+    settings = replace(noise, alpha=0.0, seed=None if key is not None else noise.seed)
+    noisy = _NoisyEmbedding(embedding, settings, _Batch(word, alpha, key, tokens))
     return eqx.tree_at(layer, model, noisy)
 
 
 class _Batch(NamedTuple):
-    """The arrays that describe a batch, which ``jax.vmap`` maps with the embeddings."""
+    """What describes a batch and may be traced; ``jax.vmap`` maps it with the embeddings."""
 
     step: Any
+    alpha: Any
+    key: Any
+    """A ``jax.random.key`` that is the seed, or None."""
     tokens: TokenArrays
 
 
 class _NoisyEmbedding(eqx.Module):
     embedding: Any
-    noise: Noise = eqx.field(static=True)
+    settings: Noise = eqx.field(static=True)
     batch: _Batch
     inference: bool = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Array:
         x: Array = self.embedding(*args, **kwargs)
-        return x if self.inference else _with_gradient_1(self.noise)(x, self.batch)
+        if self.inference:
+            return x
+        return _with_derivative(_noisy(self.settings), by_x=True)(x, self.batch)
 
     def __getattr__(self, name: str) -> Any:
         # An output projection may share the weight.
         return getattr(self.embedding, name)
 
 
-def _with_gradient_1(noise: Noise) -> Callable[[Array, _Batch], Array]:
-    """``_across_vmap`` with a derivative, since ``custom_vmap`` cannot be differentiated."""
-    noisy = jax.custom_jvp(_across_vmap(noise))
+_Rows: TypeAlias = Callable[[Array, "_Batch"], Array]
 
-    @noisy.defjvp
-    def _(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
-        return noisy(*primals), tangents[0]
+
+def _noisy(settings: Noise) -> _Rows:
+    """``add_noise`` for rows of embeddings [B, L, d] or [L, d]."""
+
+    def noisy(rows: Array, batch: _Batch) -> Array:
+        step, alpha, key, tokens = batch
+        noise = replace(settings, alpha=alpha, seed=settings.seed if key is None else key)
+        return add_noise(rows, noise, step=step, **tokens.given())
 
     return noisy
 
 
-def _across_vmap(noise: Noise) -> Callable[[Array, _Batch], Array]:
-    """``add_noise`` that takes the axes of ``jax.vmap`` for those of the tokens and the rows."""
+def _with_derivative(function: _Rows, *, by_x: bool) -> _Rows:
+    """The function across ``jax.vmap``, with derivatives, which ``custom_vmap`` does not have.
+
+    Args:
+        function: A function of rows of embeddings that depends on them and on alpha alone.
+        by_x: Whether its derivative by the embeddings is 1; otherwise it is 0.
+    """
+    across = jax.custom_jvp(_across_vmap(function))
+
+    def slope(rows: Array, batch: _Batch) -> Array:
+        def of_alpha(alpha: Array) -> Array:
+            return function(rows, batch._replace(alpha=alpha))
+
+        change: Array = jax.jvp(of_alpha, (batch.alpha,), (jnp.ones_like(batch.alpha),))[1]
+        return change
+
+    def derivative(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Any]:
+        value, of_x, of_alpha = across(*primals), tangents[0], tangents[1].alpha
+        total = of_x if by_x and not isinstance(of_x, SymbolicZero) else jnp.zeros_like(value)
+        if not isinstance(of_alpha, SymbolicZero):
+            change = of_alpha * _with_derivative(slope, by_x=False)(*primals)
+            total = total + change.astype(value.dtype)
+        return value, total
+
+    across.defjvp(derivative, symbolic_zeros=True)
+    return across
+
+
+def _across_vmap(function: _Rows) -> _Rows:
+    """The function, taking the axes of ``jax.vmap`` for those of the tokens and the rows."""
 
     @jax.custom_batching.custom_vmap
-    def noisy(x: Array, batch: _Batch) -> Array:
-        step, tokens = batch
+    def across(x: Array, batch: _Batch) -> Array:
+        tokens = batch.tokens
         if tokens.sample_ids is not None and tokens.sample_ids.ndim == 0:
             tokens = tokens._replace(sample_ids=tokens.sample_ids[None])
         rows = x[None] if x.ndim == 1 else x
         try:
             tokens.check(embedding_shape(rows))
         except ValueError as error:
-            # They may fit under one more jax.vmap, which replaces this function. If there is
-            # none, the error is raised when the program runs.
-            failed: Array = eqx.error_if(x, step >= 0, str(error))
-            return failed
-        return add_noise(rows, noise, step=step, **tokens.given()).reshape(x.shape)
+            # They may fit under one more jax.vmap, which replaces this function.
+            return raise_unless_replaced(x, str(error))
+        return function(rows, batch._replace(tokens=tokens)).reshape(x.shape)
 
-    @noisy.def_vmap
+    @across.def_vmap
     def _(size: int, batched: Any, x: Array, batch: _Batch) -> tuple[Array, bool]:
         if not batched[0]:
             x = jnp.broadcast_to(x, (size, *x.shape))
-        return _across_vmap(noise)(x, batch), True
+        return _across_vmap(function)(x, batch), True
 
-    return noisy
+    return across
 
 
 def _only_embedding(model: Any) -> Callable[[Any], Any]:

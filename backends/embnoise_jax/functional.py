@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.custom_derivatives import SymbolicZero
 
 from embnoise.backend import (
     Noise,
@@ -29,6 +30,7 @@ from embnoise.backend import (
     stream_key,
 )
 from embnoise_jax._compat import optimization_barrier, seed_words
+from embnoise_jax._shards import Channels, check_shard, resolve_channels
 from embnoise_jax.namespace import NAMESPACE
 
 __all__ = ["add_noise"]
@@ -45,20 +47,23 @@ def add_noise(
     positions: Array | None = None,
     sample_ids: Array | None = None,
     where: Array | None = None,
+    channels: Channels | None = None,
 ) -> Array:
     """Add noise to embeddings: a pure function of its arguments, with gradient 1.
 
     It works under ``jit``, ``vmap``, ``grad``, ``lax.scan`` and ``shard_map``, and needs no 64-bit
     mode. The step, the arrays, and the noise's alpha and seed may be traced; ``training`` and the
-    noise's other settings may not. Under ``vmap`` every row is a batch of one: pass
-    ``sample_ids``, or all rows get the noise of sample 0.
+    noise's other settings may not. A traced alpha has its gradient, the noise divided by alpha.
+    Under ``vmap`` every row is a batch of one: pass ``sample_ids``, or all rows get the noise of
+    sample 0.
 
     Args:
         x: Embeddings [B, L, d], or [L, d] taken as B = 1; float16, bfloat16, float32 or float64.
         noise: What noise to add. Its alpha may be an Optax schedule, its seed a
             ``jax.random.key``.
         step: The training step: an int of at least 0, counted modulo 2**32, or an integer array of
-            one element. Each step draws new noise.
+            one element. Each step draws new noise; the same step, with the same sample ids,
+            repeats it.
         training: If false, ``x`` is returned as it is.
         mask: Boolean or integer [B, L], nonzero for a real token. Default: all tokens are real.
         segment_ids: Integers [B, L], 0 for padding, equal positive values for one document of a
@@ -68,6 +73,9 @@ def add_noise(
         sample_ids: Integers [B] or [B, L]. Default: the row number.
         where: Boolean or integer [B, L], nonzero for the tokens to noise. Default: all real
             tokens. It does not change L.
+        channels: In ``shard_map``, if x holds some of the embeddings' channels:
+            ``(offset, total)``, the number of channels before those of x, which may be traced, and
+            that of all. Default: x holds all of them.
 
     Returns:
         A new array of x's shape, dtype and sharding; ``x`` itself if there is known to be nothing
@@ -75,8 +83,8 @@ def add_noise(
 
     Raises:
         TypeError: An argument of the wrong type or dtype.
-        ValueError: An argument of the wrong shape or, if its value is known, out of range; or an
-            unbound schedule.
+        ValueError: An argument of the wrong shape or, if its value is known, out of range; an
+            unbound schedule; or in ``shard_map``, parts of x that would get the same noise.
 
     Example:
         >>> import jax
@@ -90,7 +98,10 @@ def add_noise(
         True
     """
     if not isinstance(x, Array):
-        raise TypeError(f"x must be a jax.Array, got {format_value(x)}")
+        hint = ""
+        if isinstance(x, np.ndarray):
+            hint = "; pass jnp.asarray(x), or call embnoise.add_noise, which takes NumPy's arrays"
+        raise TypeError(f"x must be a jax.Array, got {format_value(x)}{hint}")
     tokens = TokenArrays(mask, segment_ids, positions, sample_ids, where)
     if not isinstance(step, Array) and hasattr(step, "__jax_array__"):
         step = jnp.asarray(step)  # a variable of NNX, such as the step of its optimizer
@@ -98,15 +109,21 @@ def add_noise(
     known = not isinstance(step, jax.core.Tracer)
     with jax.ensure_compile_time_eval() if known else nullcontext():
         prepared = prepare(x, noise, step=step, training=training, tokens=tokens, xp=NAMESPACE)
+    if channels is not None:
+        channels = resolve_channels(channels, x.shape[-1], noise)
     if prepared is None:
         return x
+    check_shard(x, noise, step, tokens, channels and channels[0])
     step, alpha = prepared.step, prepared.alpha
     if isinstance(alpha, float):
         alpha = np.float32(alpha)
     word = np.uint32(step % 2**32) if isinstance(step, int) else step.astype(jnp.uint32)
     # What may change from call to call goes in as data, so that nothing is compiled anew.
     settings = replace(noise, alpha=0.0, seed=0, stream="")
-    noisy: Array = _add_planned(x, word, alpha, _key(noise), tokens, settings=settings)
+    offset, total = channels or (None, x.shape[-1])
+    noisy: Array = _add_planned(
+        x, word, alpha, _key(noise), tokens, offset, dim=total, settings=settings
+    )
     return noisy
 
 
@@ -120,20 +137,22 @@ def _key(noise: Noise) -> tuple[Any, Any]:
     return seed_low ^ np.uint32(low), seed_high ^ np.uint32(high)
 
 
-@partial(jax.jit, static_argnames="settings")
+@partial(jax.jit, static_argnames=("dim", "settings"))
 def _add_planned(
     x: Array,
     step: Array,
     alpha: Array,
     key: tuple[Array, Array],
     tokens: TokenArrays,
+    offset: Array | None,
     *,
+    dim: int,
     settings: Noise,
 ) -> Array:
-    shape = embedding_shape(x)
+    shape = (*embedding_shape(x)[:2], dim)
 
     def mean_squares() -> Array:
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        wide = jax.lax.stop_gradient(x).astype(jnp.promote_types(x.dtype, jnp.float32))
         return jnp.mean(jnp.square(wide), axis=-1).reshape(shape[:2])
 
     prepared = Prepared(shape, step, alpha, tokens)
@@ -143,7 +162,7 @@ def _add_planned(
         parts = [jnp.broadcast_to(part, shape[:2])[0] for part in parts]
     magnitude, sample, position = parts
     coordinates = (sample.astype(jnp.uint32), position.astype(jnp.uint32))
-    return _add_with_gradient_1(x, magnitude, *coordinates, step, key, settings)
+    return _add_with_gradient_1(x, magnitude, *coordinates, step, key, offset, dim, settings)
 
 
 def _unsharded(part: Array, shape: tuple[int, int, int]) -> Array:
@@ -157,7 +176,7 @@ def _unsharded(part: Array, shape: tuple[int, int, int]) -> Array:
     return optimization_barrier(part.reshape(-1)).reshape(part.shape)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(6,))
+@partial(jax.custom_jvp, nondiff_argnums=(7, 8))
 def _add_with_gradient_1(
     x: Array,
     magnitude: Array,
@@ -165,6 +184,8 @@ def _add_with_gradient_1(
     position: Array,
     step: Array,
     key: tuple[Array, Array],
+    offset: Array | None,
+    dim: int,
     settings: Noise,
 ) -> Array:
     noisy = perturb_elementwise(
@@ -177,10 +198,22 @@ def _add_with_gradient_1(
         distribution_of(settings),
         xp=NAMESPACE,
         word_dtype=jnp.uint32,
+        channels=None if offset is None else (offset, dim),
     )
     return cast("Array", noisy)
 
 
-@_add_with_gradient_1.defjvp
-def _(settings: Noise, primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
-    return _add_with_gradient_1(*primals, settings), tangents[0]
+def _derivative(dim: int, settings: Noise, primals: Any, tangents: Any) -> tuple[Array, Any]:
+    x, magnitude, *coordinates = primals
+    of_x, of_magnitude, *_ = tangents
+    noisy = _add_with_gradient_1(*primals, dim, settings)
+    if isinstance(of_magnitude, SymbolicZero):
+        return noisy, of_x
+    # Alpha has a gradient. Nothing here may depend on the tangents in another way than linearly.
+    zeros, ones = jnp.zeros_like(x, jnp.float32), jnp.ones_like(magnitude)
+    unit = _add_with_gradient_1(zeros, ones, *coordinates, dim, settings)
+    of_noise = (of_magnitude[..., None] * unit).astype(x.dtype)
+    return noisy, of_noise if isinstance(of_x, SymbolicZero) else of_x + of_noise
+
+
+_add_with_gradient_1.defjvp(_derivative, symbolic_zeros=True)

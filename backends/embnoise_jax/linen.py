@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from embnoise.backend import (
     resolve_step,
 )
 from embnoise_jax._counting import add_counted_noise, pack
+from embnoise_jax._tracing import compiled_apart, is_staged, is_traced
 from embnoise_jax.functional import add_noise
 
 __all__ = ["EmbeddingNoise", "attach"]
@@ -143,10 +144,10 @@ def attach(
     """Add noise to a model's token embedding in all its calls inside the ``with`` block.
 
     The embedding's ``__call__`` is intercepted, its ``attend`` is not, and the model is not
-    changed. Under ``jax.jit`` enter the block inside the compiled function: what happens there is
-    fixed when it is traced. A second lookup of the embedding in the block, as in an
-    encoder-decoder, gets different noise; inside ``nn.scan`` or ``nn.vmap`` every turn gets the
-    same noise.
+    changed. Under ``jax.jit`` enter the block inside the compiled function, with ``step`` as one of
+    its arguments: around a compiled function the step would be fixed when it is traced, so that is
+    an error. A second lookup of the embedding in the block, as in an encoder-decoder, gets
+    different noise; inside ``nn.scan`` or ``nn.vmap`` every turn gets the same noise.
 
     Args:
         model: The model.
@@ -164,7 +165,8 @@ def attach(
         TypeError: An argument of the wrong type.
         ValueError: A model of this class has noise attached already, or the noise's schedule is
             unbound. Inside the block, at the lookup: the model looks up in several embeddings, or
-            an argument that ``add_noise`` does not accept.
+            an argument that ``add_noise`` does not accept, or the lookup is being compiled and the
+            block was entered outside of that.
 
     Warns:
         RuntimeWarning: No embedding was called inside the block.
@@ -192,18 +194,17 @@ def attach(
     if kind in _ATTACHED.classes:
         raise ValueError(f"model has noise attached already: attach() to {kind} is entered")
     tokens = TokenArrays(mask, segment_ids, positions, sample_ids, where)
-    interceptor = _Interceptor(kind, layer, noise, step, tokens)
-    _ATTACHED.classes.append(kind)
-    try:
-        with nn.intercept_methods(interceptor):
-            yield
-    finally:
-        _ATTACHED.classes.remove(kind)
+    with ExitStack() as stack:
+        interceptor = _Interceptor(kind, layer, noise, step, tokens, stack)
+        _ATTACHED.classes.append(kind)
+        stack.callback(_ATTACHED.classes.remove, kind)
+        stack.enter_context(nn.intercept_methods(interceptor))
+        yield
     if not interceptor.lookups:
         warnings.warn(
             f"embnoise: {layer or 'no nn.Embed'} was {'not ' if layer else ''}called inside "
-            "attach(), so there was no noise. Was the function compiled before? Enter attach() "
-            "inside it.",
+            "attach(), so there was no noise. Pass layer= if the model has another embedding, and "
+            "enter attach() inside a function that is compiled ahead of time.",
             RuntimeWarning,
             stacklevel=3,
         )
@@ -219,6 +220,7 @@ class _Interceptor:
         noise: Noise,
         step: int | Array,
         tokens: TokenArrays,
+        stack: ExitStack,
     ) -> None:
         self.lookups = 0
         self._kind = kind
@@ -230,6 +232,20 @@ class _Interceptor:
         self._depth = 0
         """How many calls of models of the class are running."""
         self._in_lookup = False
+        self._stack = stack
+        # Known before the block's calls are traced, if they are.
+        self._compiled_with_block = is_staged() or is_traced(step)
+        self._compile_apart()
+
+    def _compile_apart(self) -> None:
+        """Keep functions compiled outside of the block out of it, and the other way around.
+
+        Inside a compiled function, those that it calls are traced anew after every lookup, since
+        the next lookup gets another noise. Elsewhere compiled lookups are refused, and all blocks
+        share what is compiled in them, such as the operations of the model.
+        """
+        value = object() if self._compiled_with_block else "embnoise"
+        self._stack.enter_context(compiled_apart(value))
 
     def __call__(
         self, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any], context: Any
@@ -264,7 +280,17 @@ class _Interceptor:
         return self._add_noise(x)
 
     def _add_noise(self, x: Array) -> Array:
+        if not self._compiled_with_block and is_staged():
+            raise ValueError(
+                "attach() must be entered inside the compiled function that calls the model, with "
+                f"step= as one of its arguments, got a block around it with step={self._step}: "
+                "every call of the function would repeat the noise of that step, after the block "
+                "too. Lookups in nn.remat, nn.scan and nn.jit are compiled as well: call such a "
+                "model in jax.jit"
+            )
         self.lookups += 1
+        if self._compiled_with_block:
+            self._compile_apart()
         noise = self._noise
         if self.lookups > 1:
             # Two lookups of one table must not get the same noise at the same place.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, wraps
 from typing import Any, TypeAlias
 
 from flax import nnx
+from flax.errors import TraceContextError
 from jax import Array
 
 from embnoise.backend import (
@@ -125,9 +126,17 @@ class EmbeddingNoise(NoiseState, nnx.Module):
             return add_noise(x, self.noise, step=0, training=False, **tokens.given())
         if step is not None:
             return add_noise(x, self.noise, step=step, **tokens.given())
-        noisy, self.count[...] = add_counted_noise(
+        noisy, after = add_counted_noise(
             x, self.noise, self.count[...], tokens, calls_per_step=self.calls_per_step
         )
+        try:
+            self.count[...] = after
+        except TraceContextError as error:
+            raise TraceContextError(  # type: ignore[no-untyped-call]
+                f"{error}: the noise counts its training calls in the model's state, and a "
+                "transformation of JAX was given the model by closure. Pass the model as an "
+                "argument of a function under nnx.jit, nnx.grad and the like, or step= to the layer"
+            ) from error
         return noisy
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -270,6 +279,7 @@ class _AttachedNoise(EmbeddingNoise):
 def _noisy_class(kind: Any) -> Any:
     """The class of an embedding of class ``kind`` that has noise attached."""
 
+    @wraps(kind.__call__)  # its signature tells what it takes
     def __call__(self: Any, inputs: Array, *args: Any, **kwargs: Any) -> Array:  # noqa: N807
         x = kind.__call__(self, inputs, *args, **kwargs)
         noisy: Array = self.embedding_noise.add_to_lookup(x, inputs)

@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 __all__ = ["step_of"]
 
-# optax.MultiSteps counts in gradient_step: only every n-th of its updates is a step.
-_COUNTS = ("count", "gradient_step")
+# In the order of preference: of optax.MultiSteps's updates only every n-th is a step, and the count
+# of what it is chained with may be that of the updates.
+_COUNTS = ("gradient_step", "count", "step_count")
+
+# optax.reduce_on_plateau counts from 0 again and again.
+_RESTARTED = "plateau_count"
+
+# optax.apply_every counts to k, which is not in its state, and what it is chained with counts all.
+_ACCUMULATED = "grad_acc"
 
 
 def step_of(state: Any) -> Array:
-    """How many steps the optimizer of an Optax state has taken.
+    """How many steps an optimizer has taken.
 
     Args:
-        state: What ``optimizer.init`` and ``optimizer.update`` return, concrete or traced.
+        state: An Optax state, which ``optimizer.init`` and ``optimizer.update`` return; or what
+            holds one as ``opt_state``: an ``nnx.Optimizer``, a ``TrainState`` of Flax. Concrete or
+            traced.
 
     Returns:
-        An integer array []: the first ``count`` in the state, or the ``gradient_step`` of an
-        optimizer that accumulates gradients (``optax.MultiSteps``).
+        An integer array []: the ``gradient_step`` of an optimizer that accumulates gradients
+        (``optax.MultiSteps``), or the first ``count`` in the state. If it has neither, as that of
+        plain ``optax.sgd``, the ``step`` of what holds it.
 
     Raises:
-        ValueError: The state has no count, as that of plain ``optax.sgd``.
+        ValueError: There is no such count, or ``optax.apply_every`` accumulates the gradients.
 
     Example:
         >>> import jax.numpy as jnp
@@ -36,11 +48,38 @@ def step_of(state: Any) -> Array:
         >>> int(step_of(state))
         1
     """
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-        if path and getattr(path[-1], "name", getattr(path[-1], "key", None)) in _COUNTS:
-            count: Array = leaf
-            return count
+    counts = _scalars(getattr(state, "opt_state", state))
+    for name in _COUNTS:
+        if name in counts:
+            return jnp.asarray(counts[name])
+    if (step := getattr(state, "step", None)) is not None:
+        return jnp.asarray(step)
     raise ValueError(
         "state must be an Optax state that counts its steps, got one without a count. Count the "
         "steps yourself, or chain optax.scale_by_schedule into the optimizer"
     )
+
+
+def _scalars(state: Any) -> dict[str, Array]:
+    """The first integer [] of each name in an Optax state."""
+    fields: dict[Any, dict[str, Any]] = defaultdict(dict)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        keys = [getattr(key, "name", getattr(key, "key", None)) for key in path]
+        if keys and keys[-1] == "value":  # in the variables of NNX
+            keys.pop()
+        # One that holds arrays of the parameters' shapes is a tree.
+        for depth, key in enumerate(keys):
+            fields[tuple(path[:depth])].setdefault(str(key), leaf)
+    found: dict[str, Array] = {}
+    for names in fields.values():
+        if _ACCUMULATED in names:
+            raise ValueError(
+                "state must be an Optax state that counts its steps, got one of optax.apply_every, "
+                "which counts micro-batches. Accumulate with optax.MultiSteps"
+            )
+        if _RESTARTED in names:
+            continue
+        for name, leaf in names.items():
+            if jnp.shape(leaf) == () and jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.integer):
+                found.setdefault(name, leaf)
+    return found

@@ -5,15 +5,25 @@
 
 from __future__ import annotations
 
-import copyreg
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-__all__ = ["compiled_inner", "dynamo_is_loaded", "forward_hooks", "in_backward", "new_object"]
+__all__ = [
+    "compiled_inner",
+    "dynamo_is_loaded",
+    "forward_hooks",
+    "has_own_dispatch",
+    "in_backward",
+    "in_functorch",
+    "is_jit_tracing",
+    "is_transformed",
+    "untraced",
+]
 
 
 def in_backward() -> bool:
@@ -43,9 +53,47 @@ def dynamo_is_loaded() -> bool:
     return "torch._dynamo" in sys.modules
 
 
-def new_object() -> Any:
-    """The function by which pickle's protocol 2 makes an object of a class.
+in_functorch: Callable[[], bool] = torch._C._are_functorch_transforms_active
+"""Whether a transformation of ``torch.func`` is running; PyTorch's own ``Function.apply`` asks."""
 
-    It stands in ``__reduce_ex__`` of every module, but not in the type stubs.
+_is_tracing: Callable[[], bool] = torch._C._is_tracing
+_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack
+_NO_DISPATCH = Tensor.__torch_dispatch__
+
+
+def is_transformed(x: Tensor) -> bool:
+    """Whether ``x`` may be something else than memory, or an operation on it is recorded.
+
+    Every call of the noise asks this. No public function tells about dispatch modes, of which fake
+    tensors and ``make_fx`` are made.
     """
-    return getattr(copyreg, "__newobj__")  # noqa: B009
+    if in_functorch() or _modes() > 0 or _is_tracing() or x.is_meta:
+        return True
+    return type(x) is not Tensor and has_own_dispatch(x)
+
+
+def has_own_dispatch(x: Tensor) -> bool:
+    """Whether ``x`` is of a subclass that handles operations itself, such as a fake tensor."""
+    return type(x).__torch_dispatch__ is not _NO_DISPATCH
+
+
+def is_jit_tracing() -> bool:
+    """Whether ``torch.jit.trace`` is running. Unlike the public function, it may be compiled."""
+    return not torch.compiler.is_compiling() and _is_tracing()
+
+
+@contextmanager
+def untraced() -> Iterator[None]:
+    """A context in which ``torch.jit.trace`` sees nothing: sizes are ints, not traced tensors.
+
+    No public function turns tracing off; ``torch.jit.ignore`` leaves sizes traced.
+    """
+    state = torch._C._get_tracing_state()
+    if state is None:
+        yield
+        return
+    torch._C._set_tracing_state(None)  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch._C._set_tracing_state(state)  # type: ignore[attr-defined]

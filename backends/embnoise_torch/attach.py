@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from embnoise.backend import (
     Noise,
     TokenFunctions,
+    check_bool,
     check_integer,
     check_noise,
     format_value,
@@ -38,22 +39,24 @@ def attach(
     calls_per_step: int | None = None,
     tokens: Callable[..., Mapping[str, Any]] | None = None,
     where: str | Callable[..., Tensor] = "all",
+    placeholders: bool = False,
     mesh: DeviceMesh | None = None,
 ) -> Handle:
     """Add noise to a model's token embeddings, in training only.
 
     The noise comes right after the lookup, if the embedding is in training mode and gradients are
     enabled. It is added in place, so it needs no memory of the output's size. Lengths come from the
-    ``attention_mask``, ``position_ids`` and ``cu_seq_lens_q`` of the model's own call. Nothing
-    enters the model's state_dict; a copy or a pickle of the model has no noise. If anything fails,
-    the model and the optimizer are left as they were.
+    ``attention_mask``, ``position_ids``, ``cu_seq_lens_q`` or ``seq_idx`` of the innermost call
+    around the lookup that has them for these ids. Nothing enters the model's state_dict; a copy or
+    a pickle of the model has no noise. If anything fails, the model and the optimizer are left as
+    they were.
 
     Args:
         model: A model, bare or wrapped by torch.compile, DDP, FSDP or PEFT.
         noise: What noise to add.
         layer: The embedding or its name. Default: ``model.get_input_embeddings()``, or the only
-            ``nn.Embedding`` of the model. Every module that shares its table gets noise too, the
-            output head never.
+            ``nn.Embedding`` of the model; in an encoder-decoder, also that of the decoder. Every
+            module that shares its table gets noise too, the output head never.
         optimizer: Its steps are the noise's steps. ``"manual"`` means that you set
             ``handle.step``. With a constant alpha neither is needed: every call draws new noise.
         calls_per_step: In place of an optimizer: the next step begins after this many training
@@ -65,6 +68,9 @@ def attach(
         where: ``"all"`` real tokens; ``"prompt"``, those whose label is -100; ``"completion"``,
             the others; or a function that returns a boolean tensor [B, L], true for the tokens to
             noise. It takes its arguments by name, as ``tokens`` does.
+        placeholders: Whether the tokens in whose place a multimodal model puts the features of an
+            image, a video or audio (``config.image_token_id`` and the like) get noise and count in
+            L. By default they do neither. With ``tokens``, that function decides.
         mesh: The data-parallel dimensions of a device mesh, if not every rank of the default
             process group sees different data.
 
@@ -116,6 +122,8 @@ def attach(
         calls_per_step=calls_per_step,
         functions=TokenFunctions(tokens, where, WHERE),
         sample_ids=SampleIds(mesh),
+        placeholders=check_bool("placeholders", placeholders),
+        outermost=model,
     )
 
 

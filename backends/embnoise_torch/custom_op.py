@@ -1,4 +1,4 @@
-"""The one operator that ``torch.compile`` sees: opaque, in place, with tensors as its only inputs.
+"""The operator that ``torch.compile`` sees: opaque, in place, with tensors as its only inputs.
 
 The step, alpha and the counter live behind it, in a *source* that it finds by number. A compiled
 graph therefore neither breaks at the noise nor is compiled again because they changed.
@@ -14,16 +14,39 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 
+from embnoise.backend import TokenArrays
 from embnoise_torch import _compat
 
-__all__ = ["Source", "apply_", "call_opaque", "register"]
+__all__ = ["Source", "apply_", "call_opaque", "find", "register"]
 
 
 class Source(Protocol):
     """Something that adds its noise to a tensor."""
 
+    number: int
+    """What ``register`` returned for it."""
+
     def apply_(self, x: Tensor, *arrays: Tensor | None) -> None:
         """Add noise to ``x`` in place, unseen by autograd."""
+
+    def add_traced_(
+        self,
+        x: Tensor,
+        inputs: Tensor | None,
+        step: Tensor | None,
+        tokens: TokenArrays,
+        rows: Tensor | None,
+    ) -> None:
+        """The same, for the operator of ``embnoise_torch.transforms``.
+
+        Args:
+            x: Embeddings [B, L, d] or [L, d].
+            inputs: What was looked up, where that is known.
+            step: The step; ``None`` if the source counts its calls.
+            tokens: What the caller knows about the tokens.
+            rows: Which sample of the call each row is, int64 [B]: under ``vmap``, several rows
+                may be the same one. ``None`` if row i is sample i.
+        """
 
 
 _SOURCES: WeakValueDictionary[int, Source] = WeakValueDictionary()
@@ -31,10 +54,15 @@ _numbers = itertools.count()
 
 
 def register(source: Source) -> int:
-    """The number by which the operator finds a source, for as long as that is alive."""
+    """The number by which the operators find a source, for as long as that is alive."""
     number = next(_numbers)
     _SOURCES[number] = source
     return number
+
+
+def find(number: int) -> Source | None:
+    """The source with this number; ``None`` if it is no longer alive."""
+    return _SOURCES.get(number)
 
 
 @torch.library.custom_op("embnoise::apply_", mutates_args={"x"}, tags=(torch.Tag.cudagraph_unsafe,))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -12,6 +12,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from embnoise.backend import format_value
 from embnoise_torch import _compat
+from embnoise_torch.call_stack import Caller
+from embnoise_torch.model_call import DECODER, TELLING
 
 __all__ = ["find_callers", "find_embeddings", "parameters_of", "unwrap_model"]
 
@@ -48,7 +50,8 @@ def find_embeddings(model: Any, layer: str | nn.Module | None) -> dict[str, nn.M
             ``nn.Embedding`` there is.
 
     Returns:
-        The embedding first, then every other module that shares its table; never the output head.
+        The embedding first, then every other module that shares its table, and those of a decoder
+        that has a table of its own; never the output head.
 
     Raises:
         TypeError: ``layer`` is neither a module nor a name.
@@ -58,43 +61,102 @@ def find_embeddings(model: Any, layer: str | nn.Module | None) -> dict[str, nn.M
     chosen = _named(model, layer, names) if layer is not None else _input_embedding(model)
     if chosen not in names:
         raise ValueError(f"layer must be a module of the model, got {format_value(layer)}")
-    table = _table(chosen)
+    wanted = [chosen]
+    if layer is None:
+        decoder = _decoder_embedding(model)
+        if decoder is not None and decoder is not chosen and decoder in names:
+            wanted.append(decoder)
+    tables = {id(_table(module)) for module in wanted if _table(module) is not None}
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     sharing = [
         module
         for module in names
-        if module is not chosen
+        if module not in wanted
         and module is not head
         and not isinstance(module, nn.Linear)
-        and table is not None
-        and _table(module) is table
+        and id(_table(module)) in tables
     ]
     # A LoRA layer shows the table of the embedding inside it: only the outer one gets noise.
     inner = {
-        below for module in (chosen, *sharing) for below in module.modules() if below is not module
+        below for module in (*wanted, *sharing) for below in module.modules() if below is not module
     }
-    kept = [module for module in (chosen, *sharing) if module not in inner]
+    kept = [module for module in (*wanted, *sharing) if module not in inner]
     return {names[module]: module for module in kept}
 
 
-def find_callers(model: nn.Module, embeddings: Iterable[nn.Module]) -> list[nn.Module]:
-    """The modules whose call brings the masks of what the embeddings look up.
+def find_callers(
+    model: nn.Module, embeddings: Iterable[nn.Module], also: nn.Module | None = None
+) -> list[Caller]:
+    """The modules whose calls may bring the masks of what the embeddings look up.
 
-    They are the innermost modules around each embedding whose forward takes an attention_mask: in
-    an encoder-decoder, the encoder and the decoder.
+    They are the modules around each embedding whose forward takes a mask, positions or ids: the
+    model, the language model in it, in an encoder-decoder the encoder and the decoder.
+
+    Args:
+        model: The outermost module, with what it is wrapped in.
+        embeddings: They have the numbers 0, 1, ...; the callers continue from there.
+        also: A module that is to be among the callers, whatever it takes.
     """
-    wanted = set(embeddings)
-    callers: dict[nn.Module, None] = {}
+    numbers = {module: number for number, module in enumerate(embeddings)}
+    paths: dict[nn.Module, set[str]] = {}  # of the embeddings, and of what is around them
     for path, module in model.named_modules(remove_duplicate=False):
-        if module not in wanted:
+        if module in numbers:
+            parts = path.split(".")
+            for depth in range(len(parts) + 1):
+                above = ".".join(parts[:depth])
+                paths.setdefault(model.get_submodule(above), set()).add(above)
+    signatures = {module: parameters_of(module) for module in paths if module not in numbers}
+    if also is not None and also not in numbers:
+        signatures.setdefault(also, parameters_of(also))
+    listening = [
+        module for module, names in signatures.items() if module is also or TELLING & set(names)
+    ]
+    for module in listening:
+        numbers[module] = len(numbers)
+    return [
+        Caller(
+            module,
+            numbers[module],
+            signatures[module],
+            has_decoder=any(name.startswith(DECODER) for name in signatures[module]),
+            sides=_sides(model, paths.get(module, ()), paths, numbers),
+        )
+        for module in listening
+    ]
+
+
+def _sides(
+    model: nn.Module,
+    tops: Iterable[str],
+    paths: Mapping[nn.Module, Iterable[str]],
+    numbers: Mapping[nn.Module, int],
+) -> dict[int, str]:
+    """The side of an encoder-decoder that the modules below some paths are on."""
+    sides = {}
+    for module, ways in paths.items():
+        if module not in numbers:
             continue
-        parts = path.split(".")
-        for depth in reversed(range(len(parts))):
-            outer = model.get_submodule(".".join(parts[:depth]))
-            if "attention_mask" in parameters_of(outer):
-                callers[outer] = None
-                break
-    return list(callers)
+        found = {
+            _side(model, top, way)
+            for top in tops
+            for way in ways
+            if way != top and way.startswith(f"{top}." if top else "")
+        }
+        if len(found) == 1 and (side := found.pop()) is not None:
+            sides[numbers[module]] = side
+    return sides
+
+
+def _side(model: nn.Module, top: str, way: str) -> str | None:
+    """The side by the first decoder beside an encoder, or the reverse, on the way to a module."""
+    parts = way.split(".")
+    for depth in range(len(top.split(".")) if top else 0, len(parts)):
+        beside = dict(model.get_submodule(".".join(parts[:depth])).named_children())
+        if "decoder" in parts[depth] and any("encoder" in name for name in beside):
+            return DECODER
+        if "encoder" in parts[depth] and any("decoder" in name for name in beside):
+            return ""
+    return None
 
 
 def parameters_of(module: nn.Module) -> list[str]:
@@ -121,16 +183,38 @@ def _named(model: nn.Module, layer: str | nn.Module, names: dict[nn.Module, str]
 
 def _input_embedding(model: Any) -> nn.Module:
     if hasattr(model, "get_input_embeddings"):
-        found = model.get_input_embeddings()
+        try:
+            found = model.get_input_embeddings()
+        except NotImplementedError:  # a model of transformers that has none, or several
+            found = None
         if isinstance(found, nn.Module):
             return found
     tables = {id(_table(module)): module for _, module in reversed(list(_lookups(model)))}
     if len(tables) == 1:
         return next(iter(tables.values()))
     raise ValueError(
-        f"found {len(tables) or 'no'} embeddings in a model without get_input_embeddings(); pass "
-        f"layer=. Candidates: {_candidates(model)}"
+        f"found {len(tables) or 'no'} embeddings and no get_input_embeddings() that returns one; "
+        f"pass layer=. Candidates: {_candidates(model)}"
     )
+
+
+def _decoder_embedding(model: Any) -> nn.Module | None:
+    """The embedding of an encoder-decoder's decoder, which may be the one of its encoder."""
+    decoder = model
+    while hasattr(decoder, "get_decoder"):
+        inner = decoder.get_decoder()
+        if inner is decoder or not isinstance(inner, nn.Module):
+            break
+        decoder = inner
+    found = None
+    if decoder is not model:
+        try:
+            found = decoder.get_input_embeddings()
+        except (AttributeError, NotImplementedError):
+            found = getattr(decoder, "embed_tokens", None)
+    if not isinstance(found, nn.Module) or isinstance(found, nn.Linear) or _table(found) is None:
+        return None
+    return found
 
 
 def _lookups(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -10,12 +10,13 @@ from embnoise.backend import (
     TokenArrays,
     check_bool,
     check_noise,
-    embedding_shape,
     format_value,
     prepare,
 )
-from embnoise_torch import custom_op
+from embnoise_torch import _compat, custom_op
 from embnoise_torch.kernels import add_
+from embnoise_torch.pure import pure_source
+from embnoise_torch.transforms import add_pure, check_tokens, is_recorded, step_tensor
 
 __all__ = ["add_noise", "check_tensor"]
 
@@ -31,28 +32,9 @@ def check_tensor(x: object) -> None:
         raise TypeError("x must be a plain tensor, got a DTensor: pass x.to_local()")
 
 
-class _Pure:
-    """A source without state: the arguments of one traced call of ``add_noise``."""
-
-    def __init__(self, noise: Noise) -> None:
-        self.noise = noise
-        self.number = custom_op.register(self)
-
-    def apply_(self, x: Tensor, *arrays: Tensor | None) -> None:
-        step, *tokens = arrays
-        prepared = prepare(x, self.noise, step=step, training=True, tokens=TokenArrays(*tokens))
-        if prepared is not None:
-            add_(x, self.noise, prepared)
-
-
-_PURE: dict[Noise, _Pure] = {}
-
-
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _number_of(noise: Noise) -> int:
-    if noise not in _PURE:
-        _PURE[noise] = _Pure(noise)
-    return _PURE[noise].number
+    return pure_source(noise).number
 
 
 def add_noise(
@@ -73,7 +55,8 @@ def add_noise(
         x: embeddings [B, L, d], or [L, d] taken as B = 1; float16, bfloat16, float32 or float64,
             on any device.
         noise: what noise to add.
-        step: the training step, at least 0: an int, or an integer tensor of one element.
+        step: the training step, at least 0: an int, or an integer tensor of one element. Each step
+            draws new noise; the same step, with the same sample ids, repeats it.
         training: no noise if false.
         mask: [B, L], nonzero for a real token; all are real by default.
         segment_ids: integers [B, L], 0 for padding, equal positive values for one document of a
@@ -104,19 +87,26 @@ def add_noise(
     """
     check_tensor(x)
     tokens = TokenArrays(mask, segment_ids, positions, sample_ids, where)
-    if torch.compiler.is_compiling():
-        # The value of the step is not known: the operator prepares the rest when it runs.
-        tokens.check(embedding_shape(x))
-        check_noise(noise)
-        if not check_bool("training", training) or noise.alpha == 0 or x.numel() == 0:
-            return x
-        word = torch.as_tensor(step, dtype=torch.int64)
-        noisy = x.clone(memory_format=torch.contiguous_format)
-        custom_op.apply_(noisy.detach(), [word, *tokens], _number_of(noise))
-        return noisy
+    if torch.compiler.is_compiling() or _compat.is_transformed(x):
+        return _add_recorded(x, noise, step, training, tokens)
     prepared = prepare(x, noise, step=step, training=training, tokens=tokens)
     if prepared is None:
         return x
     noisy = x.clone(memory_format=torch.contiguous_format)
     custom_op.call_opaque(add_, noisy, noise, prepared)
+    return noisy
+
+
+def _add_recorded(
+    x: Tensor, noise: Noise, step: int | Tensor, training: bool, tokens: TokenArrays
+) -> Tensor:
+    """The same where values may be unknown: the operator prepares the rest when it runs."""
+    some = check_tokens(x, tokens)
+    check_noise(noise)
+    if not (check_bool("training", training) and some) or noise.alpha == 0:
+        return x
+    if not torch.compiler.is_compiling() or is_recorded():
+        return add_pure(x, noise, step, tokens)
+    noisy = x.clone(memory_format=torch.contiguous_format)
+    custom_op.apply_(noisy.detach(), [step_tensor(x, step), *tokens], _number_of(noise))
     return noisy

@@ -14,12 +14,17 @@ from torch.optim import Optimizer
 
 from embnoise import backend
 from embnoise.backend import Counter, Noise, TokenArrays, TokenFunctions
-from embnoise_torch import custom_op
-from embnoise_torch.find import find_callers, parameters_of
+from embnoise_torch import _compat, custom_op
+from embnoise_torch.call_stack import ActiveCall, Caller, call_tensors
+from embnoise_torch.find import find_callers
 from embnoise_torch.forward_override import Forward, ForwardOverride
-from embnoise_torch.model_call import ModelCall, masks_of
+from embnoise_torch.functional import check_tensor
+from embnoise_torch.model_call import ModelCall
 from embnoise_torch.sample_ids import SampleIds
 from embnoise_torch.source import AttachedSource
+from embnoise_torch.special_ids import SpecialIds, special_ids_of
+from embnoise_torch.traced_lookup import add_lookup
+from embnoise_torch.transforms import is_recorded
 
 __all__ = ["Handle"]
 
@@ -48,31 +53,38 @@ class Handle(backend.Handle):
         calls_per_step: int | None,
         functions: TokenFunctions,
         sample_ids: SampleIds,
+        placeholders: bool,
+        outermost: nn.Module,
     ) -> None:
         self.noise = noise
         self._functions = functions
-        self._call: ModelCall = {}
-        """The innermost active call that takes a mask."""
-        self._model_call: ModelCall = {}
-        """The call of the model itself, for the functions."""
+        self._calls: tuple[ActiveCall, ...] = ()
+        """The active calls of the modules around the embeddings, the outermost first."""
+        self._listeners: list[ForwardOverride] = []
+        self._recorded = 0
+        """Lookups that a program recorded, which need not have run: fake tensors do not."""
         self._lookups_by_call = 0
         self._lookups_by_step = 0
         self._warned = False
         self._sources: dict[str, AttachedSource] = {}
+        callers = find_callers(outermost, embeddings.values(), model if functions else None)
         with ExitStack() as undo:
-            for name, module in embeddings.items():
+            for number, (name, module) in enumerate(embeddings.items()):
                 # Two modules that look up at the same position must not get the same noise.
                 stream = f"{noise.stream}/{name}" if self._sources else noise.stream
-                source = AttachedSource(replace(noise, stream=stream), sample_ids, calls_per_step)
+                special = SpecialIds()
+                if not functions.describes:
+                    special = special_ids_of(model, module, placeholders=placeholders)
+                source = AttachedSource(
+                    replace(noise, stream=stream), sample_ids, calls_per_step, special
+                )
                 self._sources[name] = source
-                override = ForwardOverride(module, self._wrap_lookup(source, module), self)
-                undo.callback(override.undo)
-            for module in find_callers(model, embeddings.values()):
-                override = ForwardOverride(module, self._wrap_caller(module), None)
-                undo.callback(override.undo)
-            if functions:
-                override = ForwardOverride(model, self._wrap_model(model), None)
-                undo.callback(override.undo)
+                wrap = self._wrap_lookup(source, module, number)
+                undo.callback(ForwardOverride(module, wrap, self).undo)
+            for caller in callers:
+                listener = ForwardOverride(caller.module, self._wrap_caller(caller), None)
+                undo.callback(listener.undo)
+                self._listeners.append(listener)
             if optimizer is not None:
                 undo.callback(optimizer.register_step_post_hook(self._advance).remove)
             self._undo = undo.pop_all()
@@ -86,6 +98,7 @@ class Handle(backend.Handle):
         return {name: source.counter for name, source in self._sources.items()}
 
     def _set_counters(self, counters: Mapping[str, Counter]) -> None:
+        self._listen_again()
         for name, source in self._sources.items():
             source.start(counters[name])
 
@@ -98,81 +111,113 @@ class Handle(backend.Handle):
 
     def _advance(self, *_: object) -> None:
         """The optimizer has made a step."""
+        self._listen_again()
         lookups = self.lookups
         if lookups == self._lookups_by_step:
             self._warn_of_no_noise()
         self._lookups_by_step = lookups
         self.step += 1
 
-    def _wrap_lookup(self, source: AttachedSource, module: nn.Module) -> Wrap:
+    def _wrap_lookup(self, source: AttachedSource, module: nn.Module, number: int) -> Wrap:
         # A plain lookup has just made its output, and nobody else holds it.
         fresh = type(module).forward is nn.Embedding.forward and "forward" not in vars(module)
 
         def wrap(forward: Forward) -> Forward:
             def noisy(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-                x = forward(module, *args, **kwargs)
+                result = forward(module, *args, **kwargs)
                 if not (module.training and torch.is_grad_enabled()):
-                    return x
+                    return result
+                x = result[0] if isinstance(result, tuple) else result
+                ids = args[0] if args else next(iter(kwargs.values()), None)
+                compiling = torch.compiler.is_compiling()
+                if is_recorded() if compiling else _compat.is_transformed(x):
+                    x = self._add_recorded(source, x, ids, number)
+                    return (x, *result[1:]) if isinstance(result, tuple) else x
                 if not fresh:
                     x = x.clone(memory_format=torch.contiguous_format)
-                ids = args[0] if args else None
-                arrays = [ids, *self._token_arrays(ids)]
-                if torch.compiler.is_compiling():
+                if compiling:
+                    arrays = [ids, *self._token_arrays(ids, number)]
                     custom_op.apply_(x.detach(), arrays, source.number)
+                elif _compat.in_backward():
+                    source.apply_(x, ids, *TokenArrays())  # the calls around it have returned
                 else:
-                    source.apply_(x, *arrays)
-                return x
+                    if self._listen_again():
+                        self._warn_of_missed_calls()
+                    source.apply_(x, ids, *self._token_arrays(ids, number))
+                return (x, *result[1:]) if isinstance(result, tuple) else x
 
             return noisy
 
         return wrap
 
-    def _token_arrays(self, ids: Tensor | None) -> list[Tensor | None]:
-        """The masks of the model's call, and the fields of ``TokenArrays``."""
+    def _add_recorded(
+        self, source: AttachedSource, x: Tensor, ids: Tensor | None, number: int
+    ) -> Tensor:
+        """``x`` with noise, under a transformation."""
+        check_tensor(x)
+        if not torch.compiler.is_compiling():
+            self._recorded += 1
+        return x if source.paused else add_lookup(x, source, ids, self._token_arrays(ids, number))
+
+    def _seen(self) -> int:
+        return self.lookups + self._recorded
+
+    def _token_arrays(self, ids: Tensor | None, number: int) -> list[Tensor | None]:
+        """The fields of ``TokenArrays``, then those of ``CallTokens`` for every active call."""
         if not self._functions:
-            return [*masks_of(self._call), *TokenArrays()]
-        call = {**self._model_call, **self._call}
-        masks = [None, None, None] if self._functions.describes else masks_of(self._call)
-        return [*masks, *self._functions({**call, "call": call, "ids": ids})]
+            return [*TokenArrays(), *call_tensors(self._calls, number)]
+        call: ModelCall = {}
+        for active in self._calls:
+            call = {**call, **active.arguments}
+        given = self._functions({**call, "call": call, "ids": ids})
+        told = [] if self._functions.describes else call_tensors(self._calls, number)
+        return [*given, *told]
 
-    def _wrap_caller(self, module: nn.Module) -> Wrap:
-        names = parameters_of(module)
-
+    def _wrap_caller(self, caller: Caller) -> Wrap:
         def wrap(forward: Forward) -> Forward:
             def listening(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-                before = self._call
-                lookups = None if torch.compiler.is_compiling() else self.lookups
-                self._call = _by_name(names, args, kwargs)
+                before = self._calls
+                outermost = not torch.compiler.is_compiling() and not before
+                lookups = self.lookups if outermost else 0
+                self._calls = (*before, ActiveCall(caller, caller.arguments(args, kwargs)))
                 try:
                     result = forward(module, *args, **kwargs)
                 finally:
-                    self._call = before
-                if lookups is not None and module.training and torch.is_grad_enabled():
-                    # A lookup may also have come before the call, for its inputs_embeds.
-                    if self.lookups == lookups == self._lookups_by_call:
-                        self._warn_of_no_noise()
-                    self._lookups_by_call = self.lookups
+                    self._calls = before
+                if outermost:
+                    self._check_lookups(module, lookups)
                 return result
 
             return listening
 
         return wrap
 
-    def _wrap_model(self, module: nn.Module) -> Wrap:
-        names = parameters_of(module)
+    def _check_lookups(self, module: nn.Module, before: int) -> None:
+        """The outermost call has returned, before which there were so many lookups."""
+        if module.training and torch.is_grad_enabled():
+            # A lookup may also have come before the call, for its inputs_embeds.
+            if self._seen() == before == self._lookups_by_call:
+                self._warn_of_no_noise()
+            self._lookups_by_call = self._seen()
 
-        def wrap(forward: Forward) -> Forward:
-            def listening(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-                before = self._model_call
-                self._model_call = _by_name(names, args, kwargs)
-                try:
-                    return forward(module, *args, **kwargs)
-                finally:
-                    self._model_call = before
+    def _listen_again(self) -> bool:
+        """Override the forwards that something else has replaced; returns whether there are any.
 
-            return listening
+        accelerate's ``unwrap_model(keep_fp32_wrapper=False)`` does so in the middle of a run.
+        """
+        replaced = False
+        for listener in self._listeners:
+            replaced |= listener.restore()
+        return replaced
 
-        return wrap
+    def _warn_of_missed_calls(self) -> None:
+        warnings.warn(
+            "embnoise: the forward of a module was replaced after attach(), by accelerate's "
+            "unwrap_model(keep_fp32_wrapper=False) perhaps, so the mask of this call may have been "
+            "missed. From the next call on, it is known again.",
+            RuntimeWarning,
+            stacklevel=4,
+        )
 
     def _warn_of_no_noise(self) -> None:
         if self._warned or self._is_paused() or self.alpha == 0:
@@ -185,8 +230,3 @@ class Handle(backend.Handle):
             RuntimeWarning,
             stacklevel=4,
         )
-
-
-def _by_name(names: list[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> ModelCall:
-    """The arguments of a call by name."""
-    return {**dict(zip(names, args, strict=False)), **kwargs} if args else kwargs

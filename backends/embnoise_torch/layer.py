@@ -16,12 +16,12 @@ from embnoise.backend import (
     check_integer,
     check_noise,
     embedding_shape,
-    resolve_step,
 )
-from embnoise_torch import custom_op
+from embnoise_torch import _compat, custom_op
 from embnoise_torch.functional import check_tensor
 from embnoise_torch.sample_ids import SampleIds
 from embnoise_torch.source import LayerSource
+from embnoise_torch.transforms import add_counted, add_pure, check_tokens, is_recorded, step_tensor
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -104,19 +104,37 @@ class EmbeddingNoise(NoiseState, nn.Module):
         """
         check_tensor(x)
         tokens = TokenArrays(mask, segment_ids, positions, sample_ids, where)
+        compiling = torch.compiler.is_compiling()
+        if is_recorded() if compiling else _compat.is_transformed(x):
+            return self._forward_transformed(x, step, tokens)
         tokens.check(embedding_shape(x))
         if not (self.training and torch.is_grad_enabled()):
             return x
         if self.noise.alpha == 0 or x.numel() == 0:
             return x
         noisy = x.clone(memory_format=torch.contiguous_format)
-        if step is not None and not isinstance(step, Tensor):
-            step = torch.full((), resolve_step(step))
-        if torch.compiler.is_compiling():
+        if step is not None:
+            step = step_tensor(x, step)
+        if compiling:
             custom_op.apply_(noisy.detach(), [step, *tokens], self._source.number)
         else:
             custom_op.call_opaque(self._source.apply_, noisy, step, *tokens)
         return noisy
+
+    def _forward_transformed(
+        self, x: Tensor, step: int | Tensor | None, tokens: TokenArrays
+    ) -> Tensor:
+        some = check_tokens(x, tokens)
+        if not (self.training and torch.is_grad_enabled() and some):
+            return x
+        if self.noise.alpha == 0 or self._source.paused:
+            return x
+        if step is None:
+            return add_counted(x, self._source, None, tokens)
+        if tokens.sample_ids is None and not self._source.sample_ids.alone:
+            rows = torch.arange(embedding_shape(x)[0], device=x.device)
+            tokens = tokens._replace(sample_ids=self._source.sample_ids.of_rows(0, rows))
+        return add_pure(x, self.noise, step, tokens)
 
     def get_extra_state(self) -> Tensor:
         """The counter, for the ``state_dict``: int64 [4], on the CPU."""

@@ -1,85 +1,98 @@
-"""Token metadata from the arguments of a model's own call: masks, packed documents and labels.
+"""What the arguments of one call of a module say about its tokens.
 
-The names are those of ``transformers``. Padding comes from ``attention_mask`` [B, L]; in packed
-rows, documents come from ``cu_seq_lens_q`` (one flattened row) or from ``position_ids`` that start
-again.
+The names are those of ``transformers``. Padding comes from ``attention_mask``; in packed rows,
+documents come from ``cu_seq_lens_q`` (one flattened row), ``seq_idx``, document numbers in
+``attention_mask``, or ``position_ids`` that start again. The tokens of a decoder have the same
+names with ``decoder_`` in front.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 from embnoise.backend import format_value
 
-__all__ = ["WHERE", "ModelCall", "masks_of", "tokens_of"]
+__all__ = ["DECODER", "TELLING", "WHERE", "CallTokens", "ModelCall", "tokens_in"]
 
 ModelCall: TypeAlias = Mapping[str, Any]
-"""The arguments of a model's call, by name."""
+"""The arguments of a module's call, by name."""
+
+DECODER = "decoder_"
+"""What the names of a decoder's arguments begin with, beside those of its encoder."""
 
 _CUMULATIVE = ("cu_seq_lens_q", "cu_seq_lens")
 
+TELLING = frozenset(
+    f"{prefix}{name}"
+    for prefix in ("", DECODER)
+    for name in ("input_ids", "attention_mask", "position_ids", "seq_idx", *_CUMULATIVE)
+)
+"""A forward that takes one of these may know about its tokens."""
 
-def masks_of(call: ModelCall) -> list[Tensor | None]:
-    """The tensors of a call that ``tokens_of`` reads: mask, position ids, cumulative lengths.
+_NOT_IDS = ("mask", "position", "type", "segment", "label", "target", "seq", "cache", "length", "_")
+"""An integer argument with one of these in its name is not what is looked up."""
 
-    Raises:
-        TypeError: The mask is floating-point.
-        ValueError: The mask is not [B, L], and there is nothing else to read lengths from.
-    """
-    if not call:
-        return [None, None, None]
-    mask, positions = call.get("attention_mask"), call.get("position_ids")
+
+class CallTokens(NamedTuple):
+    """The tensors of a call that tell about its tokens; ``resolve_tokens`` reads them."""
+
+    ids: Tensor | None
+    """[B, L]: ``input_ids``. What is looked up is compared with it."""
+    other_ids: Tensor | None
+    """[B, L]: another argument that looks like ids, in a call without ``input_ids``."""
+    mask: Tensor | None
+    """[B, L], or longer by what is cached; of any other shape or dtype it cannot be read."""
+    positions: Tensor | None
+    """[B, L], or [n, B, L] for n kinds of positions."""
+    cumulative: Tensor | None
+    """[n + 1]: where the documents of one flattened row begin and end."""
+    documents: Tensor | None
+    """[B, L]: the number of every token's document."""
+    rival_ids: Tensor | None = None
+    """The ids of the other side of an encoder-decoder, if the lookup may be on either."""
+    rival_mask: Tensor | None = None
+    """The mask of that side."""
+
+
+def tokens_in(call: ModelCall, prefix: str) -> CallTokens:
+    """What a call tells about its tokens, or with the prefix ``DECODER`` about its decoder's."""
+    ids = _tensor(call.get(f"{prefix}input_ids"))
     cumulative = None
     for name in _CUMULATIVE:
-        if call.get(name) is not None:
+        if not prefix and call.get(name) is not None:
             cumulative = call[name]
-    if mask is not None and not (isinstance(mask, Tensor) and mask.ndim == 2):
-        # With documents known the mask adds nothing; with neither, L would be a guess.
-        if cumulative is None and positions is None:
-            raise ValueError(
-                f"attention_mask must be of shape [B, L], got {format_value(mask)}: sequence "
-                "lengths cannot be read from it. Pass a [B, L] mask, position_ids or "
-                "cu_seq_lens_q (packed rows), or attach(..., tokens=...)"
-            )
-        mask = None
-    if mask is not None and mask.is_floating_point():
-        # Read as "nonzero is real", an additive mask would mean the opposite of what it says.
-        raise TypeError(
-            f"attention_mask must be of a boolean or integer dtype, got {mask.dtype}; a float mask "
-            "may be additive (0 and -inf)"
-        )
-    # Positions of several kinds (for images, say) have a third dimension and mark no documents.
-    usable = isinstance(positions, Tensor) and positions.ndim == 2
-    return [mask, positions if usable else None, cumulative]
+    mask = call.get(f"{prefix}attention_mask")
+    if mask is not None and not isinstance(mask, Tensor):
+        # A mask per kind of layer, or a block mask: there is one, and it cannot be read.
+        mask = torch.empty(0)
+    return CallTokens(
+        ids,
+        None if prefix or ids is not None else _other_ids(call),
+        mask,
+        _tensor(call.get(f"{prefix}position_ids")),
+        _tensor(cumulative),
+        _tensor(call.get(f"{prefix}seq_idx")),
+    )
 
 
-def tokens_of(
-    mask: Tensor | None, positions: Tensor | None, cumulative: Tensor | None, shape: tuple[int, int]
-) -> tuple[Tensor | None, Tensor | None]:
-    """The mask and the segment ids of a batch of ``shape`` (B, L).
+def _tensor(value: Any) -> Tensor | None:
+    return value if isinstance(value, Tensor) else None
 
-    Raises:
-        ValueError: The tensors do not fit the batch.
-    """
-    batch, length = shape
-    if mask is not None and mask.shape[1] > length:
-        mask = mask[:, -length:]  # cached keys are not part of this call
-    segments = None
-    if cumulative is not None:
-        if batch != 1:
-            raise ValueError(f"cu_seq_lens_q must come with one flattened row, got {batch} rows")
-        column = torch.arange(length, device=cumulative.device, dtype=cumulative.dtype)
-        document = torch.searchsorted(cumulative.contiguous(), column, right=True)
-        segments = torch.where(column < cumulative[-1], document, 0)[None]
-    elif positions is not None:
-        again = positions[:, 1:] <= positions[:, :-1]
-        segments = torch.nn.functional.pad(again.cumsum(1) + 1, (1, 0), value=1)
-        segments = segments.expand(batch, -1)
-    return mask, segments
+
+def _other_ids(call: ModelCall) -> Tensor | None:
+    for name, value in call.items():
+        if (
+            isinstance(value, Tensor)
+            and value.ndim in (1, 2)
+            and not (value.is_floating_point() or value.dtype is torch.bool)
+            and not any(part in name for part in _NOT_IDS)
+        ):
+            return value
+    return None
 
 
 def _in_completion(call: ModelCall) -> Tensor:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from embnoise.backend import TokenArrays
 from embnoise_torch import _compat
 
 __all__ = ["Draw", "RecomputeCache"]
@@ -23,6 +24,10 @@ class Draw(NamedTuple):
     step: int
     first_sample: int
     """How many samples of the step this rank has noised before."""
+    tokens: TokenArrays = TokenArrays()
+    """What is known about the tokens."""
+    transposed: bool = False
+    """Whether the embeddings are [L, B, d]; the arrays are [B, L] all the same."""
 
 
 class RecomputeCache:
@@ -35,16 +40,17 @@ class RecomputeCache:
     def __init__(self) -> None:
         self._entries: deque[_Entry] = deque(maxlen=_CAPACITY)
 
-    def draw(self, inputs: Tensor, new_draw: Callable[[], Draw]) -> Draw | None:
+    def draw(self, inputs: Tensor, new_draw: Callable[[], Draw | None]) -> Draw | None:
         """The draw of ``new_draw()``, or in a recomputed forward pass that of the first one.
 
         Returns ``None`` in a recomputed pass whose first one was not seen here: that got no noise,
         so this one gets none either.
         """
         if not _compat.in_backward():
-            entry = _Entry(inputs, new_draw())
-            self._entries.append(entry)
-            return entry.draw
+            draw = new_draw()
+            if draw is not None:
+                self._entries.append(_Entry(inputs, draw))
+            return draw
         matching = [entry for entry in reversed(self._entries) if entry.matches(inputs)]
         # Of equal inputs the latest comes first: backward runs in the opposite order.
         first = min(matching, key=lambda entry: entry.recomputed, default=None)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import distributed
+from torch import Tensor, distributed
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -43,6 +43,11 @@ class SampleIds:
             rank = rank * size + index
         self._fixed = rank, mesh.size()
 
+    @property
+    def alone(self) -> bool:
+        """Whether this rank is the only one, so that sample ids are the numbers of its samples."""
+        return (self._fixed or _default_group())[1] == 1
+
     def of_batch(self, first: int, batch: int) -> NDArray[np.int64]:
         """The ids of a batch's rows, int64 [B], unique over all ranks within the step.
 
@@ -53,6 +58,16 @@ class SampleIds:
         rank, world = self._fixed or _default_group()
         start = first * world + rank
         return np.arange(start, start + batch * world, world)
+
+    def of_rows(self, first: int, rows: Tensor) -> Tensor:
+        """The same for rows of which several may be one sample.
+
+        Args:
+            first: How many samples of the step this rank has had before.
+            rows: Which sample each row is, integers [B]: 0 for the first one.
+        """
+        rank, world = self._fixed or _default_group()
+        return (first + rows) * world + rank
 
 
 def _default_group() -> tuple[int, int]:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from embnoise.backend import Counter, Noise, TokenArrays, embedding_shape, prepare, resolve_step
 from embnoise_torch import custom_op
 from embnoise_torch.functional import check_tensor
 from embnoise_torch.kernels import add_
-from embnoise_torch.model_call import tokens_of
+from embnoise_torch.lookup_tokens import resolve_tokens
+from embnoise_torch.model_call import CallTokens
 from embnoise_torch.recompute import Draw, RecomputeCache
 from embnoise_torch.sample_ids import SampleIds
+from embnoise_torch.special_ids import SpecialIds
 
-__all__ = ["AttachedSource", "LayerSource"]
+__all__ = ["AttachedSource", "LayerSource", "packed"]
+
+_TOKEN_ARRAYS = len(TokenArrays._fields)
+_CALL_TOKENS = len(CallTokens._fields)
 
 
 class _CountingSource:
@@ -30,13 +37,13 @@ class _CountingSource:
         self.noise = noise
         self.counter = Counter()
         self.paused = False
-        self._sample_ids = sample_ids
+        self.sample_ids = sample_ids
         self._calls_per_step = calls_per_step
         self._cache = RecomputeCache()
         self.number = custom_op.register(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        settings = (self.noise, self._sample_ids, self._calls_per_step)
+        settings = (self.noise, self.sample_ids, self._calls_per_step)
         return _restored, (type(self), settings, self.counter)
 
     def start(self, counter: Counter) -> None:
@@ -48,35 +55,75 @@ class _CountingSource:
         """Add noise to ``x`` in place, unseen by autograd."""
         raise NotImplementedError
 
-    def add_next_(self, x: Tensor, inputs: Tensor, tokens: TokenArrays) -> None:
+    def add_traced_(
+        self,
+        x: Tensor,
+        inputs: Tensor | None,
+        step: Tensor | None,
+        tokens: TokenArrays,
+        rows: Tensor | None,
+    ) -> None:
+        """Add the noise of the next lookup to ``x`` in place: see ``Source``."""
+        told = unpacked(tokens)
+        described = None if told is None else (told, False)
+        self.add_next_(x, _fingerprint(x) if inputs is None else inputs, lambda: described, rows)
+
+    def add_next_(
+        self,
+        x: Tensor,
+        inputs: Tensor,
+        describe: Callable[[], tuple[TokenArrays, bool] | None],
+        rows: Tensor | None = None,
+    ) -> None:
         """Add the noise of the next lookup to ``x`` in place.
 
         Args:
             x: Embeddings [B, L, d] or [L, d].
             inputs: What was looked up, by which a recomputed lookup is recognized.
-            tokens: What the caller knows about the tokens.
+            describe: Returns what is known about the tokens, and whether ``x`` is [L, B, d];
+                ``None`` if this lookup has no token and does not count. It is not called in a
+                recomputed forward pass, where the calls around the lookup may have returned.
+            rows: Which sample of the lookup each row is; row i is sample i by default.
         """
         if self.paused:
             return
         check_tensor(x)
-        batch = embedding_shape(x)[0]
-        draw = self._cache.draw(inputs, lambda: self._next_draw(batch))
-        if draw is None:
-            return
-        self.add_at_(x, draw, tokens)
+        shape = embedding_shape(x)
 
-    def _next_draw(self, batch: int) -> Draw:
+        def next_draw() -> Draw | None:
+            described = describe()
+            if described is None:
+                return None
+            tokens, transposed = described
+            samples = shape[transposed] if rows is None else int(rows.max()) + 1
+            return self._next_draw(samples, tokens)._replace(transposed=transposed)
+
+        draw = self._cache.draw(inputs, next_draw)
+        if draw is not None and draw.transposed:
+            columns = x.detach().transpose(0, 1)
+            copy = columns.contiguous()
+            self.add_at_(copy, draw, rows)
+            columns.copy_(copy)
+        elif draw is not None:
+            self.add_at_(x, draw, rows)
+
+    def _next_draw(self, samples: int, tokens: TokenArrays) -> Draw:
         before = self.counter
-        self.counter = before.after(batch, calls_per_step=self._calls_per_step)
-        return Draw(before.step, before.samples)
+        self.counter = before.after(samples, calls_per_step=self._calls_per_step)
+        return Draw(before.step, before.samples, tokens)
 
-    def add_at_(self, x: Tensor, draw: Draw, tokens: TokenArrays) -> None:
+    def add_at_(self, x: Tensor, draw: Draw, rows: Tensor | None = None) -> None:
         """Add the noise of a draw to ``x`` in place."""
+        tokens = draw.tokens
         prepared = prepare(x, self.noise, step=draw.step, training=True, tokens=tokens)
         if prepared is None:
             return
         if tokens.sample_ids is None:
-            sample_ids = self._sample_ids.of_batch(draw.first_sample, prepared.shape[0])
+            sample_ids: Any
+            if rows is None:
+                sample_ids = self.sample_ids.of_batch(draw.first_sample, prepared.shape[0])
+            else:
+                sample_ids = self.sample_ids.of_rows(draw.first_sample, rows)
             prepared = prepared._replace(tokens=tokens._replace(sample_ids=sample_ids))
         add_(x, self.noise, prepared)
 
@@ -100,29 +147,95 @@ class LayerSource(_CountingSource):
         step, *rest = arrays
         tokens = TokenArrays(*rest)
         if step is None:
-            self.add_next_(x, _fingerprint(x), tokens)
+            self.add_next_(x, _fingerprint(x), lambda: (tokens, False))
         elif not self.paused:
-            self.add_at_(x, Draw(resolve_step(step), 0), tokens)
+            self.add_at_(x, Draw(resolve_step(step), 0, tokens))
 
 
 class AttachedSource(_CountingSource):
-    """The noise of one embedding that ``attach`` found."""
+    """The noise of one embedding that ``attach`` found.
+
+    Args:
+        noise: What noise to add.
+        sample_ids: The sample ids of this rank.
+        calls_per_step: How many lookups one step takes; ``None`` if lookups do not advance it.
+        special: Padding, and placeholders that get no noise.
+    """
+
+    def __init__(
+        self,
+        noise: Noise,
+        sample_ids: SampleIds,
+        calls_per_step: int | None,
+        special: SpecialIds,
+    ) -> None:
+        super().__init__(noise, sample_ids, calls_per_step)
+        self._special = special
 
     def apply_(self, x: Tensor, *arrays: Tensor | None) -> None:
         """Add noise to ``x``, the output of a lookup, in place.
 
         Args:
             x: Embeddings [B, L, d] or [L, d].
-            *arrays: What was looked up; the mask, position ids and cumulative lengths of the
-                model's call; then the fields of ``TokenArrays``, which go before these.
+            *arrays: What was looked up; the fields of ``TokenArrays`` that the user's functions
+                give; then those of ``CallTokens`` for every active call.
         """
-        ids, mask, position_ids, cumulative, *given = arrays
-        tokens = TokenArrays(*given)
-        if mask is not None or position_ids is not None or cumulative is not None:
-            batch, length, _ = embedding_shape(x)
-            mask, segments = tokens_of(mask, position_ids, cumulative, (batch, length))
-            tokens = tokens._replace(mask=mask, segment_ids=segments)
-        self.add_next_(x, _fingerprint(x) if ids is None else ids, tokens)
+        ids, *rest = arrays
+        given, told = TokenArrays(*rest[:_TOKEN_ARRAYS]), rest[_TOKEN_ARRAYS:]
+        inputs = _fingerprint(x) if ids is None else ids
+        self.add_next_(x, inputs, lambda: self.resolve(x, ids, given, told))
+
+    def resolve(
+        self, x: Tensor, ids: Tensor | None, given: TokenArrays, told: Sequence[Tensor | None]
+    ) -> tuple[TokenArrays, bool] | None:
+        """What ``add_next_`` describes a lookup by, from what ``apply_`` takes."""
+        if any(each is not None for each in given[:-1]):
+            return given, False  # what tokens= returned, in place of what the calls tell
+        starts = range(0, len(told), _CALL_TOKENS)
+        calls = [CallTokens(*told[start : start + _CALL_TOKENS]) for start in starts]
+        batch, length, _ = embedding_shape(x)
+        described = resolve_tokens(ids, (batch, length), calls, self._special)
+        if described is None:
+            return None
+        tokens, transposed = described
+        return tokens._replace(where=given.where), transposed
+
+
+def packed(described: tuple[TokenArrays, bool] | None, x: Tensor) -> Tensor:
+    """Mask and segments as one int64 [2, B, L]; -1 stands for none, in the mask for no token.
+
+    Raises:
+        RuntimeError: ``x`` is [L, B, d], whose rows cannot be told apart under ``vmap``.
+    """
+    batch, length, _ = embedding_shape(x)
+    result = torch.full((2, batch, length), -1, dtype=torch.int64, device=x.device)
+    if described is None:
+        return result
+    tokens, transposed = described
+    if transposed:
+        raise RuntimeError(
+            "the model looks up [L, B] ids, which is not supported under transformations "
+            "(torch.func, make_fx, torch.export); use eager calls or torch.compile"
+        )
+    result[0] = 1
+    for place, array in enumerate(tokens[:2]):
+        if array is not None:
+            result[place] = array.reshape(batch, length)
+    return result
+
+
+def unpacked(tokens: TokenArrays) -> TokenArrays | None:
+    """Token arrays from ``packed`` ones, of several lookups perhaps, or from others."""
+    mask, segments = tokens.mask, tokens.segment_ids
+    if mask is not None and mask.numel() and bool((mask < 0).all()):
+        return None
+    if mask is None or segments is None or not bool((segments < 0).any()):
+        return tokens
+    mask = torch.clamp(mask, min=0)
+    if bool((segments < 0).all()):
+        return tokens._replace(mask=mask, segment_ids=None)
+    # A row without segments is one segment.
+    return tokens._replace(mask=mask, segment_ids=torch.where(segments < 0, mask, segments))
 
 
 def _fingerprint(x: Tensor) -> Tensor:

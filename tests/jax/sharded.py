@@ -2,11 +2,12 @@
 
 import itertools
 import re
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -86,6 +87,109 @@ def test_shard_map():
         assert same(compiled(mapped, x), expected), part
 
 
+def mapped(local, part, **arguments):
+    return jax.shard_map(local, mesh=mesh(), in_specs=part, out_specs=part, **arguments)
+
+
+def test_shard_map_over_channels():
+    sequence, channels = LENGTH // 2, DIM // 4
+
+    def local(x):
+        first = channels * jax.lax.axis_index("data")
+        columns = sequence * jax.lax.axis_index("sequence") + jnp.arange(sequence)
+        return add_noise(
+            x,
+            neftune(length=LENGTH),
+            step=5,
+            positions=jnp.broadcast_to(columns, x.shape[:2]),
+            channels=(first, DIM),
+        )
+
+    part = P(None, "sequence", "data")
+    x = jax.device_put(X, NamedSharding(mesh(), part))
+    assert same(
+        compiled(mapped(local, part), x), jax.jit(partial(add_noise, noise=neftune(), step=5))(X)
+    )
+
+
+def refused(local, part, message, x=X):
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(mapped(local, part), x)
+
+
+def test_parts_that_would_get_the_same_noise_are_refused():
+    def columns(x):
+        return jnp.broadcast_to(jnp.arange(x.shape[1]), x.shape[:2]) + jax.lax.axis_index(
+            "sequence"
+        )
+
+    def split(x, **arguments):
+        return add_noise(x, neftune(**arguments), step=5, positions=columns(x))
+
+    alike = "x varies over the mesh axis 'data' .* every device would add the same noise"
+    for part in (P("data"), P(None, "data"), P(None, None, "data")):
+        refused(partial(add_noise, noise=neftune(), step=5), part, alike)
+    refused(split, P("data", "sequence"), alike)
+    whole = "length must be a number, got '{}': positions vary over the mesh axis 'sequence'"
+    for length in ("tokens", "padded"):
+        refused(partial(split, length=length), P(None, "sequence"), whole.format(length))
+    relative = partial(split, length=LENGTH, scale="relative")
+    refused(relative, P(None, "sequence"), "scale='relative' needs whole sequences")
+    # Two seeds are two noises, and a scale without lengths needs none.
+    for local in (
+        lambda x: add_noise(x, Noise(5.0, seed=device_key()), step=0),
+        lambda x: add_noise(x, neftune(), step=jax.lax.axis_index("data")),
+        lambda x: add_noise(x, neftune(), step=5, training=False),
+    ):
+        jax.eval_shape(mapped(local, P("data")), X)
+    jax.eval_shape(mapped(partial(split, scale="per_token"), P(None, "sequence")), X)
+
+
+def device_key():
+    return jax.random.fold_in(jax.random.key(0), jax.lax.axis_index("data"))
+
+
+def test_the_libraries_layers():
+    import equinox as eqx  # noqa: PLC0415
+    import flax.linen as nn  # noqa: PLC0415
+    from flax import nnx  # noqa: PLC0415
+
+    import embnoise_jax.equinox  # noqa: PLC0415
+    import embnoise_jax.linen  # noqa: PLC0415
+    import embnoise_jax.nnx  # noqa: PLC0415
+
+    ids = jnp.arange(BATCH * LENGTH).reshape(BATCH, LENGTH) % 50
+    table = eqx.nn.Embedding(50, DIM, key=jax.random.key(0))
+    variables = {"params": {"embedding": table.weight}}
+    expected = jax.jit(partial(add_noise, noise=neftune(), step=0))(table.weight[ids])
+
+    def rows(ids):
+        return {"sample_ids": ids.shape[0] * jax.lax.axis_index("data") + jnp.arange(ids.shape[0])}
+
+    def in_equinox(ids, about):
+        noisy = embnoise_jax.equinox.attach(
+            table, neftune(), step=0, layer=lambda model: model, **about
+        )
+        return jax.vmap(jax.vmap(noisy))(ids)
+
+    def in_linen(ids, about):
+        model = nn.Embed(50, DIM)
+        with embnoise_jax.linen.attach(model, neftune(), step=0, **about):
+            return model.apply(variables, ids)
+
+    def in_nnx(ids, about):
+        model = nnx.Embed(50, DIM, rngs=nnx.Rngs(0))
+        model.embedding[...] = table.weight
+        embnoise_jax.nnx.attach(model, neftune(), tokens=lambda: about)
+        return model(ids)
+
+    for local in (in_equinox, in_linen, in_nnx):
+        whole = jax.jit(mapped(lambda ids, local=local: local(ids, rows(ids)), P("data")))
+        assert same(whole(ids), expected), local
+        alone = lambda ids, local=local: local(ids, {})  # noqa: E731
+        refused(alone, P("data"), "every device would add the same noise", ids)
+
+
 def test_the_test_would_notice_a_collective():
     x = jax.device_put(X, NamedSharding(mesh(), P("data")))
     try:
@@ -99,5 +203,8 @@ if __name__ == "__main__":
     assert len(jax.devices()) == 8
     test_automatic()
     test_shard_map()
+    test_shard_map_over_channels()
+    test_parts_that_would_get_the_same_noise_are_refused()
+    test_the_libraries_layers()
     test_the_test_would_notice_a_collective()
     print("sharded")

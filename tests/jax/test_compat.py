@@ -5,7 +5,24 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from embnoise_jax._compat import change_class, seed_words, set_property
+from embnoise_jax._compat import change_class, seed_words, set_property, varying_axes
+
+
+def test_the_axes_over_which_a_value_varies():
+    seen = []
+
+    def local(x, y):
+        seen.append((varying_axes(x), varying_axes(y), varying_axes(1)))
+        return x + y
+
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    specs = (jax.P("data"), jax.P())
+    jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=specs[0])(jnp.ones(2), jnp.ones(2))
+    assert seen[0] == ({"data"}, set(), set()), (
+        "JAX tells the varying axes of a value in another way: adapt "
+        "embnoise_jax._compat.varying_axes"
+    )
+    assert not varying_axes(jnp.ones(2))
 
 
 class Plain(nnx.Module):

@@ -121,10 +121,30 @@ def test_the_output_projection_is_clean_and_the_model_unchanged():
     assert same(jax.vmap(eqx.nn.inference_mode(noisy))(IDS)[0], CLEAN)
 
 
-def test_arrays_that_never_fit_are_an_error_when_it_runs():
-    noisy = attach(MODEL, neftune(), step=0, mask=MASK)
-    with pytest.raises(Exception, match=r"mask must be of shape \(1, 5\), got shape \(2, 5\)"):
-        jax.block_until_ready(noisy(IDS[0])[0])
+def test_arrays_that_never_fit_are_an_error_when_it_is_compiled():
+    def rows(model, mask):
+        return jax.vmap(attach(model, neftune(), step=0, mask=mask))(IDS)[1].sum()
+
+    wrong = MASK[:, :4]
+    message = r"^mask must be of shape \(2, 5\), got shape \(2, 4\)"
+    for transform in (lambda call: call, eqx.filter_jit, eqx.filter_grad):
+        with pytest.raises(ValueError, match=message):
+            transform(rows)(MODEL, wrong)
+    lowered = eqx.filter_jit(eqx.filter_grad(rows))
+    with pytest.raises(ValueError, match=message):
+        lowered.lower(MODEL, wrong)  # nothing runs
+    with pytest.raises(ValueError, match=r"mask must be of shape \(1, 5\), got shape \(2, 5\)"):
+        attach(MODEL, neftune(), step=0, mask=MASK)(IDS[0])
+    with pytest.raises(ValueError, match=r"sample_ids must be of shape .* got shape \(3,\)"):
+        jax.vmap(attach(MODEL, neftune(), step=0, sample_ids=jnp.arange(3)))(IDS)
+
+
+def test_a_traced_alpha_has_its_gradient():
+    def total(alpha):
+        return jax.vmap(attach(MODEL, neftune(alpha), step=0, mask=MASK))(IDS)[0].sum()
+
+    slope = jax.jit(jax.grad(total))(5.0)
+    np.testing.assert_allclose(slope, (total(5.0) - CLEAN.sum()) / 5.0, atol=1e-4)
 
 
 class Two(eqx.Module):

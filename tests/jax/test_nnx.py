@@ -258,6 +258,17 @@ def test_attach_is_atomic(monkeypatch):
     assert same(model(IDS)[0], NnxModel(nnx.Rngs(0))(IDS)[0])
 
 
+@pytest.mark.parametrize("transform", [jax.jit, nnx.jit, jax.grad, jax.checkpoint])
+def test_a_model_in_a_closure_is_refused_with_what_to_do(transform):
+    model = NnxModel(nnx.Rngs(0))
+    attach(model, neftune())
+    with pytest.raises(TraceContextError, match="Pass the model as an argument of a function und"):
+        transform(lambda scale: (scale * model(IDS)[0]).sum())(1.0)
+    layer = EmbeddingNoise(neftune())
+    noisy = jax.jit(lambda x, step: layer(x, step=step))(X, 3)
+    assert same(noisy, reference(X, neftune(), step=3))
+
+
 def test_tokens_and_where_describe_what_is_looked_up():
     def after_first(ids):
         return ids > 1

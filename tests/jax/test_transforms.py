@@ -94,25 +94,6 @@ def test_optax_schedules_and_states():
     assert int(step_of(state)) == 3
 
 
-def test_the_step_of_an_optimizer_that_accumulates_is_that_of_its_updates():
-    import optax  # noqa: PLC0415
-
-    weights = jnp.zeros(2)
-    for inner in (optax.sgd(0.1), optax.adam(0.1)):
-        optimizer = optax.MultiSteps(inner, every_k_schedule=2)
-        state = optimizer.init(weights)
-        for call in range(5):
-            assert int(step_of(state)) == call // 2
-            _, state = optimizer.update(weights, state, weights)
-
-
-def test_a_state_without_a_count_is_refused():
-    import optax  # noqa: PLC0415
-
-    with pytest.raises(ValueError, match="state must be an Optax state that counts its steps"):
-        step_of(optax.sgd(0.1).init(jnp.zeros(2)))
-
-
 def test_the_gradient_is_exactly_1():
     noise = neftune(scale="relative")
     upstream = jnp.asarray(embeddings(SHAPE, seed=1)).at[0, 0, 0].set(-0.0)
@@ -169,6 +150,52 @@ def test_a_key_belongs_to_jax_alone():
         noise.to_dict()
     with pytest.raises(ValueError, match="seed must be one key"):
         Noise(5.0, seed=jax.random.split(jax.random.key(0)))
+
+
+def test_a_raw_key_is_refused_with_what_to_pass():
+    raw = jax.random.PRNGKey(3)
+    message = r"seed must be an integer or a jax\.random\.key, .* jax\.random\.wrap_key_data"
+    for make in (lambda: Noise(5.0, seed=raw), lambda: jax.jit(lambda key: neftune(seed=key))(raw)):
+        with pytest.raises(TypeError, match=message):
+            make()
+    wrapped = Noise(5.0, seed=jax.random.wrap_key_data(raw))
+    assert same(add_noise(X, wrapped, step=0), reference(neftune(seed=3)))
+
+
+def test_arrays_of_numpy_and_of_8_bits_are_refused_with_what_to_do():
+    with pytest.raises(TypeError, match=r"pass jnp\.asarray\(x\), or call embnoise\.add_noise"):
+        add_noise(np.zeros((2, 3), np.float32), neftune(), step=0)
+    with pytest.raises(TypeError, match=r"got float8_e4m3fn: add the noise in one of these"):
+        add_noise(jnp.zeros((2, 3), jnp.float8_e4m3fn), neftune(), step=0)
+
+
+@pytest.mark.parametrize("distribution", ["uniform", "gaussian", "rademacher"])
+def test_channels_are_parts_of_the_embeddings(distribution):
+    noise = neftune(distribution=distribution)
+    whole = add_noise(X, noise, step=3, mask=MASK)
+    noisy = jax.jit(lambda x, at: add_noise(x, noise, step=3, mask=MASK, channels=(at, 20)))
+    for first, width in [(0, 8), (8, 9), (17, 3), (0, 20)]:
+        part = (..., slice(first, first + width))
+        assert same(noisy(X[part], first), whole[part])
+        eager = add_noise(X[part], noise, step=3, mask=MASK, channels=(first, 20))
+        assert same(eager, whole[part])
+
+
+@pytest.mark.parametrize(
+    ("channels", "noise", "kind", "message"),
+    [
+        (3, neftune(), TypeError, r"channels must be \(offset, total\).* got 3"),
+        ((0, 20.0), neftune(), TypeError, r"the total of channels must be an integer, got 20\.0"),
+        ((0.5, 40), neftune(), TypeError, r"the offset of channels must be an integer, got 0\.5"),
+        ((0, 19), neftune(), ValueError, "the total of channels must be at least 20, got 19"),
+        ((21, 40), neftune(), ValueError, r"hold the 20 channels of x, got .* \(21, 40\)"),
+        ((-1, 40), neftune(), ValueError, "the offset of channels must be at least 0, got -1"),
+        ((0, 40), neftune(scale="relative"), ValueError, "None with scale='relative'"),
+    ],
+)
+def test_wrong_channels(channels, noise, kind, message):
+    with pytest.raises(kind, match=message):
+        add_noise(X, noise, step=0, channels=channels)
 
 
 def test_a_step_may_be_an_array_of_one_element():

@@ -114,3 +114,38 @@ def zeroed(model=None):
     model = model or Embedder()
     nn.init.zeros_(model.embed.weight)
     return model
+
+
+def noisy_lookups(model, noise, call, **options):
+    """What every embedding with noise looked up, clean and noisy, in one training call.
+
+    Returns:
+        A dict of lists of pairs of tensors, by the name of the embedding.
+    """
+    from embnoise_torch import attach  # noqa: PLC0415, the models need it not
+
+    seen, hooks = {}, []
+    with attach(model, noise, **options) as handle:
+        for name in handle.state_dict():
+            module = model.get_submodule(name)
+
+            def note(module, args, output, name=name):
+                output = output[0] if isinstance(output, tuple) else output
+                with torch.no_grad():
+                    clean = module(*args)
+                clean = clean[0] if isinstance(clean, tuple) else clean
+                seen.setdefault(name, []).append((clean, output.detach().clone()))
+
+            hooks.append((module, note))
+        hooks = [
+            module.register_forward_hook(
+                lambda module, args, output, note=note: (
+                    note(module, args, output) if torch.is_grad_enabled() else None
+                )
+            )
+            for module, note in hooks
+        ]
+        call(model)
+    for hook in hooks:
+        hook.remove()
+    return seen

@@ -337,7 +337,8 @@ class TestAtomic:
     """Whatever fails half-way leaves the model and the optimizer as they were."""
 
     @pytest.mark.parametrize(
-        "late", ["ForwardOverride", "find_callers", "masks", "register_step_post_hook"]
+        "late",
+        ["ForwardOverride", "find_callers", "_wrap_caller", "register_step_post_hook"],
     )
     def test_a_failure(self, late, monkeypatch):
         model = llama()
@@ -346,7 +347,7 @@ class TestAtomic:
         def fail(*args, **kwargs):
             raise RuntimeError("half-way")
 
-        if late == "ForwardOverride":  # the second one: the embedding has its class by then
+        if late == "ForwardOverride":  # the second one: the embedding has its forward by then
             made = []
 
             def second_fails(*args):
@@ -354,8 +355,8 @@ class TestAtomic:
                 return ForwardOverride(*args) if len(made) == 1 else fail()
 
             monkeypatch.setattr(handle_module, "ForwardOverride", second_fails)
-        elif late == "masks":
-            monkeypatch.setattr(handle_module.Handle, "_wrap_model", fail)
+        elif late == "_wrap_caller":
+            monkeypatch.setattr(handle_module.Handle, "_wrap_caller", fail)
         elif late == "find_callers":
             monkeypatch.setattr(handle_module, "find_callers", fail)
         else:

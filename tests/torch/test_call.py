@@ -60,11 +60,6 @@ def test_position_ids_of_left_padding():
     assert lengths(batch(1, 5), attention_mask=mask, position_ids=positions) == [[0, 0, 3, 3, 3]]
 
 
-def test_position_ids_of_several_kinds_tell_no_documents():
-    positions = torch.zeros(3, 1, 4, dtype=torch.long)
-    assert lengths(batch(1, 4), position_ids=positions) == [[4, 4, 4, 4]]
-
-
 def test_cumulative_lengths():
     cumulative = torch.tensor([0, 3, 5], dtype=torch.int32)
     positions = torch.arange(6)[None]

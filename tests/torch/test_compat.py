@@ -3,14 +3,18 @@
 If one of these tests fails after an upgrade, change ``embnoise_torch/_compat.py``.
 """
 
-import copyreg
 import sys
 
+import pytest
 import torch
 from torch import nn
+from torch._subclasses import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from embnoise_torch import _compat
+
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.:DeprecationWarning")
 
 CHANGED = "PyTorch changed a private part: see embnoise_torch/_compat.py, "
 
@@ -50,13 +54,42 @@ def test_dynamo_is_loaded():
     assert _compat.dynamo_is_loaded(), CHANGED + "dynamo_is_loaded"
 
 
-def test_new_object():
-    assert nn.Linear(2, 2).__reduce_ex__(2)[0] is _compat.new_object(), CHANGED + "new_object"
-    assert _compat.new_object().__module__ == copyreg.__name__
-
-
 def test_the_hook_of_transformers_has_its_name():
     from transformers.integrations.neftune import neftune_post_forward_hook  # noqa: PLC0415
 
     name = neftune_post_forward_hook.__name__
     assert name == "neftune_post_forward_hook", "attach() recognizes the hook by its name"
+
+
+def test_what_tells_of_transformations():
+    x, seen = torch.zeros(2), []
+
+    def note(x):
+        seen.append((_compat.is_transformed(x), _compat.in_functorch(), _compat.is_jit_tracing()))
+        return x + 1
+
+    class Mode(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            return func(*args, **(kwargs or {}))
+
+    note(x)
+    torch.func.vmap(note)(x)
+    torch.jit.trace(note, (x,), check_trace=False)
+    with Mode():
+        note(x)
+    expected = [(False,) * 3, (True, True, False), (True, False, True), (True, False, False)]
+    assert seen == expected, CHANGED + "is_transformed"
+    with FakeTensorMode() as mode:
+        fake = mode.from_tensor(x)
+    assert _compat.has_own_dispatch(fake), CHANGED + "has_own_dispatch"
+    assert not _compat.has_own_dispatch(nn.Parameter(x))
+
+
+def test_untraced():
+    def sizes(x):
+        with _compat.untraced():
+            assert type(x.shape[0]) is int, CHANGED + "untraced"
+        assert isinstance(x.shape[0], torch.Tensor)
+        return x + 1
+
+    torch.jit.trace(sizes, (torch.zeros(2),), check_trace=False)

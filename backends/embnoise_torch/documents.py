@@ -1,0 +1,79 @@
+"""The documents of packed rows: from lengths, numbers and positions to segment ids."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from embnoise_torch.model_call import CallTokens
+
+__all__ = ["segments_of"]
+
+
+def segments_of(call: CallTokens, mask: Tensor | None, shape: tuple[int, int]) -> Tensor | None:
+    """The segment ids of a call's rows, 0 for padding; ``None`` if it tells no documents.
+
+    Args:
+        call: What the call tells.
+        mask: Its mask [B, L], if that can be read. Numbers above 1 are those of documents.
+        shape: B and L.
+
+    Raises:
+        ValueError: What it tells does not fit the rows.
+    """
+    batch, length = shape
+    if call.cumulative is not None:
+        if batch != 1:
+            raise ValueError(f"cu_seq_lens_q must come with one flattened row, got {batch} rows")
+        return _from_cumulative(call.cumulative, length)
+    if call.documents is not None:
+        return _fitted("seq_idx", call.documents, shape) + 1  # counted from 0; -1 is padding
+    if mask is not None and mask.dtype is not torch.bool and mask.numel():
+        lowest, highest = (int(each) for each in torch.aminmax(mask))
+        if lowest < 0:
+            raise ValueError(
+                "attention_mask must be nonzero for real tokens and 0 for padding, got values from "
+                f"{lowest} to {highest}: it may be additive; pass attention_mask == 0"
+            )
+        if highest > 1:
+            return mask
+    if call.positions is not None:
+        return _from_positions(call.positions, shape, masked=mask is not None)
+    return None
+
+
+def _from_cumulative(cumulative: Tensor, length: int) -> Tensor:
+    column = torch.arange(length, device=cumulative.device, dtype=cumulative.dtype)
+    document = torch.searchsorted(cumulative.contiguous(), column, right=True)
+    return torch.where(column < cumulative[-1], document, 0)[None]
+
+
+def _from_positions(positions: Tensor, shape: tuple[int, int], *, masked: bool) -> Tensor | None:
+    """Documents from positions that start again."""
+    if positions.ndim == 3 and len(positions) == 4:
+        positions = positions[0]  # text positions, in front of time, height and width
+    if positions.ndim == 3 and len(positions) == 3:
+        # Within an image time stands still and height goes up and down, but only the first token
+        # of a document is at 0 in every way.
+        starts = (_fitted("position_ids", positions, (3, *shape))[..., 1:] == 0).all(dim=0)
+    elif positions.ndim <= 2:
+        positions = _fitted("position_ids", positions, shape)
+        starts = positions[:, 1:] <= positions[:, :-1]
+    elif masked:
+        return None  # coordinates of some other kind
+    else:
+        raise ValueError(
+            "position_ids must be of shape [B, L], [3, B, L] or [4, B, L] to tell documents, got "
+            f"shape {tuple(positions.shape)}; pass an attention_mask, or attach(..., tokens=...)"
+        )
+    return pad(starts.cumsum(1) + 1, (1, 0), value=1)
+
+
+def _fitted(name: str, array: Tensor, shape: tuple[int, ...]) -> Tensor:
+    try:
+        return array.expand(shape)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{name} must be of shape {shape}, got shape {tuple(array.shape)}"
+        ) from error

@@ -1,0 +1,231 @@
+"""The mask and the documents of what is looked up, from what the calls around it tell.
+
+B rows and L tokens of the lookup; B' and L' those of a call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from embnoise.backend import TokenArrays, format_value
+from embnoise_torch.documents import segments_of
+from embnoise_torch.layouts import SAME, Layout, find_layout, is_same
+from embnoise_torch.model_call import CallTokens
+from embnoise_torch.special_ids import SpecialIds
+
+__all__ = ["resolve_tokens"]
+
+_HINT = "pass attach(..., tokens=...), a function that returns the mask of what is looked up"
+
+
+def resolve_tokens(
+    ids: Tensor | None, shape: tuple[int, int], calls: Sequence[CallTokens], special: SpecialIds
+) -> tuple[TokenArrays, bool] | None:
+    """The mask and the segments of a lookup, and whether it is transposed to them.
+
+    ``None`` stands for padding that a model looks up by itself.
+
+    The innermost call that has a mask or documents for these very ids is taken, as a whole. A call
+    that has only position ids may have lost its mask on the way, so it comes after the others.
+
+    Args:
+        ids: What is looked up.
+        shape: B and L.
+        calls: The active calls, from the innermost to the outermost.
+        special: The special ids of the model.
+
+    Raises:
+        TypeError: The only mask is floating-point.
+        ValueError: No call can be read, or none is about these ids.
+    """
+    lookup = _Lookup(ids, shape, special)
+    chosen: tuple[CallTokens, Layout] | None = None
+    extended: tuple[CallTokens, Layout] | None = None
+    unread = stranger = None
+    known = False
+    for call in calls:
+        layout = lookup.layout_of(call)
+        if layout is None:
+            stranger = stranger or (call if _tells(call) else None)
+            continue
+        known = known or call.ids is not None
+        if _is_readable(call.mask) or call.cumulative is not None or call.documents is not None:
+            return lookup.tokens(call, layout)
+        if call.mask is not None:
+            unread = unread or call
+        if call.positions is not None:
+            chosen = chosen or (call, layout)
+        elif layout.transposed or layout.before > 0 or layout.after > 0:
+            extended = extended or (call, layout)
+    if unread is not None and (chosen is None or _is_float(unread.mask)):
+        raise _unreadable(unread)
+    if calls and not known and chosen is None and lookup.is_padding():
+        return None
+    if stranger is not None and not known and chosen is None:
+        raise ValueError(
+            f"the ids that the embedding looks up, of shape {shape}, are not those that the model "
+            f"was called with, so its {_described(stranger)} may be of other tokens; {_HINT}"
+        )
+    if chosen or extended:
+        return lookup.tokens(*(chosen or extended))  # type: ignore[misc]
+    return lookup.without_placeholders(None, None), False
+
+
+class _Lookup:
+    """What is looked up."""
+
+    def __init__(self, ids: Tensor | None, shape: tuple[int, int], special: SpecialIds) -> None:
+        fits = ids is not None and ids.numel() == shape[0] * shape[1]
+        self.ids = ids.reshape(shape) if ids is not None and fits else None
+        self.shape = shape
+        self.special = special
+        self.hidden: Tensor | None = None
+
+    def layout_of(self, call: CallTokens) -> Layout | None:
+        """How the lookup lies beside the ids of a call; ``None`` if that is about other tokens."""
+        if self.ids is not None:
+            for ids in (call.ids, call.other_ids):
+                if ids is None or ids.ndim not in (1, 2):
+                    continue
+                given = ids.to(self.ids.device).reshape(-1, ids.shape[-1])
+                mask = call.mask if _is_readable(call.mask) else None
+                if mask is not None and mask.shape != given.shape:
+                    mask = None
+                layout = find_layout(self.ids, given, mask, self.special)
+                if layout is not None and self._is_of_rival(call, given):
+                    return None
+                if layout is not None and self.special.placeholders:
+                    self._hide(layout.apply(given))
+                if layout is not None or ids is call.ids:
+                    return layout
+        return SAME if self._fits(call) else None
+
+    def _is_of_rival(self, call: CallTokens, given: Tensor) -> bool:
+        """Whether the lookup is of the other side of an encoder-decoder, with the same ids."""
+        rival = call.rival_ids
+        if rival is None or self.ids is None or rival.ndim != 2:
+            return False
+        here, there = is_same(self.ids, given), is_same(self.ids, rival)
+        if here != there:
+            return there
+        if not here and find_layout(self.ids, rival, None, self.special) is None:
+            return False
+        masks = call.mask, call.rival_mask
+        if masks == (None, None) or (
+            masks[0] is not None and masks[1] is not None and torch.equal(masks[0], masks[1])
+        ):
+            return False
+        raise ValueError(
+            "the ids that the embedding looks up are both input_ids and decoder_input_ids, whose "
+            f"masks differ; {_HINT}"
+        )
+
+    def is_padding(self) -> bool:
+        """Whether a model looks up nothing but padding, to lengthen its rows."""
+        padding = self.special.padding
+        return self.ids is not None and padding is not None and bool((self.ids == padding).all())
+
+    def _fits(self, call: CallTokens) -> bool:
+        """Whether a call without ids may be about the lookup, by the shape of its mask."""
+        if not _is_readable(call.mask):
+            return call.ids is None or self.ids is None
+        rows, length = call.mask.shape  # type: ignore[union-attr]
+        return rows == self.shape[0] and length >= self.shape[1]
+
+    def _hide(self, given: Tensor) -> None:
+        """Note the placeholders of a call that the model replaced before the lookup."""
+        assert self.ids is not None
+        hidden = self.special.are_placeholders(given) & self.special.are_dummies(self.ids)
+        self.hidden = hidden if self.hidden is None else self.hidden | hidden
+
+    def tokens(self, call: CallTokens, layout: Layout) -> tuple[TokenArrays, bool]:
+        """The arrays that a call tells, and whether the lookup is transposed to them."""
+        rows, length = self.shape[::-1] if layout.transposed else self.shape
+        length -= layout.before + layout.after
+        mask = call.mask if _is_readable(call.mask) else None
+        if mask is not None:
+            if mask.shape[0] != rows or mask.shape[1] < length:
+                raise ValueError(
+                    f"attention_mask must be of shape {(rows, length)}, got shape "
+                    f"{tuple(mask.shape)}"
+                )
+            mask = mask[:, mask.shape[1] - length :]  # cached keys are not part of this call
+        elif _is_float(call.mask):
+            raise _unreadable(call)
+        segments = segments_of(call, mask, (rows, length))
+        if layout.transposed:
+            self.ids = None if self.ids is None else self.ids.T
+            self.hidden = None if self.hidden is None else self.hidden.T
+            return self.without_placeholders(mask, segments), True
+        arrays = [None if each is None else layout.apply(each) for each in (mask, segments)]
+        if layout.before > 0 or layout.after > 0:
+            arrays[0] = self._extended(arrays[0], layout)
+        return self.without_placeholders(*arrays), False
+
+    def _extended(self, mask: Tensor | None, layout: Layout) -> Tensor:
+        """The mask with the model's own tokens: real ones, unless they are padding."""
+        assert self.ids is not None
+        stop = self.shape[1] - layout.after
+        if self.special.padding is None:
+            added = torch.cat([self.ids[:, : layout.before], self.ids[:, stop:]], dim=1)
+            real = torch.ones_like(self.ids, dtype=torch.bool)
+            if bool((added == added[0, 0]).all()):  # padding is one id; a prompt is several
+                raise ValueError(
+                    f"the model looks up {layout.before + layout.after} tokens more than it was "
+                    "given, and its config has no pad_token_id to tell whether they are padding; "
+                    f"{_HINT}"
+                )
+        else:
+            real = self.ids != self.special.padding
+        inner = slice(layout.before, stop)
+        real[:, inner] = True if mask is None else mask[:, inner] != 0
+        return real
+
+    def without_placeholders(self, mask: Tensor | None, segments: Tensor | None) -> TokenArrays:
+        """The arrays, with the placeholders of images and the like taken out of the mask."""
+        if self.special.placeholders and self.ids is not None:
+            hidden = self.special.are_placeholders(self.ids)
+            if self.hidden is not None:
+                hidden |= self.hidden
+            mask = ~hidden if mask is None else (mask != 0) & ~hidden.to(mask.device)
+        return TokenArrays(mask, segments)
+
+
+def _is_readable(mask: Tensor | None) -> bool:
+    return mask is not None and mask.ndim == 2 and not mask.is_floating_point()
+
+
+def _is_float(mask: Tensor | None) -> bool:
+    return mask is not None and mask.ndim == 2 and mask.is_floating_point()
+
+
+def _tells(call: CallTokens) -> bool:
+    return any(each is not None for each in (call.mask, call.cumulative, call.documents))
+
+
+def _described(call: CallTokens) -> str:
+    for name, each in zip(
+        ("attention_mask", "cu_seq_lens_q", "seq_idx"),
+        (call.mask, call.cumulative, call.documents),
+        strict=True,
+    ):
+        if each is not None:
+            return f"{name} ({format_value(each)})"
+    raise AssertionError(call)
+
+
+def _unreadable(call: CallTokens) -> Exception:
+    if _is_float(call.mask):
+        # Read as "nonzero is real", an additive mask would mean the opposite of what it says.
+        return TypeError(
+            "attention_mask must be of a boolean or integer dtype, got "
+            f"{format_value(call.mask)}; a float mask may be additive (0 and -inf)"
+        )
+    return ValueError(
+        f"attention_mask must be of shape [B, L], got {format_value(call.mask)}: sequence lengths "
+        "cannot be read from it. Pass a [B, L] mask, position_ids or cu_seq_lens_q (packed rows), "
+        "or attach(..., tokens=...)"
+    )

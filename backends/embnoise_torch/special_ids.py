@@ -1,0 +1,75 @@
+"""Ids that are not text: padding, and the placeholders of images, videos and audio.
+
+A multimodal model looks a placeholder up and puts the features of an image in its place.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["SpecialIds", "special_ids_of"]
+
+_PLACEHOLDER = re.compile(r"(image|video|audio|speech)_(token_(id|index)|patch_id)")
+
+
+class SpecialIds(NamedTuple):
+    """The special ids of a model, from its ``config``."""
+
+    placeholders: tuple[int, ...] = ()
+    """The ids whose embeddings the model replaces."""
+    padding: int | None = None
+    """The id of padding, if it is known."""
+
+    def are_placeholders(self, ids: Tensor) -> Tensor:
+        """Boolean, true where an id is a placeholder."""
+        found = torch.zeros_like(ids, dtype=torch.bool)
+        for each in self.placeholders:
+            found |= ids == each
+        return found
+
+    def are_dummies(self, ids: Tensor) -> Tensor:
+        """Boolean, true for ids that a model looks up in place of ones that are not in its table.
+
+        A placeholder that becomes an id of some meaning, of a discrete image token, is no dummy.
+        """
+        found = ids == 0
+        return found if self.padding is None else found | (ids == self.padding)
+
+
+def special_ids_of(model: nn.Module, embedding: nn.Module, *, placeholders: bool) -> SpecialIds:
+    """The special ids of an embedding in a model.
+
+    Args:
+        model: Its ``config``, and the configs in that, are searched.
+        embedding: Its ``padding_idx`` is used if the config has no ``pad_token_id``.
+        placeholders: Whether placeholders are to be treated like other tokens.
+    """
+    found: dict[int, None] = {}
+    padding = None
+    for name, value in _entries(getattr(model, "config", None)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            continue
+        if _PLACEHOLDER.fullmatch(name) and not placeholders:
+            found[value] = None
+        elif name == "pad_token_id" and padding is None:
+            padding = value
+    if padding is None:
+        padding = getattr(embedding, "padding_idx", None)
+    return SpecialIds(tuple(found), padding)
+
+
+def _entries(config: Any) -> Iterator[tuple[str, Any]]:
+    """The entries of a config, those of the configs in it last."""
+    nested = []
+    for name, value in getattr(config, "__dict__", {}).items():
+        if hasattr(value, "to_dict"):
+            nested.append(value)
+        else:
+            yield name, value
+    for each in nested:
+        yield from _entries(each)

@@ -1,0 +1,191 @@
+"""Encoder-decoders: both sides get noise of their own, each with the mask of its side."""
+
+import pytest
+import torch
+from torch import nn
+
+from embnoise import neftune
+from embnoise_torch import add_noise, attach
+from tests.torch.models import batch, noisy_lookups, tiny, zeroed
+
+NOISE = neftune(20.0, seed=3)
+MASK = torch.tensor([[1, 1, 1, 1, 1, 0, 0, 0], [1] * 8])
+DECODER_MASK = torch.tensor([[1, 1, 1, 0, 0, 0], [1] * 6])
+
+BART_SIZES = {
+    "vocab_size": 50,
+    "d_model": 16,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 32,
+    "decoder_ffn_dim": 32,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 2,
+    "forced_eos_token_id": 2,
+}
+
+
+def fsmt():
+    sizes = {name: value for name, value in BART_SIZES.items() if name != "vocab_size"}
+    return tiny(
+        "FSMTForConditionalGeneration", "FSMTConfig", langs=["en", "de"], src_vocab_size=50,
+        tgt_vocab_size=50, tie_word_embeddings=False, **sizes,
+    )  # fmt: skip
+
+
+def marian():
+    options = {**BART_SIZES, "share_encoder_decoder_embeddings": False, "decoder_vocab_size": 50}
+    return tiny("MarianMTModel", "MarianConfig", **options, tie_word_embeddings=False)
+
+
+def t5gemma():
+    text = {
+        "vocab_size": 50, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 8, "pad_token_id": 0,
+        "sliding_window": 32, "layer_types": ["full_attention"],
+    }  # fmt: skip
+    return tiny(
+        "T5GemmaForConditionalGeneration", "T5GemmaConfig", encoder=text, decoder=dict(text)
+    )
+
+
+def bert2bert():
+    import transformers  # noqa: PLC0415
+
+    sizes = {
+        "vocab_size": 50, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "max_position_embeddings": 64, "pad_token_id": 0,
+    }  # fmt: skip
+    config = transformers.EncoderDecoderConfig.from_encoder_decoder_configs(
+        transformers.BertConfig(**sizes), transformers.BertConfig(**sizes)
+    )
+    config.decoder_start_token_id, config.pad_token_id = 1, 0
+    return transformers.EncoderDecoderModel(config).train()
+
+
+UNTIED = [fsmt, marian, t5gemma, bert2bert]
+
+
+def call(model, **more):
+    return model(
+        input_ids=batch(), attention_mask=MASK, decoder_input_ids=batch(length=6, seed=1), **more
+    )
+
+
+@pytest.mark.parametrize("make", UNTIED)
+def test_both_tables_of_an_untied_model(make):
+    torch.manual_seed(0)
+    model = make()
+    classes = [type(module) for module in model.modules()]
+    before = [set(vars(module)) for module in model.modules()]
+    seen = noisy_lookups(
+        model, NOISE, lambda model: call(model, decoder_attention_mask=DECODER_MASK)
+    )
+    (first, [(clean, noisy)]), (second, [(decoder_clean, decoder_noisy)]) = seen.items()
+    assert "encoder" in first
+    assert "decoder" in second
+    assert torch.equal(noisy, add_noise(clean, NOISE, step=0, mask=MASK))
+    own = neftune(20.0, seed=3, stream=f"{NOISE.stream}/{second}")
+    expected = add_noise(decoder_clean, own, step=0, mask=DECODER_MASK)
+    assert torch.equal(decoder_noisy, expected)
+    assert [type(module) for module in model.modules()] == classes
+    assert [set(vars(module)) for module in model.modules()] == before
+
+
+@pytest.mark.parametrize("make", UNTIED)
+def test_the_noise_of_the_two_sides_differs(make):
+    model = make()
+    for name in noisy_lookups(model, NOISE, call):
+        nn.init.zeros_(model.get_submodule(name).weight)
+    ids = batch()
+    seen = noisy_lookups(model, NOISE, lambda model: model(input_ids=ids, decoder_input_ids=ids))
+    left, right = (noisy for [(_, noisy)] in seen.values())
+    assert left.shape == right.shape
+    assert (left.sign() != right.sign()).float().mean() > 0.3
+
+
+@pytest.mark.parametrize("make", UNTIED)
+def test_a_decoder_without_a_mask_does_not_take_the_one_of_the_encoder(make):
+    ids = batch()
+    model = make()
+    seen = noisy_lookups(
+        model,
+        NOISE,
+        lambda model: model(input_ids=ids, attention_mask=MASK, decoder_input_ids=batch(seed=1)),
+    )
+    [_, (name, [(clean, noisy)])] = seen.items()
+    own = neftune(20.0, seed=3, stream=f"{NOISE.stream}/{name}")
+    assert torch.equal(noisy, add_noise(clean, own, step=0))
+
+
+def test_layer_selects_one_side():
+    model = marian()
+    for name in ("model.encoder.embed_tokens", "model.decoder.embed_tokens"):
+        with attach(model, NOISE, layer=name) as handle:
+            assert list(handle.state_dict()) == [name]
+
+
+class Pair(nn.Module):
+    """One table for both sides, looked up in the outer forward: only the ids tell them apart."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = zeroed().embed
+
+    def forward(
+        self, input_ids, decoder_input_ids, attention_mask=None, decoder_attention_mask=None
+    ):
+        return self.embed(input_ids), self.embed(decoder_input_ids)
+
+
+def test_one_table_in_one_forward():
+    model, left, right = Pair(), batch(), batch(seed=1)
+    masks = {"attention_mask": MASK, "decoder_attention_mask": MASK.flip(1)}
+    rows = torch.arange(2)
+    with attach(model, NOISE):
+        encoder, decoder = model(left, right, **masks)
+    zeros = torch.zeros(2, 8, 8)
+    assert torch.equal(encoder, add_noise(zeros, NOISE, step=0, mask=MASK))
+    expected = add_noise(zeros, NOISE, step=0, mask=MASK.flip(1), sample_ids=rows + 2)
+    assert torch.equal(decoder, expected)
+
+
+def test_the_same_ids_on_both_sides_under_different_masks():
+    """One tensor on both sides does not tell the side; two that are equal do."""
+    model, ids = Pair(), batch()
+    masks = {"attention_mask": MASK, "decoder_attention_mask": MASK.flip(1)}
+    with attach(model, NOISE):
+        with pytest.raises(ValueError, match=r"input_ids and decoder_input_ids.*tokens="):
+            model(ids, ids, **masks)
+        encoder, decoder = model(ids, ids.clone(), **masks)
+        model(ids, ids, attention_mask=MASK, decoder_attention_mask=MASK.clone())
+    assert torch.equal(encoder.any(dim=-1), MASK.bool())
+    assert torch.equal(decoder.any(dim=-1), MASK.flip(1).bool())
+
+
+def test_a_decoder_without_an_encoder_beside_it():
+    """BLIP-2 takes a decoder's arguments for T5; the decoder of OPT is all there is of that."""
+
+    class Blip2(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.language_model = nn.ModuleDict({"decoder": zeroed().embed})
+
+        def forward(
+            self,
+            input_ids,
+            attention_mask=None,
+            decoder_input_ids=None,
+            decoder_attention_mask=None,
+        ):
+            return self.language_model["decoder"](input_ids)
+
+    model = Blip2()
+    with attach(model, NOISE):
+        noisy = model(batch(), MASK)
+    assert torch.equal(noisy, add_noise(torch.zeros(2, 8, 8), NOISE, step=0, mask=MASK))

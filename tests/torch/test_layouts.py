@@ -1,0 +1,205 @@
+"""Models that look up something other than the ids that they were called with."""
+
+import pytest
+import torch
+from torch import nn
+
+from embnoise import neftune
+from embnoise_torch import add_noise, attach
+from tests.torch.models import Embedder, batch, noisy_lookups, tiny, zeroed
+
+NOISE = neftune(20.0, seed=3)
+
+
+def mask_of(rows, length):
+    mask = torch.ones(rows, length, dtype=torch.long)
+    mask[0, length - 3 :] = 0
+    mask[1, length - 1 :] = 0
+    return mask
+
+
+def xlnet():
+    return tiny(
+        "XLNetLMHeadModel",
+        "XLNetConfig",
+        vocab_size=50,
+        d_model=16,
+        n_layer=1,
+        n_head=2,
+        d_inner=32,
+    )
+
+
+def rwkv():
+    return tiny(
+        "RwkvForCausalLM", "RwkvConfig", vocab_size=50, hidden_size=16, num_hidden_layers=2,
+        context_length=32,
+    )  # fmt: skip
+
+
+def cpmant():
+    return tiny(
+        "CpmAntForCausalLM", "CpmAntConfig", vocab_size=50, hidden_size=16, num_attention_heads=2,
+        dim_head=8, dim_ff=32, num_hidden_layers=1, prompt_length=4,
+        prompt_types=4, segment_types=4,
+    )  # fmt: skip
+
+
+def longformer():
+    return tiny(
+        "LongformerForMaskedLM", "LongformerConfig", vocab_size=50, hidden_size=16,
+        intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, attention_window=8,
+        pad_token_id=0,
+        max_position_embeddings=64,
+    )  # fmt: skip
+
+
+def ibert():
+    return tiny(
+        "IBertForMaskedLM", "IBertConfig", vocab_size=50, hidden_size=16, intermediate_size=32,
+        num_hidden_layers=1, num_attention_heads=2, pad_token_id=0, max_position_embeddings=64,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", [(2, 8), (4, 4), (3, 5)])
+def test_xlnet_looks_up_columns(shape):
+    """Also where B == L, when the shape of the mask says nothing."""
+    ids, mask = batch(*shape), mask_of(*shape)
+    seen = noisy_lookups(xlnet(), NOISE, lambda model: model(input_ids=ids, attention_mask=mask))
+    [[(clean, noisy), *_]] = seen.values()
+    assert clean.shape[:2] == shape[::-1]
+    expected = add_noise(clean.transpose(0, 1), NOISE, step=0, mask=mask)
+    assert torch.equal(noisy, expected.transpose(0, 1))
+
+
+def test_columns_without_a_mask():
+    """L is the length of a row, not the number of rows, and rows are what the samples are."""
+    with attach(zeroed(Sideways()), NOISE) as handle:
+        noisy = handle._listeners[0].module(batch(3, 5))
+        assert handle.state_dict()["embed"]["samples"] == 3
+    expected = add_noise(torch.zeros(3, 5, 8), NOISE, step=0)
+    assert torch.equal(noisy, expected.transpose(0, 1))
+
+
+@pytest.mark.parametrize("make", [rwkv, ibert])
+def test_masks_that_stay_outside_and_tuples(make):
+    ids, mask = batch(), mask_of(2, 8)
+    seen = noisy_lookups(make(), NOISE, lambda model: model(input_ids=ids, attention_mask=mask))
+    [[(clean, noisy)]] = seen.values()
+    assert torch.equal(noisy, add_noise(clean, NOISE, step=0, mask=mask))
+
+
+def test_a_prompt_in_front():
+    ids, mask = batch(), mask_of(2, 8)
+    seen = noisy_lookups(cpmant(), NOISE, lambda model: model(input_ids=ids, attention_mask=mask))
+    [[(clean, noisy)]] = seen.values()
+    assert clean.shape[1] == 12
+    extended = nn.functional.pad(mask, (4, 0), value=1)
+    assert torch.equal(noisy, add_noise(clean, NOISE, step=0, mask=extended))
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_padding_to_a_window(masked):
+    ids, mask = batch(2, 12), mask_of(2, 12)
+    call = {"attention_mask": mask} if masked else {}
+    seen = noisy_lookups(longformer(), NOISE, lambda model: model(input_ids=ids, **call))
+    [[(clean, noisy)]] = seen.values()
+    assert clean.shape[1] == 16
+    extended = nn.functional.pad(mask if masked else torch.ones_like(mask), (0, 4))
+    assert torch.equal(noisy, add_noise(clean, NOISE, step=0, mask=extended))
+
+
+class Sideways(Embedder):
+    def forward(self, input_ids, attention_mask=None):
+        return self.embed(input_ids.T)
+
+
+class PlainNames(Embedder):
+    def forward(self, src, attention_mask=None):
+        return self.embed(src.T.contiguous())
+
+
+@pytest.mark.parametrize("kind", [Sideways, PlainNames])
+def test_a_square(kind):
+    ids, mask = batch(4, 4), mask_of(4, 4)
+    model = zeroed(kind())
+    with attach(model, NOISE):
+        noisy = model(ids, mask)
+    expected = add_noise(torch.zeros(4, 4, 8), NOISE, step=0, mask=mask)
+    assert torch.equal(noisy, expected.transpose(0, 1))
+
+
+def test_a_square_that_could_be_either_is_refused():
+    ids = torch.full((4, 4), 7)
+    with attach(zeroed(Sideways()), NOISE) as handle:
+        model = handle._listeners[0].module
+        with pytest.raises(ValueError, match=r"tokens="):
+            model(ids, mask_of(4, 4))
+        symmetric = torch.ones(4, 4, dtype=torch.bool)
+        assert model(ids, symmetric).any()
+
+
+def test_a_part_of_the_ids():
+    class Last(Embedder):
+        def forward(self, input_ids, attention_mask=None):
+            return self.embed(input_ids[:, -3:]), self.embed(input_ids[:, :-1])
+
+    ids = batch()
+    mask = torch.tensor([[1, 1, 1, 1, 1, 1, 1, 0], [0, 1, 1, 1, 1, 1, 1, 1]])
+    model = zeroed(Last())
+    with attach(model, NOISE):
+        end, start = model(ids, mask)
+    assert torch.equal(end, add_noise(torch.zeros(2, 3, 8), NOISE, step=0, mask=mask[:, -3:]))
+    rows = torch.tensor([2, 3])
+    expected = add_noise(torch.zeros(2, 7, 8), NOISE, step=0, mask=mask[:, :-1], sample_ids=rows)
+    assert torch.equal(start, expected)
+
+
+def test_rows_of_padding_that_a_model_adds_get_none():
+    class Padded(Embedder):
+        def __init__(self):
+            super().__init__()
+            self.embed.padding_idx = 0
+
+        def forward(self, input_ids, attention_mask=None):
+            return self.embed(input_ids), self.embed(torch.zeros(2, 4, dtype=torch.long))
+
+    model, mask = zeroed(Padded()), mask_of(2, 8)
+    with attach(model, NOISE) as handle:
+        tokens, padding = model(batch(), mask)
+        assert handle.lookups == 1
+    assert torch.equal(tokens, add_noise(torch.zeros(2, 8, 8), NOISE, step=0, mask=mask))
+    assert not padding.any()
+
+
+def test_a_longer_lookup_without_an_id_of_padding_is_refused():
+    class Longer(Embedder):
+        def forward(self, input_ids, attention_mask=None):
+            return self.embed(nn.functional.pad(input_ids, (0, 2), value=7))
+
+    with (
+        attach(Longer(), NOISE) as handle,
+        pytest.raises(ValueError, match=r"2 tokens more.*tokens="),
+    ):
+        handle._listeners[0].module(batch(), mask_of(2, 8))
+
+
+def test_a_model_whose_get_input_embeddings_raises_or_returns_none():
+    class Several(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.left, self.right = nn.Embedding(9, 8), nn.Embedding(50, 8)
+
+        def get_input_embeddings(self):
+            raise NotImplementedError
+
+    message = r"found 2 embeddings and no get_input_embeddings\(\) that returns one; pass layer="
+    with pytest.raises(ValueError, match=message):
+        attach(Several(), NOISE)
+    model = Several()
+    model.get_input_embeddings = lambda: nn.Parameter(torch.zeros(4, 8))
+    with pytest.raises(ValueError, match=message):
+        attach(model, NOISE)
+    del model.left
+    with attach(model, NOISE) as handle:
+        assert list(handle.state_dict()) == ["right"]
