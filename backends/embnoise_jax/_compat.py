@@ -10,6 +10,8 @@ from typing import Any
 import jax
 from jax import Array
 
+from embnoise_jax._tracing import is_traced
+
 __all__ = ["change_class", "optimization_barrier", "seed_words", "set_property", "varying_axes"]
 
 
@@ -53,7 +55,7 @@ def varying_axes(value: object) -> frozenset[Any]:
     JAX documents ``jax.typeof(x).vma``, and from version 0.10 on has it under another name. None
     are known in a ``shard_map`` without ``check_vma``.
     """
-    if not isinstance(value, jax.core.Tracer):
+    if not is_traced(value):
         return frozenset()
     kind = jax.typeof(value)
     if hasattr(kind, "vma"):

@@ -31,6 +31,7 @@ from embnoise.backend import (
 )
 from embnoise_jax._compat import optimization_barrier, seed_words
 from embnoise_jax._shards import Channels, check_shard, resolve_channels
+from embnoise_jax._tracing import is_traced
 from embnoise_jax.namespace import NAMESPACE
 
 __all__ = ["add_noise"]
@@ -106,7 +107,7 @@ def add_noise(
     if not isinstance(step, Array) and hasattr(step, "__jax_array__"):
         step = jnp.asarray(step)  # a variable of NNX, such as the step of its optimizer
     # An Optax schedule at a known step has a known value, even inside jit.
-    known = not isinstance(step, jax.core.Tracer)
+    known = not is_traced(step)
     with jax.ensure_compile_time_eval() if known else nullcontext():
         prepared = prepare(x, noise, step=step, training=training, tokens=tokens, xp=NAMESPACE)
     if channels is not None:

@@ -45,7 +45,7 @@ class PureSource:
         tokens: TokenArrays,
         rows: Tensor | None,
     ) -> None:
-        """Add noise to ``x`` in place: see ``TracedSource``."""
+        """Add noise to ``x`` in place: see ``Source``."""
         if tokens.sample_ids is None:
             tokens = tokens._replace(sample_ids=rows)
         self.add_(x, step, tokens)

@@ -18,7 +18,7 @@ from embnoise_torch.recompute import Draw, RecomputeCache
 from embnoise_torch.sample_ids import SampleIds
 from embnoise_torch.special_ids import SpecialIds
 
-__all__ = ["AttachedSource", "LayerSource", "packed"]
+__all__ = ["AttachedSource", "LayerSource", "packed", "split_arrays"]
 
 _TOKEN_ARRAYS = len(TokenArrays._fields)
 _CALL_TOKENS = len(CallTokens._fields)
@@ -181,7 +181,7 @@ class AttachedSource(_CountingSource):
                 give; then those of ``CallTokens`` for every active call.
         """
         ids, *rest = arrays
-        given, told = TokenArrays(*rest[:_TOKEN_ARRAYS]), rest[_TOKEN_ARRAYS:]
+        given, told = split_arrays(rest)
         inputs = _fingerprint(x) if ids is None else ids
         self.add_next_(x, inputs, lambda: self.resolve(x, ids, given, told))
 
@@ -199,6 +199,13 @@ class AttachedSource(_CountingSource):
             return None
         tokens, transposed = described
         return tokens._replace(where=given.where), transposed
+
+
+def split_arrays(
+    arrays: Sequence[Tensor | None],
+) -> tuple[TokenArrays, Sequence[Tensor | None]]:
+    """What the user's functions give, and what the active calls tell: see ``apply_``."""
+    return TokenArrays(*arrays[:_TOKEN_ARRAYS]), arrays[_TOKEN_ARRAYS:]
 
 
 def packed(described: tuple[TokenArrays, bool] | None, x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from embnoise.backend import TokenArrays, embedding_shape
 from embnoise_torch import _compat
-from embnoise_torch.source import AttachedSource, packed
+from embnoise_torch.source import AttachedSource, packed, split_arrays
 from embnoise_torch.transforms import add_counted, check_tokens, counted_key, find_by_key
 
 __all__ = ["add_lookup"]
@@ -54,8 +54,7 @@ def add_lookup(
     x: Tensor, source: AttachedSource, ids: Tensor | None, arrays: list[Tensor | None]
 ) -> Tensor:
     """The output of a lookup with noise: see ``AttachedSource.apply_`` for the arrays."""
-    fields = len(TokenArrays._fields)
-    given, told = TokenArrays(*arrays[:fields]), arrays[fields:]
+    given, told = split_arrays(arrays)
     tokens = given
     if all(each is None for each in given[:-1]) and not _compat.is_jit_tracing():
         mask, segments = resolve(x.detach(), ids, told, counted_key(source.number)).unbind(0)

@@ -8,6 +8,7 @@ from torch import nn
 
 from embnoise import linear, neftune
 from embnoise_torch import EmbeddingNoise, add_noise
+from tests.torch.memory import LAYOUTS
 
 
 def test_every_training_call_is_a_step():
@@ -149,13 +150,9 @@ def test_calls_per_step_must_be_positive():
         EmbeddingNoise(neftune(), calls_per_step=0)
 
 
-@pytest.mark.parametrize("layout", ["transposed", "sliced", "expanded"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_any_layout_of_memory(layout):
-    x = {
-        "transposed": torch.randn(8, 3, 2).permute(2, 1, 0),
-        "sliced": torch.randn(2, 3, 16)[..., ::2],
-        "expanded": torch.randn(1, 3, 8).expand(2, 3, 8),
-    }[layout]
+    x = LAYOUTS[layout]()
     assert torch.equal(
         add_noise(x, neftune(), step=0), add_noise(x.contiguous(), neftune(), step=0)
     )

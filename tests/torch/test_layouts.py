@@ -49,8 +49,7 @@ def longformer():
     return tiny(
         "LongformerForMaskedLM", "LongformerConfig", vocab_size=50, hidden_size=16,
         intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, attention_window=8,
-        pad_token_id=0,
-        max_position_embeddings=64,
+        pad_token_id=0, max_position_embeddings=64,
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from torch.func import functionalize, grad, hessian, jacfwd, jacrev, jvp, vjp
 
 from embnoise import Noise, linear, neftune, symnoise
 from embnoise_torch import EmbeddingNoise, add_noise
+from tests.torch.memory import LAYOUTS
 
 # PyTorch's own forward-mode differentiation.
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
@@ -54,13 +55,9 @@ def test_every_dtype(dtype):
     assert torch.equal(grad(loss)(x), 2 * noisy(x))
 
 
-@pytest.mark.parametrize("layout", ["transposed", "sliced", "expanded"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_any_layout_of_memory(layout):
-    x = {
-        "transposed": torch.randn(8, 3, 2).permute(2, 1, 0),
-        "sliced": torch.randn(2, 3, 16)[..., ::2],
-        "expanded": torch.randn(1, 3, 8).expand(2, 3, 8),
-    }[layout]
+    x = LAYOUTS[layout]()
     assert torch.equal(vjp(noisy, x)[0], noisy(x.contiguous()))
 
 
