@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import Any, TypeAlias
 
 import torch
@@ -69,15 +68,12 @@ class Handle(backend.Handle):
         self._sources: dict[str, AttachedSource] = {}
         callers = find_callers(outermost, embeddings.values(), model if functions else None)
         with ExitStack() as undo:
+            noises = backend.noise_by_layer(noise, embeddings)
             for number, (name, module) in enumerate(embeddings.items()):
-                # Two modules that look up at the same position must not get the same noise.
-                stream = f"{noise.stream}/{name}" if self._sources else noise.stream
                 special = SpecialIds()
                 if not functions.describes:
                     special = special_ids_of(model, module, placeholders=placeholders)
-                source = AttachedSource(
-                    replace(noise, stream=stream), sample_ids, calls_per_step, special
-                )
+                source = AttachedSource(noises[name], sample_ids, calls_per_step, special)
                 self._sources[name] = source
                 wrap = self._wrap_lookup(source, module, number)
                 undo.callback(ForwardOverride(module, wrap, self).undo)
@@ -88,6 +84,10 @@ class Handle(backend.Handle):
             if optimizer is not None:
                 undo.callback(optimizer.register_step_post_hook(self._advance).remove)
             self._undo = undo.pop_all()
+
+    def noises(self) -> dict[str, Noise]:
+        """The noise of each embedding, whose streams differ."""
+        return {name: source.noise for name, source in self._sources.items()}
 
     def remove(self) -> None:
         """Remove the noise and leave the model as it was. Calling it again does nothing."""
