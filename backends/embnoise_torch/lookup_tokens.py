@@ -81,8 +81,9 @@ class _Lookup:
     """What is looked up."""
 
     def __init__(self, ids: Tensor | None, shape: tuple[int, int], special: SpecialIds) -> None:
-        fits = ids is not None and ids.numel() == shape[0] * shape[1]
-        self.ids = ids.reshape(shape) if ids is not None and fits else None
+        if ids is not None and ids.shape != shape:
+            ids = ids.reshape(shape) if ids.numel() == shape[0] * shape[1] else None
+        self.ids = ids
         self.shape = shape
         self.special = special
         self.hidden: Tensor | None = None
@@ -90,6 +91,8 @@ class _Lookup:
     def layout_of(self, call: CallTokens) -> Layout | None:
         """How the lookup lies beside the ids of a call; ``None`` if that is about other tokens."""
         if self.ids is not None:
+            if self.ids is call.ids and call.rival_ids is None:
+                return SAME
             for ids in (call.ids, call.other_ids):
                 if ids is None or ids.ndim not in (1, 2):
                     continue
@@ -163,7 +166,8 @@ class _Lookup:
                     f"attention_mask must be of shape {(rows, length)}, got shape "
                     f"{tuple(mask.shape)}"
                 )
-            mask = mask[:, mask.shape[1] - length :]  # cached keys are not part of this call
+            if mask.shape[1] > length:
+                mask = mask[:, mask.shape[1] - length :]  # cached keys are not part of this call
         elif _is_float(call.mask):
             raise _unreadable(call)
         segments = segments_of(call, mask, (rows, length))
@@ -171,11 +175,14 @@ class _Lookup:
             self.ids = None if self.ids is None else self.ids.T
             self.hidden = None if self.hidden is None else self.hidden.T
             return self.without_placeholders(mask, segments), True
-        arrays = [None if each is None else layout.apply(each) for each in (mask, segments)]
+        if layout is not SAME:
+            mask, segments = (
+                None if each is None else layout.apply(each) for each in (mask, segments)
+            )
         added = added or layout
         if added.lengthens:
-            arrays[0] = self._extended(arrays[0], added)
-        return self.without_placeholders(*arrays), False
+            mask = self._extended(mask, added)
+        return self.without_placeholders(mask, segments), False
 
     def _extended(self, mask: Tensor | None, layout: Layout) -> Tensor:
         """The mask with the model's own tokens: real ones, unless they are padding."""
