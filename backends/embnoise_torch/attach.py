@@ -120,7 +120,7 @@ def attach(
         _check_clean(name, module)
     for module in model.modules():
         if isinstance(other := ForwardOverride.owner_of(module), Handle):
-            refuse_equal_streams(noise_by_layer(noise, embeddings), other.noises())
+            refuse_equal_streams(noise_by_layer(noise, embeddings), other._noises())
     return Handle(
         inner,
         embeddings,

@@ -85,7 +85,7 @@ class Handle(backend.Handle):
                 undo.callback(optimizer.register_step_post_hook(self._advance).remove)
             self._undo = undo.pop_all()
 
-    def noises(self) -> dict[str, Noise]:
+    def _noises(self) -> dict[str, Noise]:
         """The noise of each embedding, whose streams differ."""
         return {name: source.noise for name, source in self._sources.items()}
 
