@@ -5,17 +5,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import keras
+from keras.src.backend.common.stateless_scope import get_stateless_scope, in_stateless_scope
 
 __all__ = [
-    "add_hidden_layer",
+    "GraphCall",
+    "add_state",
     "all_layers",
     "forget_train_function",
+    "graph_calls",
+    "graph_inputs",
     "has_value",
-    "remove_hidden_layer",
+    "keras_mask",
+    "padding_tokens",
+    "remove_state",
+    "states",
     "sync_state",
+    "takes_gradients",
 ]
 
 
@@ -24,18 +33,24 @@ def all_layers(model: Any) -> list[Any]:
     return list(model._flatten_layers())
 
 
-def add_hidden_layer(owner: Any, layer: Any) -> None:
-    """Make the variables of ``layer`` part of the state of ``owner``.
+def add_state(owner: Any, state: Any) -> None:
+    """Make a ``State`` part of the state of the layer ``owner``.
 
-    Compiled code then gets and returns their values. An attribute would do that too, but Keras
-    allows none on a layer that is built, and saves it with the model.
+    Compiled code then gets and returns its value. An attribute would do that too, but Keras allows
+    none on a layer that is built. A layer inside ``owner`` would do it as well, but Keras
+    quantizes no layer that has layers inside.
     """
-    owner._layers.append(layer)
+    owner._seed_generators.append(state)
 
 
-def remove_hidden_layer(owner: Any, layer: Any) -> None:
-    """Undo ``add_hidden_layer``."""
-    owner._layers.remove(layer)
+def remove_state(owner: Any, state: Any) -> None:
+    """Undo ``add_state``."""
+    owner._seed_generators.remove(state)
+
+
+def states(owner: Any) -> list[Any]:
+    """The random generators of a layer, and what ``add_state`` added to them."""
+    return list(owner._seed_generators)
 
 
 def forget_train_function(model: Any) -> None:
@@ -59,3 +74,92 @@ def has_value(variable: Any) -> bool:
     Until then Keras reads such a variable as its initial value, without an error.
     """
     return variable._value is not None
+
+
+def keras_mask(tensor: Any) -> Any:
+    """The mask that Keras passes on with a tensor, or ``None``.
+
+    Keras hands it to a layer's ``call`` only if the layer has one tensor argument.
+    """
+    return getattr(tensor, "_keras_mask", None)
+
+
+def takes_gradients(variable: Any) -> bool:
+    """With JAX, whether the running stateless call is differentiated: whether ``fit`` trains.
+
+    Then JAX traces the trainable variables otherwise than ``variable``, which no gradient is taken
+    of. Keras does not tell a layer, unless the model's ``call`` hands ``training`` on.
+    """
+    if keras.backend.backend() != "jax" or not in_stateless_scope():
+        return False
+    scope = get_stateless_scope()
+    kind = type(scope.get_current_value(variable))
+    return any(type(value) is not kind for value in scope.state_mapping.values())
+
+
+class GraphCall(NamedTuple):
+    """One call of a layer in the graph of a functional model."""
+
+    sources: frozenset[str]
+    """The names of the model's inputs that its arguments are computed from."""
+    direct: bool
+    """Whether its argument is an input of the model as it stands."""
+
+
+def graph_inputs(model: Any) -> dict[str, Any]:
+    """The inputs of a functional model by name, in Keras's order; none for other layers."""
+    if not hasattr(model, "_nodes_by_depth"):
+        return {}
+    keys: dict[int, str] = {}
+    if isinstance(model.input, dict):
+        keys = {id(tensor): key for key, tensor in model.input.items()}
+    return {keys.get(id(tensor), tensor.name): tensor for tensor in model.inputs}
+
+
+def _nodes(model: Any) -> list[Any]:
+    by_depth = getattr(model, "_nodes_by_depth", {})
+    return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
+
+
+def padding_tokens(model: Any, names: Iterable[str]) -> set[int]:
+    """The integers that the graph of a functional model compares the named inputs with."""
+    inputs = [id(graph_inputs(model)[name]) for name in names]
+    compared = [
+        node.arguments.args for node in _nodes(model) if type(node.operation).__name__ == "NotEqual"
+    ]
+    return {
+        args[1]
+        for args in compared
+        if len(args) == 2 and id(args[0]) in inputs and isinstance(args[1], int)
+    }
+
+
+def graph_calls(model: Any, layer: Any) -> list[GraphCall]:
+    """The calls of ``layer`` in the graph of a functional model, in the order of execution.
+
+    The graph is public as a drawing only (``keras.utils.plot_model``).
+    """
+    names = {id(tensor): name for name, tensor in graph_inputs(model).items()}
+    nodes = _nodes(model)
+    made_by = {id(tensor): node for node in nodes for tensor in node.outputs}
+
+    def sources(tensors: list[Any]) -> frozenset[str]:
+        found, seen, left = set(), set(), list(tensors)
+        while left:
+            tensor = left.pop()
+            if id(tensor) in seen:
+                continue
+            seen.add(id(tensor))
+            if id(tensor) in names:
+                found.add(names[id(tensor)])
+            elif id(tensor) in made_by:
+                left += made_by[id(tensor)].input_tensors
+        return frozenset(found)
+
+    return [
+        GraphCall(
+            sources(node.input_tensors), all(id(each) in names for each in node.input_tensors)
+        )
+        for node in nodes
+        if node.operation is layer and not node.is_input
+    ]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
 from typing import Any
 
 import keras
 
 from embnoise.backend import Noise, TokenFunctions, format_value
-from embnoise_keras.find import embedding_of
+from embnoise_keras.calls import is_wrapped
+from embnoise_keras.find import embeddings_of
 from embnoise_keras.handle import AttachedNoise, Handle
 
 __all__ = ["attach"]
@@ -20,7 +21,7 @@ def attach(
     model: Any,
     noise: Noise,
     *,
-    layer: str | Any | None = None,
+    layer: str | Any | Sequence[str | Any] | None = None,
     tokens: Callable[..., Mapping[str, Any]] | None = None,
     where: str | Callable[..., Any] = "all",
     calls_per_step: int = 1,
@@ -35,8 +36,11 @@ def attach(
         model: A sequential, functional or subclassed model. Attach to the one that ``fit`` is
             called on, since its training function is compiled again.
         noise: What noise to add.
-        layer: The embedding, its name or its path. By default the ``token_embedding`` of the model
-            or of its ``backbone``, or the model's only ``keras.layers.Embedding``.
+        layer: The embedding, its name or its path, or a list of those: an encoder-decoder with a
+            table for each side has two. By default the ``token_embedding`` of the model or of its
+            ``backbone``, and the ``encoder_`` or ``decoder_token_embedding``; or the embeddings
+            that look up the inputs of an encoder and a decoder; or the model's only
+            ``keras.layers.Embedding``.
         tokens: A function that returns the token arguments of ``add_noise`` as a dict, such as
             ``lambda ids: {"mask": ids != 0}``; it replaces the masks above. It is called by the
             names of its parameters: ``ids``, what is looked up, [B, L], and the arguments of the
@@ -74,15 +78,16 @@ def attach(
     if not isinstance(model, keras.Layer):
         raise TypeError(f"model must be a Keras model or layer, got {format_value(model)}")
     functions = TokenFunctions(tokens, where)
-    embedding = embedding_of(model, layer)
+    embeddings = embeddings_of(model, layer)
     attached = AttachedNoise(
-        noise, calls_per_step=calls_per_step, name=f"attached_{embedding.name}"
+        noise, calls_per_step=calls_per_step, name=f"attached_{embeddings[0].name}"
     )
-    if "call" in vars(embedding):
-        raise ValueError(
-            f"model has noise attached to {embedding.name!r} already, or another call of its own; "
-            "remove() that first"
-        )
+    for embedding in embeddings:
+        if is_wrapped(embedding):
+            raise ValueError(
+                f"model has noise attached to {embedding.name!r} already, or another call of its "
+                "own; remove() that first"
+            )
     if isinstance(model, keras.Model) and "training" not in signature(type(model).call).parameters:
         warnings.warn(
             f"embnoise: {type(model).__name__}.call has no argument `training`, so Keras does not "
@@ -90,4 +95,4 @@ def attach(
             RuntimeWarning,
             stacklevel=2,
         )
-    return Handle(model, embedding, attached, functions)
+    return Handle(model, embeddings, attached, functions)

@@ -1,4 +1,4 @@
-"""Which layer of a model looks up its tokens."""
+"""Which layers of a model look up its tokens."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ from typing import Any
 import keras
 
 from embnoise.backend import format_value
-from embnoise_keras._compat import all_layers
+from embnoise_keras._compat import all_layers, graph_calls
+from embnoise_keras.masks import stem
 
-__all__ = ["embedding_of"]
+__all__ = ["embeddings_of"]
+
+_NAMES = ("token_embedding", "encoder_token_embedding", "decoder_token_embedding")
+_TOKENS = ("token_ids", "input_ids", "tokens")
 
 
-def embedding_of(model: Any, layer: str | Any | None) -> Any:
-    """The embedding that ``layer`` names, or the model's token embedding.
+def embeddings_of(model: Any, layer: Any) -> list[Any]:
+    """The embeddings that ``layer`` names, or the model's token embeddings.
 
     Raises:
-        TypeError: ``layer`` is neither a layer nor a string.
+        TypeError: ``layer`` is neither a layer nor a string, nor a list of those.
         ValueError: It is not in the model; no embedding or several to choose from.
     """
     layers = all_layers(model)
@@ -24,23 +28,58 @@ def embedding_of(model: Any, layer: str | Any | None) -> Any:
     listed = ", ".join(
         f"{each.name!r} ({each.input_dim}, {each.output_dim})" for each in embeddings
     )
-    if layer is None:
-        for owner in (model, getattr(model, "backbone", None)):
-            token_embedding = getattr(owner, "token_embedding", None)
-            if token_embedding is not None:
-                return token_embedding
-        if len(embeddings) == 1:
-            return embeddings[0]
+    if layer is not None:
+        several = isinstance(layer, list | tuple) and len(layer) > 0
+        chosen = [_named(each, layers, listed) for each in (layer if several else [layer])]
+        return _distinct(chosen)
+    for owner in (model, getattr(model, "backbone", None)):
+        if found := _by_attribute([owner]):
+            return found
+    if len(embeddings) <= 1:
         if embeddings:
-            raise ValueError(
-                f"found {len(embeddings)} embeddings in the model; pass layer=. "
-                f"Candidates: {listed}"
-            )
+            return embeddings
         raise ValueError(
             "found no keras.layers.Embedding in the model; pass layer= if it has another embedding"
         )
+    if len(found := _by_attribute(layers)) == 1:
+        return found
+    if found := _of_both_sides(model, embeddings):
+        return found
+    raise ValueError(
+        f"found {len(embeddings)} embeddings in the model; pass layer=, the embedding of its "
+        f"tokens or a list of them. Candidates: {listed}"
+    )
+
+
+def _by_attribute(owners: list[Any]) -> list[Any]:
+    found = [getattr(owner, name, None) for owner in owners for name in _NAMES]
+    return _distinct([each for each in found if isinstance(each, keras.Layer)])
+
+
+def _of_both_sides(model: Any, embeddings: list[Any]) -> list[Any]:
+    """The embeddings of a functional encoder-decoder; none if it is no such model.
+
+    They look up inputs such as "encoder_token_ids" and "decoder_token_ids".
+    """
+    sides: dict[str, Any] = {}
+    for embedding in embeddings:
+        for call in graph_calls(model, embedding):
+            for whose in {stem(name, _TOKENS) for name in call.sources if call.direct} - {None}:
+                if sides.setdefault(str(whose), embedding) is not embedding:
+                    return []  # two embeddings of the same ids
+    return _distinct(list(sides.values())) if len(sides) > 1 else []
+
+
+def _distinct(layers: list[Any]) -> list[Any]:
+    return list({id(each): each for each in layers}.values())
+
+
+def _named(layer: Any, layers: list[Any], listed: str) -> Any:
     if not isinstance(layer, str | keras.Layer):
-        raise TypeError(f"layer must be a layer, its name or its path, got {format_value(layer)}")
+        raise TypeError(
+            "layer must be a layer, its name or its path, or a list of those, got "
+            f"{format_value(layer)}"
+        )
     found = [each for each in layers if layer is each or layer in (each.name, each.path)]
     if len(found) != 1:
         raise ValueError(

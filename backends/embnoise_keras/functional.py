@@ -49,7 +49,8 @@ def add_noise(
         noise: What noise to add. Its alpha may be a Keras ``LearningRateSchedule``.
         step: The training step, at least 0, counted modulo 2**32: an int, or an integer tensor or
             variable of one element, such as ``optimizer.iterations`` (which has no value inside
-            ``fit`` with JAX). Each step draws new noise.
+            ``fit`` with JAX). Each step draws new noise; the same step, with the same sample ids,
+            repeats it.
         training: If false, ``x`` is returned as it is.
         mask: Boolean or integer [B, L], nonzero for a real token. Default: all tokens are real.
         segment_ids: Integers [B, L], 0 for padding, equal positive values for one document of a

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
+from itertools import product
 from typing import Any
 
-import keras
-
 from embnoise import backend
-from embnoise.backend import Counter, TokenArrays, TokenFunctions
+from embnoise.backend import Counter, Noise, TokenArrays, TokenFunctions
 from embnoise_keras._compat import (
-    add_hidden_layer,
+    add_state,
+    all_layers,
     forget_train_function,
-    remove_hidden_layer,
+    remove_state,
+    states,
     sync_state,
 )
-from embnoise_keras.layer import COUNT, EmbeddingNoise
-from embnoise_keras.model_call import CallRecorder, ModelCall
-from embnoise_keras.variables import unsaved_variable
+from embnoise_keras.layer import EmbeddingNoise
+from embnoise_keras.lookups import Lookups, around_lookups
+from embnoise_keras.model_call import CallRecorder, ModelCall, enclosing_layers, running_calls
 
-__all__ = ["AttachedNoise", "Handle"]
-
-# What the models of keras-hub call the masks of the tokens that they look up.
-_MASKS = ("padding_mask", "encoder_padding_mask", "decoder_padding_mask", "attention_mask")
+__all__ = ["AttachedNoise", "Handle", "noise_layers"]
 
 
 class Handle(backend.Handle):
@@ -42,26 +41,27 @@ class Handle(backend.Handle):
     def __init__(
         self,
         model: Any,
-        embedding: Any,
+        embeddings: list[Any],
         attached: AttachedNoise,
         functions: TokenFunctions,
     ) -> None:
         self.noise = attached.noise
         self._model = model
-        self._embedding = embedding
+        self._name = "+".join(each.name for each in embeddings)
         self._attached = attached
-        self._functions = functions
-        self._recorder: CallRecorder | None = None
+        self._layers = enclosing_layers(model, embeddings)
+        sync_state(model)
         with ExitStack() as undo:
-            add_hidden_layer(embedding, attached)
-            undo.callback(remove_hidden_layer, embedding, attached)
-            embedding.call = self._around_lookup(embedding.call)
-            undo.callback(delattr, embedding, "call")
-            if embedding is not model:
-                self._recorder = CallRecorder.acquire(model)
-                undo.callback(self._recorder.release)
+            undo.callback(attached.leave)
+            attached.join(embeddings)
+            for embedding in embeddings:
+                lookups = Lookups(embedding, functions)
+                undo.enter_context(around_lookups(embedding, partial(self._noised, lookups)))
+            for layer in self._layers:
+                undo.callback(CallRecorder.acquire(layer).release)
             forget_train_function(model)
             undo.callback(forget_train_function, model)
+            undo.callback(sync_state, model)
             self._undo = undo.pop_all()
 
     def remove(self) -> None:
@@ -72,7 +72,7 @@ class Handle(backend.Handle):
         sync_state(self._model)
         # By name: the path is not known before the embedding is built.
         (counter,) = self._attached._counters().values()
-        return {self._embedding.name: counter}
+        return {self._name: counter}
 
     def _set_counters(self, counters: Mapping[str, Counter]) -> None:
         sync_state(self._model)
@@ -86,66 +86,42 @@ class Handle(backend.Handle):
         sync_state(self._model)
         self._attached._set_paused(paused)
 
-    def _around_lookup(self, call: Any) -> Any:
-        def noisy(ids: Any, *args: Any, **kwargs: Any) -> Any:
-            x = call(ids, *args, **kwargs)
-            if kwargs.get("reverse"):
-                return x
-            model_call = self._running_call()
-            # With JAX, `fit` tells the model's call whether it trains, but not the layers in it.
-            training = model_call.inputs.get("training")
-            options = {} if training is None else {"training": training}
-            return self._attached(
-                x,
-                model_call=model_call,
-                arrays=lambda: self._token_arrays(ids, model_call.inputs),
-                **options,
-            )
-
-        return noisy
-
-    def _running_call(self) -> ModelCall:
-        """The call of the model that is running; a new one for a lookup outside of any."""
-        running = None if self._recorder is None else self._recorder.running
-        return ModelCall({}) if running is None else running
-
-    def _token_arrays(self, ids: Any, inputs: Mapping[str, Any]) -> TokenArrays:
-        """The arrays that describe the tokens ``ids`` in a call of the model with these inputs."""
-        arrays = self._functions({**inputs, "ids": ids})
-        if self._functions.describes:
-            return arrays
-        if getattr(self._embedding, "mask_zero", False):
-            mask = keras.layers.Embedding.compute_mask(self._embedding, ids)
-        else:
-            mask = _mask_of(ids, inputs)
-        return arrays._replace(mask=mask)
-
-
-def _mask_of(ids: Any, inputs: Mapping[str, Any]) -> Any:
-    """The mask of the token ids among the inputs of a model."""
-    masks = {name: inputs[name] for name in _MASKS if inputs.get(name) is not None}
-    if len(masks) <= 1:
-        return next(iter(masks.values()), None)
-    own = [name.replace("token_ids", "padding_mask") for name in inputs if inputs[name] is ids]
-    if len(own) == 1 and own[0] in masks:
-        return masks[own[0]]
-    raise ValueError(
-        f"found {len(masks)} masks among the model's inputs, {list(masks)}, and cannot tell which "
-        "one belongs to a lookup; pass tokens=lambda ids: {'mask': ids != 0}, or pass the inputs "
-        "as tensors of the model's own dtype"
-    )
+    def _noised(self, lookups: Lookups, ids: Any, x: Any, number: int) -> Any:
+        """What a lookup found, with noise; it is number ``number`` of the running call."""
+        own = {id(layer) for layer in self._layers}
+        calls = [call for call in running_calls() if id(call.layer) in own]
+        told = [call.inputs.get("training") for call in calls]
+        return self._attached(
+            x,
+            model_call=calls[-1] if calls else ModelCall(),
+            add=partial(lookups.noised, ids, calls, number),
+            told=next((training for training in told if training is not None), None),
+        )
 
 
 class AttachedNoise(EmbeddingNoise):
-    """The noise of a handle, which has no weights: nothing of it is saved."""
+    """The noise of a handle: its state is that of the embeddings, and nothing of it is saved."""
 
-    def _make_count(self) -> Any:
-        return unsaved_variable(**COUNT)
+    def __init__(self, noise: Noise, **options: Any) -> None:
+        super().__init__(noise, **options)
+        self._state.attached = self
+        self._owners: tuple[Any, ...] = ()
 
-    @property
-    def variables(self) -> list[Any]:
-        """The layer's state, which is not saved."""
-        return [self.count, *super().variables]
+    def join(self, embeddings: Iterable[Any]) -> None:
+        """Make the state part of that of the embeddings."""
+        self._owners = tuple(embeddings)
+        for owner, state in product(self._owners, states(self)):
+            add_state(owner, state)
+
+    def leave(self) -> None:
+        """Undo ``join``."""
+        for owner, state in product(self._owners, states(self)):
+            if state in states(owner):
+                remove_state(owner, state)
+        self._owners = ()
+
+    def _record(self) -> None:
+        self.last_call.begin(self, [self, *self._owners])
 
     # Not with an argument `mask`: Keras would take that for the mask of the output as well.
     def call(  # type: ignore[override]
@@ -153,21 +129,46 @@ class AttachedNoise(EmbeddingNoise):
         x: Any,
         *,
         model_call: ModelCall,
-        arrays: Callable[[], TokenArrays],
+        add: Callable[..., Any],
+        told: bool | None,
         training: bool | None = None,
     ) -> Any:
-        """Noise for one lookup; all lookups in a call of the model count as one."""
+        """Noise for one lookup; all lookups in a call of the model count as one.
+
+        Args:
+            x: What was looked up.
+            model_call: The call of the model.
+            add: Adds noise to ``x``, given a function of embeddings and token arrays that does.
+            told: What the calls around the lookup say of ``training``. With JAX, ``fit`` tells
+                the model's call whether it trains, but not the layers in it.
+            training: What Keras says of it.
+        """
+        training = told if training is None else training
         if not training:
+            self._warn_if_untold(training)
             return x
         now = self._counter()
         start, lookups = model_call.begun.get(self, (now, 0))
         # Two lookups of one table must not get the same noise at the same place.
         stream = self.noise.stream + (f"/{lookups + 1}" if lookups else "")
         noise = replace(self.noise, stream=stream)
-        noisy = self._noisy(x, noise, start.step, self._numbered(x, arrays(), start))
-        if lookups == 0:
-            self._advance(x, now)
-        else:
-            self._assign(now._replace(lookups=now.lookups + 1))
-        model_call.begun[self] = (start, lookups + 1)
-        return noisy
+
+        def noisy(x: Any, arrays: TokenArrays) -> Any:
+            noised = self._noisy(x, noise, start.step, self._numbered(x, arrays, start))
+            if lookups == 0:
+                self._advance(x, now)
+            else:
+                self._assign(now._replace(lookups=now.lookups + 1))
+            model_call.begun[self] = (start, lookups + 1)
+            return noised
+
+        return add(x, noisy)
+
+
+def noise_layers(model: Any) -> list[EmbeddingNoise]:
+    """The layers of a model that add noise, and the noise that is attached to others."""
+    found: list[EmbeddingNoise] = []
+    for layer in all_layers(model):
+        own = [layer] if isinstance(layer, EmbeddingNoise) else []
+        found += own + [each.attached for each in states(layer) if hasattr(each, "attached")]
+    return list(dict.fromkeys(found))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any, Self
 
 import keras
@@ -20,28 +20,25 @@ from embnoise.backend import (
     check_noise,
     embedding_shape,
 )
-from embnoise_keras._compat import has_value
+from embnoise_keras._compat import has_value, keras_mask, takes_gradients
 from embnoise_keras.functional import add_noise
 from embnoise_keras.replicas import replica
-from embnoise_keras.variables import LastCall, unsaved_variable
+from embnoise_keras.variables import LastCall, State
 
-__all__ = ["COUNT", "EmbeddingNoise"]
+__all__ = ["EmbeddingNoise"]
 
-COUNT: dict[str, Any] = {
-    "name": "count",
-    "shape": (len(Counter._fields),),
-    "dtype": "int",  # like the iterations of Keras's optimizers
-}
+_COUNT = len(Counter._fields)
 
 
 @keras.saving.register_keras_serializable("embnoise")
 class EmbeddingNoise(NoiseState, keras.layers.Layer):  # type: ignore[misc]
     """Adds noise to embeddings where ``training`` is true; the identity elsewhere.
 
-    The layer counts its training calls in a non-trainable weight, ``count``, which is saved with
-    the model: a run that loads it continues with the same noise. It uses the mask that Keras passes
-    on, for example from ``Embedding(mask_zero=True)``. In a data-parallel run, replica r of W
-    numbers its samples n * W + r, so that no two replicas draw the same noise.
+    The layer counts its training calls. It has no weights: for Keras the count is the state of a
+    random generator, but one that is saved with the model, so a run that loads it continues with
+    the same noise. The layer uses the mask that Keras passes on, for example from
+    ``Embedding(mask_zero=True)``. In a data-parallel run, replica r of W numbers its samples
+    n * W + r, so that no two replicas draw the same noise.
 
     Args:
         noise: What noise to add.
@@ -81,29 +78,43 @@ class EmbeddingNoise(NoiseState, keras.layers.Layer):  # type: ignore[misc]
         self.calls_per_step = check_integer("calls_per_step", calls_per_step, minimum=1)
         self.supports_masking = True
         with keras.name_scope(self.name, caller=self):
-            # In an object that Keras does not look into: see `unsaved_variable`.
-            self._state = SimpleNamespace(
-                count=self._make_count(),
-                active=unsaved_variable("active", dtype="bool", initial=True),
+            # The counter, and whether noise is active: 0 while paused.
+            self._state = State(
+                "count",
+                shape=(_COUNT + 1,),
+                dtype="int",  # like the iterations of Keras's optimizers
+                initial=[0] * _COUNT + [1],
             )
-            self.last_call = LastCall()
-        self.built = True
-
-    def _make_count(self) -> Any:
-        return self.add_weight(
-            **COUNT, initializer="zeros", trainable=False, aggregation="only_first_replica"
-        )
+        self.last_call = LastCall()
+        # There is nothing to build, unless a subclass has something.
+        self.built = type(self).build is keras.Layer.build
 
     @property
-    def count(self) -> Any:
-        """The layer's ``Counter`` as a variable, integers [4]: step, calls, samples, lookups."""
-        return self._state.count
+    def _count(self) -> Any:
+        return self._state.state
 
-    @property
-    def variables(self) -> list[Any]:
-        """The layer's weights, and its state that is not saved."""
-        last = self.last_call
-        return [*super().variables, self._state.active, last.step, last.ratio]
+    def _record(self) -> None:
+        """Record calls from now on, for ``NoiseLogger``."""
+        self.last_call.begin(self, [self])
+
+    def save_own_variables(self, store: Any) -> None:
+        """Save the count, and the weights of a subclass."""
+        super().save_own_variables(store)
+        store["count"] = self._count[:_COUNT]
+
+    def load_own_variables(self, store: Any) -> None:
+        """Load what ``save_own_variables`` saved.
+
+        Raises:
+            ValueError: ``store`` has no count.
+        """
+        saved = {name: store[name] for name in store.keys()}  # noqa: SIM118, not a dict
+        # embnoise 0.1 saved the count as the layer's only weight.
+        count = saved.pop("count", None if self.weights else saved.pop("0", None))
+        if count is None:
+            raise ValueError(f"{self.name!r} expected its count to be saved, got {list(saved)}")
+        super().load_own_variables(saved)
+        self._set_counters({self.name: Counter(*map(int, count))})
 
     def call(
         self,
@@ -123,7 +134,7 @@ class EmbeddingNoise(NoiseState, keras.layers.Layer):  # type: ignore[misc]
             x: Embeddings [B, L, d] or [L, d].
             step: The step. A call with ``step`` is pure: it is not counted. By default the step of
                 the layer's own count.
-            mask: As for ``add_noise``.
+            mask: As for ``add_noise``; by default what Keras passes on with ``x``.
             segment_ids: As for ``add_noise``.
             positions: As for ``add_noise``.
             sample_ids: As for ``add_noise``, but by default the rows are numbered throughout the
@@ -138,8 +149,11 @@ class EmbeddingNoise(NoiseState, keras.layers.Layer):  # type: ignore[misc]
             TypeError: An argument of the wrong type or dtype.
             ValueError: An argument of the wrong shape or out of range.
         """
+        # Keras fills `mask` in only if x is the only tensor argument.
+        mask = keras_mask(x) if mask is None else mask
         tokens = TokenArrays(mask, segment_ids, positions, sample_ids, where)
         if not training:
+            self._warn_if_untold(training)
             step = 0 if step is None else step
             return add_noise(x, self.noise, step=step, training=False, **tokens._asdict())
         if step is not None:
@@ -149,11 +163,21 @@ class EmbeddingNoise(NoiseState, keras.layers.Layer):  # type: ignore[misc]
         self._advance(x, counter)
         return noisy
 
+    def _warn_if_untold(self, training: bool | None) -> None:
+        if training is None and takes_gradients(self._count):
+            warnings.warn(
+                f"embnoise: {self.name!r} adds no noise, since the `call` of a model in `fit` does "
+                "not hand `training` on: with JAX, Keras does not do that by itself, so dropout is "
+                "off as well. Pass training=training to the layers in it",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
     def _noisy(self, x: Any, noise: Noise, step: Any, tokens: TokenArrays) -> Any:
         """``x`` with noise; while paused, with the same bits."""
         tokens.check(embedding_shape(x))
         # Compiled code takes `active` as data, so pausing silences what is compiled already.
-        active, where = self._state.active.value, tokens.where
+        active, where = self._count[_COUNT] != 0, tokens.where
         if where is None:
             where = ops.broadcast_to(active, ops.shape(x)[:-1])
         else:
@@ -167,48 +191,49 @@ class EmbeddingNoise(NoiseState, keras.layers.Layer):  # type: ignore[misc]
         if tokens.sample_ids is not None:
             return tokens
         number, replicas = replica()
-        rows = counter.samples + ops.arange(_batch(x), dtype=self.count.dtype)
-        ids = rows * replicas + ops.cast(number, self.count.dtype)
+        rows = counter.samples + ops.arange(_batch(x), dtype=self._count.dtype)
+        ids = rows * replicas + ops.cast(number, self._count.dtype)
         return tokens._replace(sample_ids=ids)
 
     def _counter(self) -> Counter:
         """The counter as tensors that later assignments leave alone."""
-        return Counter(*ops.unstack(ops.copy(self.count.value), len(Counter._fields)))
+        return Counter(*ops.unstack(ops.copy(self._count.value), _COUNT + 1)[:_COUNT])
 
     def _advance(self, x: Any, counter: Counter) -> None:
         """Count a call with embeddings ``x``."""
-        batch = ops.cast(_batch(x), self.count.dtype)
+        batch = ops.cast(_batch(x), self._count.dtype)
         self._assign(counter.after(batch, calls_per_step=self.calls_per_step, xp=ops))
 
     def _assign(self, counter: Counter) -> None:
         """Store the counter after a call, which does not count while paused."""
-        after = ops.cast(ops.stack(counter), self.count.dtype)
-        self.count.assign(ops.where(self._state.active.value, after, self.count.value))
+        active = self._count[_COUNT]
+        after = ops.cast(ops.stack([*counter, active]), self._count.dtype)
+        self._count.assign(ops.where(active != 0, after, self._count.value))
 
     def _counters(self) -> dict[str, Counter]:
-        return {self.name: Counter(*map(int, self._value(self.count)))}
+        return {self.name: Counter(*self._values()[:_COUNT])}
 
     def _set_counters(self, counters: Mapping[str, Counter]) -> None:
         (counter,) = counters.values()
-        largest = np.iinfo(self.count.dtype).max
+        largest = np.iinfo(self._count.dtype).max
         for name, value in counter._asdict().items():
             if value > largest:
                 raise ValueError(f"{name} must be at most {largest}, got {value}")
-        self.count.assign(list(counter))
+        self._count.assign([*counter, self._values()[_COUNT]])
 
     def _is_paused(self) -> bool:
-        return not self._value(self._state.active)
+        return not self._values()[_COUNT]
 
     def _set_paused(self, paused: bool) -> None:
-        self._state.active.assign(not paused)
+        self._count.assign([*self._values()[:_COUNT], int(not paused)])
 
-    def _value(self, variable: Any) -> Any:
-        if not has_value(variable):
+    def _values(self) -> list[int]:
+        if not has_value(self._count):
             raise RuntimeError(
                 f"{self.name!r} has no state while fit runs with JAX; call "
                 "model.jax_state_sync() before reading or setting it"
             )
-        return ops.convert_to_numpy(variable)
+        return [int(value) for value in ops.convert_to_numpy(self._count)]
 
     def compute_output_spec(self, x: Any, **_: Any) -> Any:
         """The shape and dtype of ``x``."""

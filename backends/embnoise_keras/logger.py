@@ -6,8 +6,8 @@ from typing import Any
 
 import keras
 
-from embnoise_keras._compat import all_layers, forget_train_function
-from embnoise_keras.layer import EmbeddingNoise
+from embnoise_keras._compat import forget_train_function
+from embnoise_keras.handle import noise_layers
 
 __all__ = ["NoiseLogger"]
 
@@ -39,12 +39,14 @@ class NoiseLogger(keras.callbacks.Callback):  # type: ignore[misc]
     def set_model(self, model: Any) -> None:
         """Make the model's noise layers record their calls."""
         super().set_model(model)
-        self._layers = [each for each in all_layers(model) if isinstance(each, EmbeddingNoise)]
+        self._layers = noise_layers(model)
         if not self._layers:
             raise ValueError(
                 "model has no noise to log; add an EmbeddingNoise layer, or attach noise to it"
             )
-        self._record(True)
+        for layer in self._layers:
+            layer._record()
+        forget_train_function(model)  # what is compiled records, or does not
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Add the figures to the logs."""
@@ -53,14 +55,11 @@ class NoiseLogger(keras.callbacks.Callback):  # type: ignore[misc]
         for number, layer in enumerate(self._layers):
             suffix = "" if number == 0 else f"_{layer.name}"
             last = layer.last_call
-            logs[f"noise_alpha{suffix}"] = float(layer.noise.alpha_at(int(last.step)))
-            logs[f"noise_ratio{suffix}"] = float(last.ratio)
+            logs[f"noise_alpha{suffix}"] = float(layer.noise.alpha_at(last.step))
+            logs[f"noise_ratio{suffix}"] = last.ratio
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Stop recording."""
-        self._record(False)
-
-    def _record(self, recording: bool) -> None:
         for layer in self._layers:
-            layer.last_call.recording = recording
-        forget_train_function(self._model)  # what is compiled records, or does not
+            layer.last_call.recording = False
+        forget_train_function(self._model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
@@ -52,7 +53,11 @@ class KerasDriver(DriverBase):
             given = named(layer.call, keywords) | {"training": keywords["training"]}
         else:
             given = named(signature_of(layer), keywords)
-        return layer(inputs, **given)
+        with warnings.catch_warnings():
+            # A functional or sequential model passes a mask on to its layers, then says that it
+            # does not pass it on to what comes after.
+            warnings.filterwarnings("ignore", ".*this layer does not support masking")
+            return layer(inputs, **given)
 
     def to_numpy(self, array: NativeArray) -> NDArray[Any]:
         copy = np.array(ops.convert_to_numpy(array))

@@ -1,36 +1,48 @@
-"""Variables of a layer that compiled code updates, but that are no weights: nothing saves them."""
+"""State of a layer that compiled code updates, but that is no weight: nothing saves it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import product
 from typing import Any
 
 import keras
 from keras import ops
 
-__all__ = ["LastCall", "unsaved_variable"]
+from embnoise_keras._compat import add_state
+
+__all__ = ["LastCall", "State"]
 
 
-def unsaved_variable(
-    name: str, *, shape: tuple[int, ...] = (), dtype: str, initial: int = 0
-) -> Any:
-    """A variable for a layer to list among its ``variables``, not among its ``weights``.
+class State(keras.random.SeedGenerator):  # type: ignore[misc]
+    """A variable that Keras takes for the state of a random generator of a layer.
 
-    Keras makes any variable that is an attribute of a layer a weight, so it must not be one.
+    Such a variable is among the layer's ``variables``, so compiled code gets and returns its value,
+    and not among its ``weights``. As an attribute of the layer, a plain variable would be a weight.
 
     Args:
         name: The variable's name.
         shape: Its shape; a scalar by default.
         dtype: Its dtype.
-        initial: The value of its elements.
+        initial: The values of its elements.
+
+    Attributes:
+        state: The variable.
     """
-    return keras.Variable(
-        lambda shape, dtype: ops.full(shape, initial, dtype=dtype),
-        shape=shape,
-        dtype=dtype,
-        trainable=False,
-        aggregation="only_first_replica",
-        name=name,
-    )
+
+    def __init__(
+        self, name: str, *, shape: tuple[int, ...] = (), dtype: str, initial: Any = 0
+    ) -> None:
+        # Not that of SeedGenerator, which draws a seed.
+        self.name = name
+        self.state = keras.Variable(
+            lambda shape, dtype: ops.broadcast_to(ops.convert_to_tensor(initial, dtype), shape),
+            shape=shape,
+            dtype=dtype,
+            trainable=False,
+            aggregation="only_first_replica",
+            name=name,
+        )
 
 
 class LastCall:
@@ -38,23 +50,42 @@ class LastCall:
 
     Attributes:
         recording: Whether calls are recorded, which costs a pass over the embeddings.
-        step: A variable: the step of the last call.
-        ratio: A variable: the RMS of its noise over the RMS of the embeddings that got it.
+        step: The step of the last call.
+        ratio: The RMS of its noise over the RMS of the embeddings that got it.
     """
 
     def __init__(self) -> None:
         self.recording = False
-        self.step = unsaved_variable("last_step", dtype="int")
-        self.ratio = unsaved_variable("last_ratio", dtype="float32")
+        self._states: tuple[State, State] | None = None
+
+    def begin(self, layer: Any, owners: Iterable[Any]) -> None:
+        """Record the calls of ``layer`` from now on, in state of the layers ``owners``."""
+        if self._states is None:
+            with keras.name_scope(layer.name, caller=layer):
+                self._states = State("last_step", dtype="int"), State("last_ratio", dtype="float32")
+            for owner, state in product(owners, self._states):
+                add_state(owner, state)
+        self.recording = True
+
+    @property
+    def step(self) -> int:
+        """The step of the last call; 0 before one was recorded."""
+        return 0 if self._states is None else int(self._states[0].state)
+
+    @property
+    def ratio(self) -> float:
+        """The relative size of its noise; 0 before one was recorded."""
+        return 0.0 if self._states is None else float(self._states[1].state)
 
     def record(self, x: Any, noisy: Any, step: Any) -> None:
         """Record a call with embeddings ``x``, if somebody wants to know."""
-        if not self.recording:
+        if not self.recording or self._states is None:
             return
+        last_step, last_ratio = (each.state for each in self._states)
         x = ops.cast(x, "float32")
         noise = ops.cast(noisy, "float32") - x
         noised = ops.any(noise != 0, axis=-1, keepdims=True)
         squares = ops.sum(ops.where(noised, ops.square(x), 0.0))
         mean = ops.sum(ops.square(noise)) / ops.maximum(squares, 1e-30)
-        self.ratio.assign(ops.stop_gradient(ops.sqrt(mean)))
-        self.step.assign(ops.cast(step, self.step.dtype))
+        last_ratio.assign(ops.stop_gradient(ops.sqrt(mean)))
+        last_step.assign(ops.cast(step, last_step.dtype))

@@ -206,7 +206,7 @@ def test_a_layer_is_chosen():
         (
             lambda: attach(Two(), neftune()),
             ValueError,
-            "found 2 embeddings in the model; pass layer=. C",
+            "found 2 embeddings in the model; pass layer=, ",
         ),
         (lambda: attach(Two(), neftune()), ValueError, r"'first' \(5, 4\), 'second' \(6, 4\)"),
         (

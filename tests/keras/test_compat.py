@@ -1,12 +1,12 @@
 """The private parts of Keras in ``embnoise_keras._compat``: what to do when Keras changes them."""
 
-from types import SimpleNamespace
-
 import keras
+import numpy as np
 import pytest
 
 from embnoise_keras import _compat
-from tests.keras.models import fit, functional, sequential
+from embnoise_keras.variables import State
+from tests.keras.models import IDS, TARGETS, fit, functional, sequential
 
 JAX = keras.backend.backend() == "jax"
 
@@ -25,32 +25,21 @@ def test_layers_at_any_depth():
     assert all(layer in found for layer in inner.layers), hint
 
 
-class Stateful(keras.layers.Layer):
-    """A layer whose state is no weight."""
-
-    def __init__(self):
-        super().__init__()
-        self.state = SimpleNamespace(variable=keras.Variable(0, trainable=False))
-
-    @property
-    def variables(self):
-        return [self.state.variable]
-
-
-def test_a_hidden_layer_has_state_that_is_passed_on_but_not_saved(tmp_path):
-    hint = changed("Layer._layers", "add_hidden_layer and remove_hidden_layer")
-    model, hidden = functional(), Stateful()
-    embedding = model.layers[1]
+@pytest.mark.parametrize("build", [functional, sequential])
+def test_added_state_is_passed_on_but_not_saved(tmp_path, build):
+    hint = changed("Layer._seed_generators or Layer.variables", "add_state, remove_state, states")
+    model, added = build(), State("added", dtype="int")
+    model.build((None, 5))
+    embedding = next(each for each in model.layers if isinstance(each, keras.layers.Embedding))
     weights = [weight.path for weight in model.weights]
-    _compat.add_hidden_layer(embedding, hidden)
-    state = [id(variable) for variable in model.non_trainable_variables]
-    assert id(hidden.state.variable) in state, hint
-    assert hidden in _compat.all_layers(model), hint
+    _compat.add_state(embedding, added)
+    assert _compat.states(embedding) == [added], hint
+    assert [id(each) for each in model.non_trainable_variables] == [id(added.state)], hint
     assert [weight.path for weight in model.weights] == weights, hint
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    assert len(_compat.all_layers(loaded)) == len(_compat.all_layers(model)) - 1, hint
-    _compat.remove_hidden_layer(embedding, hidden)
+    assert loaded.non_trainable_variables == [], hint
+    _compat.remove_state(embedding, added)
     assert model.non_trainable_variables == [], hint
 
 
@@ -90,3 +79,57 @@ def test_fit_with_jax_takes_the_values_of_variables_until_they_are_synced():
 def test_variables_have_values():
     assert _compat.has_value(keras.Variable(0.0)), changed("Variable._value", "has_value")
     _compat.sync_state(sequential())
+
+
+def test_the_graph_of_a_functional_model():
+    hint = changed("Function._nodes_by_depth or Node", "graph_inputs and graph_calls")
+    ids, mask = (keras.Input((5,), dtype="int32", name=name) for name in ("ids", "b"))
+    embedding = keras.layers.Embedding(9, 4)
+    outputs = [embedding(ids), embedding(keras.ops.maximum(ids, mask))]
+    model = keras.Model({"ids": ids, "b": mask}, outputs)
+    assert list(_compat.graph_inputs(model).items()) == [("b", mask), ("ids", ids)], hint
+    calls = _compat.graph_calls(model, embedding)
+    expected = [(frozenset({"ids"}), True), (frozenset({"b", "ids"}), False)]
+    assert sorted(calls, key=lambda call: not call.direct) == expected, hint
+    assert _compat.graph_calls(keras.layers.Dense(1), embedding) == [], hint
+    seen, call = [], embedding.call
+    embedding.call = lambda ids: seen.append(bool(keras.ops.all(ids == 3))) or call(ids)
+    model({"ids": np.full((2, 5), 3), "b": np.full((2, 5), 7)})
+    assert seen == [each.direct for each in calls], hint  # the order of execution
+
+
+def test_the_padding_in_a_graph():
+    hint = changed("ops.NotEqual or Node.arguments", "padding_tokens")
+    ids, other = (keras.Input((5,), dtype="int32", name=name) for name in ("ids", "other"))
+    outputs = [keras.ops.not_equal(ids, 3), keras.ops.not_equal(other, 4), ids != other]
+    model = keras.Model([ids, other], outputs)
+    assert _compat.padding_tokens(model, ["ids"]) == {3}, hint
+
+
+def test_the_mask_of_a_tensor():
+    hint = changed("Tensor._keras_mask", "keras_mask")
+    embedding, ids = keras.layers.Embedding(9, 4, mask_zero=True), np.array([[1, 0]])
+    seen = keras.ops.convert_to_numpy(_compat.keras_mask(embedding(ids)))
+    assert seen.tolist() == [[True, False]], hint
+    assert _compat.keras_mask(keras.ops.zeros(3)) is None
+
+
+def test_whether_gradients_are_taken():
+    hint = changed("StatelessScope.state_mapping", "takes_gradients")
+    seen = {}
+
+    class Watch(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.count = self.add_weight(trainable=False, name="count")
+
+        def call(self, x, training=None):
+            seen[training] = _compat.takes_gradients(self.count)
+            return x
+
+    model = sequential(Watch())
+    model.compile("sgd", "mse")
+    fit(model)
+    model.evaluate(IDS, TARGETS, verbose=0)
+    assert seen[True] == JAX, hint
+    assert not seen[False], hint

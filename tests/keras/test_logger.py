@@ -57,10 +57,10 @@ def test_without_it_nothing_is_recorded():
     model = sequential(layer)
     model.compile("sgd", "mse")
     fit(model, callbacks=[NoiseLogger()])
-    step, ratio = int(layer.last_call.step), float(layer.last_call.ratio)
+    step, ratio = layer.last_call.step, layer.last_call.ratio
     assert (step, ratio > 0) == (1, True)
     fit(model)
-    assert (int(layer.last_call.step), float(layer.last_call.ratio)) == (step, ratio)
+    assert (layer.last_call.step, layer.last_call.ratio) == (step, ratio)
 
 
 def test_paused_noise_has_ratio_0():

@@ -1,0 +1,179 @@
+"""The lookups of an embedding: where they are noised, and what is known of their tokens.
+
+B batch, L tokens in a row.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+from keras import ops
+
+from embnoise.backend import TokenArrays, TokenFunctions
+from embnoise_keras._compat import GraphCall, graph_calls, keras_mask, padding_tokens
+from embnoise_keras.calls import around_calls
+from embnoise_keras.masks import find_mask
+from embnoise_keras.model_call import ModelCall, running_calls
+
+__all__ = ["Lookups", "around_lookups"]
+
+
+@contextmanager
+def around_lookups(embedding: Any, noised: Callable[[Any, Any, int], Any]) -> Iterator[None]:
+    """Have ``noised(ids, x, number)`` in place of every ``x`` that an embedding looks up.
+
+    ``number`` counts the calls of the embedding in the innermost recorded call. The reverse call,
+    the output projection, stays as it is.
+    """
+
+    def wrap(lookup: Any) -> Any:
+        def noisy(ids: Any, *args: Any, **kwargs: Any) -> Any:
+            outer = running_calls()[:1]
+            number = outer[0].enter(embedding) if outer else 0
+            x = lookup(ids, *args, **kwargs)
+            reverse = kwargs.get("reverse") or any(each is True for each in args)
+            return x if reverse else noised(ids, x, number)
+
+        return noisy
+
+    with around_calls(embedding, wrap):
+        yield
+
+
+class Lookups:
+    """What is known of the tokens that an embedding looks up.
+
+    Args:
+        embedding: The embedding.
+        functions: The user's functions that describe the tokens.
+    """
+
+    def __init__(self, embedding: Any, functions: TokenFunctions) -> None:
+        self._embedding = embedding
+        self._functions = functions
+        self._transposed: bool | None = None  # what the last lookup that told was
+
+    def noised(
+        self,
+        ids: Any,
+        calls: list[ModelCall],
+        number: int,
+        x: Any,
+        add: Callable[[Any, TokenArrays], Any],
+    ) -> Any:
+        """The embeddings ``x`` of ``ids`` with noise, which ``add`` adds to rows [B, L].
+
+        Args:
+            ids: What was looked up, [B, L], or [L, B] in a model that computes that way.
+            calls: The running calls around the lookup, the innermost first.
+            number: How many calls of the embedding came before in the innermost.
+            x: The embeddings, [B, L, d] or [L, B, d].
+            add: Adds noise, given the token arrays.
+        """
+        graph = self._graph_calls(calls, number)
+        mask = None if self._functions.describes else _mask_among_inputs(ids, calls, graph)
+        arrays = self._arrays(ids, calls, graph)
+        if not self._is_transposed(ids, calls, graph, mask):
+            return add(x, arrays if mask is None else arrays._replace(mask=mask))
+        shape = tuple(ids.shape)
+
+        def to_rows(array: Any) -> Any:
+            return ops.swapaxes(array, 0, 1) if tuple(array.shape) == shape else array
+
+        arrays = arrays.map(to_rows)
+        arrays = arrays if mask is None else arrays._replace(mask=mask)
+        return ops.swapaxes(add(ops.swapaxes(x, 0, 1), arrays), 0, 1)
+
+    def _graph_calls(self, calls: list[ModelCall], number: int) -> list[GraphCall | None]:
+        """For each running call, what its graph says of the call in it that is running."""
+        found: list[GraphCall | None] = []
+        layer = self._embedding
+        for call in calls:
+            known = graph_calls(call.layer, layer)
+            # With an optional input that is absent, Keras skips a part of the graph.
+            complete = number < len(known) and all(
+                call.inputs.get(name) is not None for each in known for name in each.sources
+            )
+            found.append(known[number] if complete else None)
+            layer, number = call.layer, call.number
+        return found
+
+    def _arrays(
+        self, ids: Any, calls: list[ModelCall], graph: list[GraphCall | None]
+    ) -> TokenArrays:
+        """What the user's functions say, or what the ids themselves do."""
+        available: dict[str, Any] = {}
+        for call in calls:
+            available |= call.inputs
+        arrays = self._functions({**available, "ids": ids})
+        if self._functions.describes:
+            return arrays
+        mask = keras_mask(ids)
+        if mask is None and getattr(self._embedding, "mask_zero", False):
+            mask = keras.layers.Embedding.compute_mask(self._embedding, ids)
+        if mask is None:
+            mask = _mask_in_graph(ids, calls, graph)
+        return arrays._replace(mask=mask)
+
+    def _is_transposed(
+        self, ids: Any, calls: list[ModelCall], graph: list[GraphCall | None], mask: Any
+    ) -> bool:
+        """Whether the ids are [L, B] where the inputs of the model are [B, L]."""
+        shape = tuple(ids.shape)
+        inputs = [each for call in calls for each in call.inputs.values()]
+        direct = bool(graph) and all(known is not None and known.direct for known in graph)
+        if len(shape) != 2 or direct or any(each is ids for each in inputs) or not calls:
+            return False
+        shapes = {_shape(each) for each in inputs}
+        if shape[0] != shape[1]:
+            if shape in shapes:
+                self._transposed = False
+            elif shape[::-1] in shapes:
+                self._transposed = True
+        elif self._transposed is None and mask is not None and shape[0] not in (1, None):
+            warnings.warn(
+                f"embnoise: {self._embedding.name!r} looked up token ids of shape {shape} that the "
+                "model computed: taken as [B, L], since nothing tells whether they are [L, B]. "
+                "Pass tokens= to attach if they are",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return bool(self._transposed)
+
+
+def _mask_among_inputs(ids: Any, calls: list[ModelCall], graph: list[GraphCall | None]) -> Any:
+    """The mask of the ids among the inputs of the running calls; the innermost counts."""
+    for call, known in zip(calls, graph, strict=True):
+        own = [name for name, value in call.inputs.items() if value is ids]
+        mask = find_mask(call.inputs, known.sources if known else own or None)
+        if mask is not None:
+            return _checked(mask)
+    return None
+
+
+def _shape(value: Any) -> tuple[Any, ...]:
+    return tuple(getattr(value, "shape", ()))
+
+
+def _mask_in_graph(ids: Any, calls: list[ModelCall], graph: list[GraphCall | None]) -> Any:
+    """The mask of a functional model that compares its ids with the id of padding."""
+    for call, known in zip(calls, graph, strict=True):
+        padding = padding_tokens(call.layer, known.sources) if known and known.direct else set()
+        if len(padding) == 1:
+            return ids != padding.pop()
+    return None
+
+
+def _checked(mask: Any) -> Any:
+    dtype = keras.backend.standardize_dtype(mask.dtype)
+    if keras.backend.is_float_dtype(dtype):
+        raise TypeError(
+            f"found a mask of dtype {dtype} among the model's inputs, which may be one to add to "
+            "attention scores; pass tokens=, for example "
+            "tokens=lambda padding_mask: {'mask': padding_mask != 0}"
+        )
+    return mask
