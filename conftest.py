@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Generator
@@ -9,6 +10,11 @@ from collections.abc import Generator
 import pytest
 
 from tests import frameworks
+
+# Triton aborts the process if TensorFlow or JAX were loaded before it: each brings an LLVM, and
+# only Triton's minds the options that another one has registered.
+with contextlib.suppress(ImportError):
+    import triton  # noqa: F401
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

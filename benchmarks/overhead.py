@@ -83,7 +83,7 @@ def memory_of_the_noise(model: nn.Embedding, ids: Tensor) -> float:
     source = next(iter(handle._sources.values()))
     tracemalloc.start()
     with Allocations() as allocations:
-        source.apply_(output, ids, mask, None, None, *TokenArrays())
+        source.add_lookup_(output, ids, TokenArrays(mask), [])
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     handle.remove()

@@ -1,4 +1,4 @@
-"""The command ``embnoise``: check a layer or an adapter, and read what the checks test.
+"""The command ``embnoise``: check a layer, a model or an adapter, and read what the checks test.
 
 Exit codes: 0, everything holds; 1, a check failed; 2, wrong usage.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
+import inspect
 import json
 import os
 import re
@@ -19,11 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from embnoise import __version__
+from embnoise._noise import Noise
 from embnoise._validation import did_you_mean
-from embnoise.testing import Case, Claims, case, check_adapter, check_layer
+from embnoise.testing import Case, Claims, case, check_adapter, check_layer, check_model
 from embnoise.testing.checks import ALL
 from embnoise.testing.claims import FLAGS, NOTES
+from embnoise.testing.expected import with_expected_failures
 from embnoise.testing.find_driver import guessed_driver
+from embnoise.testing.model_checks import MODEL_CHECKS
 from embnoise.testing.profiles import PROFILES
 from embnoise.testing.report import Findings
 from embnoise.testing.starter import starter
@@ -67,10 +71,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"embnoise {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
 
-    check = commands.add_parser("check", help="check a layer, and report what does not hold")
-    check.set_defaults(run=_check_layer)
-    _add_target(check)
+    check = commands.add_parser(
+        "check", help="check a layer, or noise on a saved model, and report what does not hold"
+    )
+    check.set_defaults(run=_check)
+    _add_target(check, "; or the file or folder of a saved model")
     _add_run(check, profile="default")
+    check.add_argument(
+        "--expected-failures", type=Path, metavar="FILE",
+        help="a file of checks that are known to fail: lines such as 'EN09 reason'",
+    )  # fmt: skip
+    models = check.add_argument_group(
+        "saved models", "the noise is that of --distribution, --scale, --length and --seed"
+    )
+    models.add_argument("--alpha", type=float, metavar="A", help="its amplitude (default: 5)")
+    models.add_argument("--layer", metavar="NAME", help="its embedding, if there are several")
 
     adapter = commands.add_parser(
         "check-adapter", help="check an installed adapter: its add_noise and its driver"
@@ -97,9 +112,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_target(parser: argparse.ArgumentParser) -> None:
+def _add_target(parser: argparse.ArgumentParser, more: str = "") -> None:
     parser.add_argument(
-        "target", help="module:make_layer, or module:case for a case that has claims"
+        "target", help=f"module:make_layer, or module:case for a case that has claims{more}"
     )
     parser.add_argument(
         "--driver",
@@ -127,7 +142,7 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
 
 def _add_run(parser: argparse.ArgumentParser, profile: str) -> None:
     parser.add_argument(
-        "--profile", default=profile, choices=list(PROFILES),
+        "--profile", choices=list(PROFILES),
         help=f"how much to test (default: {profile})",
     )  # fmt: skip
     parser.add_argument(
@@ -135,14 +150,56 @@ def _add_run(parser: argparse.ArgumentParser, profile: str) -> None:
         help="the kit's seed: an integer, or 'random' for one that is drawn and printed",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.set_defaults(usual_profile=profile)
+
+
+def _check(options: argparse.Namespace) -> int:
+    if _is_path(options.target):
+        return _check_model(options)
+    for name in ("alpha", "layer"):
+        if getattr(options, name) is not None:
+            raise _UsageError(
+                f"--{name} is for saved models, and {options.target!r} is no file or folder"
+            )
+    return _check_layer(options)
+
+
+def _is_path(target: str) -> bool:
+    """Whether a target is meant as a file or folder, even if there is none."""
+    named = target.endswith(".keras") or ("/" in target and ":" not in target)
+    return named or os.path.exists(target)
+
+
+def _check_model(options: argparse.Namespace) -> int:
+    of_noise = ("distribution", "scale", "length")
+    given = {name: value for name in of_noise if (value := getattr(options, name)) is not None}
+    for name in (*NOTES, "inputs", "call", "expected_failures", "profile"):
+        if name not in of_noise and getattr(options, name, None) is not None:
+            raise _UsageError(
+                f"--{name.replace('_', '-')} is for layers, and {options.target!r} is a saved model"
+            )
+    alpha = 5.0 if options.alpha is None else options.alpha
+    noise = Noise(alpha, seed=_seed(options), **given)
+    with _progress() as progress:
+        report = check_model(
+            options.target,
+            noise,
+            layer=options.layer,
+            adapter=options.driver,
+            raises=False,
+            progress=progress,
+        )
+    return _print(report, as_json=options.json)
 
 
 def _check_layer(options: argparse.Namespace) -> int:
     tested, seed = _case(options), _seed(options)
+    if options.expected_failures is not None:
+        tested = with_expected_failures(tested, options.expected_failures)
     with _progress() as progress:
         report = check_layer(
             tested,
-            profile=options.profile,
+            profile=options.profile or options.usual_profile,
             seed=seed,
             raises=False,
             progress=lambda check: progress(check.id),
@@ -154,7 +211,11 @@ def _check_adapter(options: argparse.Namespace) -> int:
     seed = _seed(options)
     with _progress() as progress:
         report = check_adapter(
-            options.adapter, profile=options.profile, seed=seed, raises=False, progress=progress
+            options.adapter,
+            profile=options.profile or options.usual_profile,
+            seed=seed,
+            raises=False,
+            progress=progress,
         )
     return _print(report, as_json=options.json)
 
@@ -200,6 +261,8 @@ def _list_checks(options: argparse.Namespace) -> int:
 
 def _explain(options: argparse.Namespace) -> int:
     code = options.code.upper()
+    if code in MODEL_CHECKS:
+        return _explain_model_check(code, as_json=options.json)
     found = [check for check in ALL if options.code in (check.name, check.title)]
     found += [check for check in ALL if re.fullmatch(f"EN0*{int(check.code[2:])}", code)]
     if not found:
@@ -215,6 +278,14 @@ def _explain(options: argparse.Namespace) -> int:
         print(json.dumps(entry, indent=2))
     else:
         print(f"{check.code} {check.name}\n{check.explanation}")
+    return 0
+
+
+def _explain_model_check(code: str, *, as_json: bool) -> int:
+    check = MODEL_CHECKS[code]
+    text = inspect.getdoc(check) or ""
+    entry = {"code": code, "name": check.__name__, "promise": text, "explanation": text}
+    print(json.dumps(entry, indent=2) if as_json else f"{code} {check.__name__}\n{text}")
     return 0
 
 

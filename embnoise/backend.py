@@ -19,6 +19,7 @@ from embnoise._distributions import (
     UNIFORM,
     Distribution,
 )
+from embnoise._layers import check_layers, noise_by_layer, refuse_equal_streams
 from embnoise._named_arguments import bind_by_name, call_with_named
 from embnoise._noise import Noise, check_noise
 from embnoise._perturb import lattice, perturb, perturb_elementwise, perturb_inplace
@@ -69,6 +70,7 @@ __all__ = [
     "check_choice",
     "check_integer",
     "check_keys",
+    "check_layers",
     "check_noise",
     "distribution_of",
     "dtype_name",
@@ -77,6 +79,7 @@ __all__ = [
     "format_value",
     "is_scheduled",
     "lattice",
+    "noise_by_layer",
     "perturb",
     "perturb_elementwise",
     "perturb_inplace",
@@ -84,6 +87,7 @@ __all__ = [
     "philox_key",
     "plan",
     "prepare",
+    "refuse_equal_streams",
     "resolve_step",
     "stream_key",
     "uses_length",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any
@@ -123,6 +123,20 @@ if is_tested("torch"):
         Backend("torch-numpy", to_torch, from_torch, add_noise, with_kernel(add_with_numpy)),
         Backend("torch-ops", to_torch, from_torch, add_noise, with_kernel(add_with_torch)),
     ]
+    if installed("triton"):
+        from embnoise_torch.kernels.gpu_triton import kernel_with
+        from tests.torch.triton_code import code, rounding_as_gpus_do
+
+        _INTERPRETED = kernel_with(code(interpreted=True))
+
+        @contextmanager
+        def with_triton() -> Iterator[None]:
+            with rounding_as_gpus_do(), with_kernel(_INTERPRETED)():
+                yield
+
+        BACKENDS.append(
+            Backend("torch-triton", to_torch, from_torch, add_noise, with_triton, examples=3)
+        )
 if is_tested("jax"):
     from embnoise_jax import add_noise
 

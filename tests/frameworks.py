@@ -29,7 +29,7 @@ FRAMEWORKS = {
 LIBRARIES = {
     "accelerate", "equinox", "flax", "hatchling", "jax", "keras", "keras_hub", "matplotlib",
     "ml_dtypes", "mpmath", "numba", "optax", "orbax", "peft", "ruff", "scipy", "tensorflow",
-    "tokenizers", "torch", "transformers",
+    "tokenizers", "torch", "transformers", "triton",
 }  # fmt: skip
 """What a test may need and do without: where it is not installed, the test is skipped."""
 

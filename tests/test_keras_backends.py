@@ -24,12 +24,15 @@ GROUPS = {
     "state": (["keras/test_state.py", "keras/test_compat.py"], ["wrong_st"], 30),
     "masks": (["keras/test_masks.py", "keras/test_quantized.py"], ["names_its_inputs"], 30),
     "models": (["keras/test_hub.py"], ["gemma", "gpt2", "bert", "bool_masks", "two_noises"], 2),
-    "kit": (["testing/test_keras.py"], ["a_fault_is_named", "no_false_alarm"], 10),
+    "kit": (["testing/test_keras.py"], ["a_fault_is_named", "no_false_alarm", "attach"], 5),
 }
 
 
 @pytest.mark.skipif(KERAS_BACKEND != "tensorflow", reason="this is such a process")
-@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize(
+    "group",
+    [pytest.param(group, marks=pytest.mark.sweep if group == "models" else ()) for group in GROUPS],
+)
 @pytest.mark.parametrize("backend", params("jax", "torch"))
 def test_the_suite_holds(backend, group):
     files, left_out, least = GROUPS[group]

@@ -224,7 +224,7 @@ def test_a_schedule_is_the_constant_of_its_step(backend, schedule, step):
 
 @property_of_backends(distributions)
 def test_matched_rms_is_that_of_the_uniform(backend, distribution):
-    x = np.zeros((8, 64, 64), np.float32)
+    x = np.zeros((2, 16, 1024), np.float32)
     noise = Noise(1.0, scale="absolute", distribution=distribution, match="rms")
     seen = backend.add_noise(x, noise, step=0).astype(np.float64)
     # The fourth moment is at most 3 (Gaussian): six standard errors of the mean square.

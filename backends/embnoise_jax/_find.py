@@ -1,10 +1,14 @@
-"""Choosing the embedding of a model."""
+"""Choosing the embeddings of a model, and what is known of their tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-__all__ = ["list_embeddings", "only_embedding"]
+from embnoise.backend import TokenArrays
+
+__all__ = ["SEVERAL", "Candidates", "list_embeddings", "only_embedding", "tokens_by_layer"]
+
+SEVERAL = "pass layer=, one of them or a list"
 
 Candidates = Mapping[str, tuple[int, ...]]
 """The shapes of the embeddings' tables by path."""
@@ -30,6 +34,26 @@ def only_embedding(kind: str, candidates: Candidates) -> str:
     if not candidates:
         raise ValueError(f"found no {kind} in the model; pass layer= if it has another embedding")
     raise ValueError(
-        f"found {len(candidates)} embeddings in the model; pass layer=. "
+        f"found {len(candidates)} embeddings in the model; {SEVERAL}. "
         f"Candidates: {list_embeddings(candidates)}"
     )
+
+
+def tokens_by_layer(tokens: TokenArrays, names: Sequence[str]) -> dict[str, TokenArrays]:
+    """The token arrays of each embedding, from arrays for all and dicts of arrays by name.
+
+    Raises:
+        ValueError: A dict has another name.
+    """
+    for argument, given in tokens.given().items():
+        for name in given if isinstance(given, Mapping) else ():
+            if name not in names:
+                raise ValueError(
+                    f"{argument} has an array for {name!r}, which layer= does not name"
+                )
+    return {
+        name: TokenArrays(
+            *(given.get(name) if isinstance(given, Mapping) else given for given in tokens)
+        )
+        for name in names
+    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeAlias
 
@@ -16,18 +16,27 @@ from embnoise.backend import (
     Noise,
     TokenArrays,
     check_bool,
+    check_layers,
     check_noise,
     embedding_shape,
     format_value,
     is_scheduled,
+    noise_by_layer,
+    refuse_equal_streams,
     resolve_step,
 )
 from embnoise_jax._errors import raise_unless_replaced
-from embnoise_jax._find import only_embedding
+from embnoise_jax._find import list_embeddings, only_embedding, tokens_by_layer
 from embnoise_jax.functional import add_noise
 from embnoise_jax.namespace import NAMESPACE
 
 __all__ = ["EmbeddingNoise", "attach"]
+
+Layer: TypeAlias = str | Callable[[Any], Any]
+"""The path of an embedding, or a function from the model to it."""
+
+ByLayer: TypeAlias = Array | Mapping[str, Array] | None
+"""An array for every lookup, or one for each embedding that ``layer`` names."""
 
 
 class EmbeddingNoise(eqx.Module):
@@ -113,12 +122,12 @@ def attach(
     noise: Noise,
     *,
     step: int | Array,
-    layer: Callable[[Any], Any] | None = None,
-    mask: Array | None = None,
-    segment_ids: Array | None = None,
-    positions: Array | None = None,
-    sample_ids: Array | None = None,
-    where: Array | None = None,
+    layer: Layer | Sequence[Layer] | None = None,
+    mask: ByLayer = None,
+    segment_ids: ByLayer = None,
+    positions: ByLayer = None,
+    sample_ids: ByLayer = None,
+    where: ByLayer = None,
 ) -> Any:
     """Copy a model so that its token embedding adds noise; the model itself stays clean.
 
@@ -131,13 +140,16 @@ def attach(
         model: Any PyTree with an ``eqx.nn.Embedding``.
         noise: What noise to add.
         step: As for ``add_noise``.
-        layer: A function from the model to its embedding, as in ``eqx.tree_at``:
-            ``lambda model: model.embed``. Default: the model's only ``eqx.nn.Embedding``.
-        mask: As for ``add_noise``: [B, L], or [L] inside ``jax.vmap`` over rows.
+        layer: The embedding's path, such as ``"decoder.embed"``, or a function from the model to
+            it, as in ``eqx.tree_at``; or a list of several, as in an encoder-decoder. Default: the
+            model's only ``eqx.nn.Embedding``. All but the first get a stream of their own,
+            ``"{noise.stream}/{path}"``.
+        mask: As for ``add_noise``: [B, L], or [L] inside ``jax.vmap`` over rows. With a list of
+            layers perhaps a dict of such arrays by path.
         segment_ids: As for ``add_noise``, in the shapes of ``mask``.
         positions: As for ``add_noise``, in the shapes of ``mask``.
-        sample_ids: Integers [B] or [B, L], or [] inside ``jax.vmap`` over rows. Default: the row
-            number.
+        sample_ids: Integers [B] or [B, L], or [] inside ``jax.vmap`` over rows; or a dict. Default:
+            the row number.
         where: As for ``add_noise``, in the shapes of ``mask``.
 
     Returns:
@@ -145,8 +157,9 @@ def attach(
 
     Raises:
         TypeError: An argument of the wrong type.
-        ValueError: The model has several embeddings or none, or has noise already, or ``step`` is
-            out of range.
+        ValueError: The model has several embeddings or none, or has noise already, at this
+            embedding or from the same stream at another; ``step`` is out of range; or a dict has a
+            path that ``layer`` does not name.
 
     Example:
         >>> import equinox as eqx
@@ -163,24 +176,27 @@ def attach(
     """
     check_noise(noise)
     step = resolve_step(step)
-    if layer is None:
-        layer = _only_embedding(model)
-    elif not callable(layer):
-        raise TypeError(
-            f"layer must be a function from the model to its embedding, got {format_value(layer)}"
-        )
-    embedding = layer(model)
-    if isinstance(embedding, _NoisyEmbedding):
-        raise ValueError("model has noise attached already")
-    if not callable(embedding):
-        raise TypeError(f"layer must return an embedding, got {format_value(embedding)}")
-    tokens = TokenArrays(mask, segment_ids, positions, sample_ids, where).map(jnp.asarray)
+    nodes = _find(model, layer)
+    noises = noise_by_layer(noise, nodes)
+    for path, node in nodes.items():
+        if isinstance(node, _NoisyEmbedding):
+            raise ValueError(f"model has noise attached to {path!r} already")
+        if not callable(node):
+            raise TypeError(f"layer must lead to an embedding, got {format_value(node)}")
+    attached = {path: node.settings for path, node in _embeddings(model) if _is_noisy(node)}
+    refuse_equal_streams(noises, attached)
+    arrays = tokens_by_layer(TokenArrays(mask, segment_ids, positions, sample_ids, where), [*nodes])
     word = jnp.uint32(step % 2**32) if isinstance(step, int) else step
     alpha = jnp.asarray(noise.alpha_at(step, NAMESPACE), jnp.float32)
     key = noise.seed if isinstance(noise.seed, Array) else None
-    settings = replace(noise, alpha=0.0, seed=None if key is not None else noise.seed)
-    noisy = _NoisyEmbedding(embedding, settings, _Batch(word, alpha, key, tokens))
-    return eqx.tree_at(layer, model, noisy)
+
+    def noisy(path: str) -> _NoisyEmbedding:
+        seed = None if key is not None else noise.seed
+        settings = replace(noises[path], alpha=0.0, seed=seed)
+        batch = _Batch(word, alpha, key, arrays[path].map(jnp.asarray))
+        return _NoisyEmbedding(nodes[path], settings, batch)
+
+    return eqx.tree_at(lambda tree: _at(tree, [*nodes]), model, [noisy(path) for path in nodes])
 
 
 class _Batch(NamedTuple):
@@ -277,20 +293,64 @@ def _across_vmap(function: _Rows) -> _Rows:
     return across
 
 
-def _only_embedding(model: Any) -> Callable[[Any], Any]:
-    """The function from a model to its only embedding."""
+def _find(model: Any, layer: Layer | Sequence[Layer] | None) -> dict[str, Any]:
+    """The embeddings that ``layer`` names, by path."""
     embeddings = _embeddings(model)
-    only_embedding("eqx.nn.Embedding", {path: each.weight.shape for path, each in embeddings})
-    return lambda tree: _embeddings(tree)[0][1]
+    candidates = {path: each.weight.shape for path, each in embeddings}
+    if layer is None:
+        layer = only_embedding("eqx.nn.Embedding", candidates)
+    found: dict[str, Any] = {}
+    for each in check_layers(layer):
+        if isinstance(each, str):
+            try:
+                [found[each]] = _at(model, [each])
+            except KeyError:
+                raise ValueError(
+                    f"layer must be the path of a module, got {each!r}. "
+                    f"Embeddings: {list_embeddings(candidates)}"
+                ) from None
+        elif callable(each):
+            node = each(model)
+            found[_path_of(node, model)] = node
+        else:
+            raise TypeError(
+                "layer must be the path of an embedding, or a function from the model to it, got "
+                f"{format_value(each)}"
+            )
+    return found
+
+
+def _at(tree: Any, paths: Sequence[str]) -> list[Any]:
+    """The nodes of a tree at some paths; a ``KeyError`` if there is none at one of them."""
+    nodes = jax.tree_util.tree_leaves_with_path(
+        tree, is_leaf=lambda path, _: _joined(path) in paths, is_leaf_takes_path=True
+    )
+    by_path = {_joined(path): node for path, node in nodes}
+    return [by_path[path] for path in paths]
+
+
+def _path_of(node: Any, tree: Any) -> str:
+    """The path of a node in a tree."""
+    nodes = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda each: each is node)
+    for path, each in nodes:
+        if each is node:
+            return _joined(path)
+    raise ValueError(f"layer must return a part of the model, got {format_value(node)}")
 
 
 def _embeddings(tree: Any) -> list[tuple[str, Any]]:
     """The embeddings of a model with their paths."""
     leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_embedding)
-    return [
-        (f"model{jax.tree_util.keystr(path)}", leaf) for path, leaf in leaves if _is_embedding(leaf)
-    ]
+    return [(_joined(path), leaf) for path, leaf in leaves if _is_embedding(leaf)]
+
+
+def _joined(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
 def _is_embedding(node: Any) -> bool:
-    return isinstance(node, eqx.nn.Embedding | _NoisyEmbedding)
+    return isinstance(node, eqx.nn.Embedding) or _is_noisy(node)
+
+
+def _is_noisy(node: Any) -> bool:
+    return isinstance(node, _NoisyEmbedding)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterator
+from collections import Counter as Tally
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import flax.linen as nn
 from jax import Array
@@ -18,15 +19,21 @@ from embnoise.backend import (
     TokenArrays,
     check_bool,
     check_integer,
+    check_layers,
     check_noise,
     format_value,
+    noise_by_layer,
     resolve_step,
 )
 from embnoise_jax._counting import add_counted_noise, pack
+from embnoise_jax._find import SEVERAL, tokens_by_layer
 from embnoise_jax._tracing import compiled_apart, is_staged, is_traced
 from embnoise_jax.functional import add_noise
 
 __all__ = ["EmbeddingNoise", "attach"]
+
+ByLayer: TypeAlias = Array | Mapping[str, Array] | None
+"""An array for every lookup, or one for each embedding that ``layer`` names."""
 
 
 class EmbeddingNoise(nn.Module):
@@ -134,12 +141,12 @@ def attach(
     noise: Noise,
     *,
     step: int | Array,
-    layer: str | None = None,
-    mask: Array | None = None,
-    segment_ids: Array | None = None,
-    positions: Array | None = None,
-    sample_ids: Array | None = None,
-    where: Array | None = None,
+    layer: str | Sequence[str] | None = None,
+    mask: ByLayer = None,
+    segment_ids: ByLayer = None,
+    positions: ByLayer = None,
+    sample_ids: ByLayer = None,
+    where: ByLayer = None,
 ) -> Iterator[None]:
     """Add noise to a model's token embedding in all its calls inside the ``with`` block.
 
@@ -153,23 +160,24 @@ def attach(
         model: The model.
         noise: What noise to add.
         step: As for ``add_noise``: it may be traced, such as that of a ``TrainState``.
-        layer: The embedding's path, such as ``"decoder/embed"``. Default: the model's only
-            ``nn.Embed``.
-        mask: As for ``add_noise``.
-        segment_ids: As for ``add_noise``.
-        positions: As for ``add_noise``.
-        sample_ids: As for ``add_noise``.
-        where: As for ``add_noise``.
+        layer: The embedding's path, such as ``"decoder/embed"``, or a list of several, as in an
+            encoder-decoder. Default: the model's only ``nn.Embed``. All but the first get a stream
+            of their own, ``"{noise.stream}/{path}"``.
+        mask: As for ``add_noise``; with a list of layers perhaps a dict of arrays by path.
+        segment_ids: Likewise.
+        positions: Likewise.
+        sample_ids: Likewise.
+        where: Likewise.
 
     Raises:
         TypeError: An argument of the wrong type.
         ValueError: A model of this class has noise attached already, or the noise's schedule is
-            unbound. Inside the block, at the lookup: the model looks up in several embeddings, or
-            an argument that ``add_noise`` does not accept, or the lookup is being compiled and the
-            block was entered outside of that.
+            unbound, or a dict has a path that ``layer`` does not name. Inside the block, at the
+            lookup: the model looks up in several embeddings, or an argument that ``add_noise`` does
+            not accept, or the lookup is being compiled and the block was entered outside of that.
 
     Warns:
-        RuntimeWarning: No embedding was called inside the block.
+        RuntimeWarning: No embedding was called inside the block, or one of ``layer`` was not.
 
     Example:
         >>> import jax
@@ -188,26 +196,39 @@ def attach(
         raise TypeError(f"model must be a flax.linen.Module, got {format_value(model)}")
     check_noise(noise).alpha_at(0)  # raises for a schedule that is unbound
     step = resolve_step(step)
-    if not isinstance(layer, str | None):
-        raise TypeError(f"layer must be the path of a module, got {format_value(layer)}")
+    paths = [_ONLY] if layer is None else check_layers(layer)
+    for path in paths:
+        if not isinstance(path, str):
+            raise TypeError(f"layer must be the path of a module, got {format_value(path)}")
     kind = type(model)
     if kind in _ATTACHED.classes:
-        raise ValueError(f"model has noise attached already: attach() to {kind} is entered")
-    tokens = TokenArrays(mask, segment_ids, positions, sample_ids, where)
+        raise ValueError(
+            f"model has noise attached already: attach() to {kind} is entered. For several "
+            "embeddings pass layer=[...]"
+        )
+    arrays = TokenArrays(mask, segment_ids, positions, sample_ids, where)
+    tokens = tokens_by_layer(arrays, paths)
+    noises = noise_by_layer(noise, paths)
     with ExitStack() as stack:
-        interceptor = _Interceptor(kind, layer, noise, step, tokens, stack)
+        interceptor = _Interceptor(kind, layer is None, noises, step, tokens, stack)
         _ATTACHED.classes.append(kind)
         stack.callback(_ATTACHED.classes.remove, kind)
         stack.enter_context(nn.intercept_methods(interceptor))
         yield
-    if not interceptor.lookups:
+    missed = [path for path in paths if not interceptor.lookups[path]]
+    if missed:
+        whom = "no nn.Embed was" if layer is None else f"{', '.join(missed)} was not"
         warnings.warn(
-            f"embnoise: {layer or 'no nn.Embed'} was {'not ' if layer else ''}called inside "
+            f"embnoise: {whom} called inside "
             "attach(), so there was no noise. Pass layer= if the model has another embedding, and "
             "enter attach() inside a function that is compiled ahead of time.",
             RuntimeWarning,
             stacklevel=3,
         )
+
+
+_ONLY = ""
+"""Stands for the path of a model's only embedding, until it is called."""
 
 
 class _Interceptor:
@@ -216,16 +237,17 @@ class _Interceptor:
     def __init__(
         self,
         kind: type[nn.Module],
-        layer: str | None,
-        noise: Noise,
+        only: bool,
+        noises: Mapping[str, Noise],
         step: int | Array,
-        tokens: TokenArrays,
+        tokens: Mapping[str, TokenArrays],
         stack: ExitStack,
     ) -> None:
-        self.lookups = 0
+        self.lookups: Tally[str] = Tally()
+        """How many lookups each embedding had."""
         self._kind = kind
-        self._layer = layer
-        self._noise = noise
+        self._only = only
+        self._noises = noises
         self._step = step
         self._tokens = tokens
         self._path: str | None = None
@@ -255,7 +277,7 @@ class _Interceptor:
         if context.method_name != "__call__" or self._in_lookup or module.is_initializing():
             return forward(*args, **kwargs)
         path = "/".join(module.path)
-        wanted = isinstance(module, nn.Embed) if self._layer is None else path == self._layer
+        wanted = isinstance(module, nn.Embed) if self._only else path in self._noises
         if not wanted:
             # Inside nn.remat and other lifted transformations, modules do not know their root.
             running = type(module) is self._kind
@@ -271,15 +293,17 @@ class _Interceptor:
             self._in_lookup = False
         if not self._depth and type(_root(module)) is not self._kind:
             return x
+        if not self._only:
+            return self._add_noise(x, path)
         if self._path not in (None, path):
             raise ValueError(
-                "found several embeddings in the model; pass layer=. "
+                f"found several embeddings in the model; {SEVERAL}. "
                 f"Candidates: {self._path!r}, {path!r}"
             )
         self._path = path
-        return self._add_noise(x)
+        return self._add_noise(x, _ONLY)
 
-    def _add_noise(self, x: Array) -> Array:
+    def _add_noise(self, x: Array, name: str) -> Array:
         if not self._compiled_with_block and is_staged():
             raise ValueError(
                 "attach() must be entered inside the compiled function that calls the model, with "
@@ -288,14 +312,14 @@ class _Interceptor:
                 "too. Lookups in nn.remat, nn.scan and nn.jit are compiled as well: call such a "
                 "model in jax.jit"
             )
-        self.lookups += 1
+        self.lookups[name] += 1
         if self._compiled_with_block:
             self._compile_apart()
-        noise = self._noise
-        if self.lookups > 1:
+        noise = self._noises[name]
+        if self.lookups[name] > 1:
             # Two lookups of one table must not get the same noise at the same place.
-            noise = replace(noise, stream=f"{noise.stream}/{self.lookups}")
-        return add_noise(x, noise, step=self._step, **self._tokens.given())
+            noise = replace(noise, stream=f"{noise.stream}/{self.lookups[name]}")
+        return add_noise(x, noise, step=self._step, **self._tokens[name].given())
 
 
 def _root(module: nn.Module) -> nn.Module:

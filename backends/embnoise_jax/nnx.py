@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import cache, wraps
 from typing import Any, TypeAlias
 
@@ -19,12 +20,15 @@ from embnoise.backend import (
     TokenFunctions,
     check_bool,
     check_integer,
+    check_layers,
     check_noise,
     format_value,
+    noise_by_layer,
+    refuse_equal_streams,
 )
 from embnoise_jax._compat import change_class, set_property
 from embnoise_jax._counting import add_counted_noise, pack
-from embnoise_jax._find import list_embeddings, only_embedding
+from embnoise_jax._find import Candidates, list_embeddings, only_embedding
 from embnoise_jax.functional import add_noise
 
 __all__ = ["EmbeddingNoise", "Handle", "NoiseCount", "attach"]
@@ -169,7 +173,7 @@ def attach(
     model: nnx.Module,
     noise: Noise,
     *,
-    layer: str | nnx.Module | None = None,
+    layer: str | nnx.Module | Sequence[str | nnx.Module] | None = None,
     tokens: Tokens | None = None,
     where: str | Where = "all",
     calls_per_step: int = 1,
@@ -183,8 +187,9 @@ def attach(
     Args:
         model: The model, which is edited.
         noise: What noise to add.
-        layer: The embedding or its path, such as ``"decoder.embed"``. Default: the model's only
-            ``nnx.Embed``.
+        layer: The embedding or its path, such as ``"decoder.embed"``, or a list of several, as in
+            an encoder-decoder. Default: the model's only ``nnx.Embed``. All but the first get a
+            stream of their own, ``"{noise.stream}/{path}"``.
         tokens: A function of ``ids``, what is looked up, [B, L], that returns the token arguments
             of ``add_noise`` as a dict: ``lambda ids: {"mask": ids != 0}``. Default: all tokens are
             real.
@@ -197,8 +202,9 @@ def attach(
 
     Raises:
         TypeError: An argument of the wrong type.
-        ValueError: The model has several embeddings or none, or has noise already, or the noise's
-            schedule is unbound. The model is then unchanged.
+        ValueError: The model has several embeddings or none, or has noise already, at this
+            embedding or from the same stream at another; or the noise's schedule is unbound. The
+            model is then unchanged.
 
     Example:
         >>> import jax.numpy as jnp
@@ -217,57 +223,77 @@ def attach(
     """
     if not isinstance(model, nnx.Module):
         raise TypeError(f"model must be a flax.nnx.Module, got {format_value(model)}")
-    embedding_noise = _AttachedNoise(noise, tokens, where, calls_per_step)
-    path, embedding = _find_embedding(model, layer)
-    if hasattr(embedding, "embedding_noise"):
-        raise ValueError(f"model has noise attached to {path!r} already; remove() that first")
+    check_noise(noise)
+    functions = TokenFunctions(tokens, where)
+    embeddings = _find_embeddings(model, layer)
+    noises = noise_by_layer(noise, embeddings)
+    for path, embedding in embeddings.items():
+        if hasattr(embedding, "embedding_noise"):
+            raise ValueError(f"model has noise attached to {path!r} already; remove() that first")
+    attached = {
+        path: module.embedding_noise.noise
+        for path, module in _modules(model).items()
+        if hasattr(module, "embedding_noise")
+    }
+    refuse_equal_streams(noises, attached)
+    made = {path: _AttachedNoise(each, functions, calls_per_step) for path, each in noises.items()}
+    with ExitStack() as undo:
+        for path, embedding in embeddings.items():
+            undo.callback(_put_on(embedding, made[path]))
+        return _AttachedHandle(noise, made, undo.pop_all())
+
+
+def _put_on(embedding: Any, noise: _AttachedNoise) -> Callable[[], None]:
+    """Attach noise to one embedding; returns a function that removes it if it is still there."""
     kind: Any = type(embedding)
     noisy_class = _noisy_class(kind)
-    embedding.embedding_noise = embedding_noise
+    embedding.embedding_noise = noise
+
+    def remove() -> None:
+        if getattr(embedding, "embedding_noise", None) is noise:
+            change_class(embedding, kind)
+            del embedding.embedding_noise
+
     try:
         change_class(embedding, noisy_class)
     except BaseException:
         del embedding.embedding_noise
         raise
-    return _AttachedHandle(path, embedding)
+    return remove
 
 
 class _AttachedHandle(Handle):
-    """The handle of one embedding. After ``remove()`` its state can still be read."""
+    """The handle of a model. After ``remove()`` its state can still be read."""
 
-    def __init__(self, path: str, embedding: Any) -> None:
-        self._path = path
-        self._embedding = embedding
-        self._embedding_noise: _AttachedNoise = embedding.embedding_noise
-        self.noise = self._embedding_noise.noise
+    def __init__(self, noise: Noise, noises: Mapping[str, _AttachedNoise], undo: ExitStack) -> None:
+        self.noise = noise
+        self._noises = noises
+        self._undo = undo
 
     def remove(self) -> None:
-        embedding = self._embedding
-        if getattr(embedding, "embedding_noise", None) is self._embedding_noise:
-            change_class(embedding, type(embedding).clean_class)
-            del embedding.embedding_noise
+        self._undo.close()
 
     def _counters(self) -> dict[str, Counter]:
-        return {self._path: self._embedding_noise._counters()[""]}
+        return {path: noise._counters()[""] for path, noise in self._noises.items()}
 
     def _set_counters(self, counters: Mapping[str, Counter]) -> None:
-        self._embedding_noise._set_counters({"": counters[self._path]})
+        for path, noise in self._noises.items():
+            noise._set_counters({"": counters[path]})
 
     def _is_paused(self) -> bool:
-        return self._embedding_noise._is_paused()
+        return any(noise._is_paused() for noise in self._noises.values())
 
     def _set_paused(self, paused: bool) -> None:
-        self._embedding_noise._set_paused(paused)
+        for noise in self._noises.values():
+            noise._set_paused(paused)
 
 
 class _AttachedNoise(EmbeddingNoise):
     """The noise of an embedding, which derives the token arrays from what is looked up."""
 
-    def __init__(
-        self, noise: Noise, tokens: Tokens | None, where: str | Where, calls_per_step: int
-    ) -> None:
+    def __init__(self, noise: Noise, functions: TokenFunctions, calls_per_step: int) -> None:
         super().__init__(noise, calls_per_step=calls_per_step)
-        self.functions = TokenFunctions(tokens, where)
+        self.functions = functions
 
     def add_to_lookup(self, x: Array, ids: Array) -> Array:
         if self.deterministic or self._paused:
@@ -285,13 +311,20 @@ def _noisy_class(kind: Any) -> Any:
         noisy: Array = self.embedding_noise.add_to_lookup(x, inputs)
         return noisy
 
-    members = {"__call__": __call__, "clean_class": kind}
+    members = {"__call__": __call__}
     return type(kind)(f"Noisy{kind.__name__}", (kind,), members)
 
 
-def _find_embedding(model: nnx.Module, layer: str | nnx.Module | None) -> tuple[str, Any]:
-    """The path and the module of the embedding that ``layer`` names."""
-    modules = {".".join(map(str, path)): module for path, module in nnx.iter_modules(model)}
+def _modules(model: nnx.Module) -> dict[str, Any]:
+    """The modules of a model by path."""
+    return {".".join(map(str, path)): module for path, module in nnx.iter_modules(model)}
+
+
+def _find_embeddings(
+    model: nnx.Module, layer: str | nnx.Module | Sequence[str | nnx.Module] | None
+) -> dict[str, Any]:
+    """The embeddings that ``layer`` names, by path."""
+    modules = _modules(model)
     candidates = {
         path: (module.num_embeddings, module.features)
         for path, module in modules.items()
@@ -299,11 +332,22 @@ def _find_embedding(model: nnx.Module, layer: str | nnx.Module | None) -> tuple[
     }
     if layer is None:
         layer = only_embedding("nnx.Embed", candidates)
+    found: dict[str, Any] = {}
+    for each in check_layers(layer):
+        path = _path_of(each, modules, candidates)
+        if not callable(modules[path]):
+            raise TypeError(f"layer must be callable, got a {type(modules[path]).__name__}")
+        found[path] = modules[path]
+    return found
+
+
+def _path_of(layer: Any, modules: Mapping[str, Any], candidates: Candidates) -> str:
+    """The path of a module, or one that is given, if it is in the model."""
     if isinstance(layer, nnx.Module):
-        paths = [path for path, module in modules.items() if module is layer]
-        if not paths:
-            raise ValueError(f"layer must be a module of the model, got {type(layer).__name__}")
-        return paths[0], layer
+        for path, module in modules.items():
+            if module is layer:
+                return path
+        raise ValueError(f"layer must be a module of the model, got {type(layer).__name__}")
     if not isinstance(layer, str):
         raise TypeError(f"layer must be a module or its path, got {format_value(layer)}")
     if layer not in modules:
@@ -311,6 +355,4 @@ def _find_embedding(model: nnx.Module, layer: str | nnx.Module | None) -> tuple[
             f"layer must be the path of a module, got {layer!r}. "
             f"Embeddings: {list_embeddings(candidates)}"
         )
-    if not callable(modules[layer]):
-        raise TypeError(f"layer must be callable, got a {type(modules[layer]).__name__}")
-    return layer, modules[layer]
+    return layer

@@ -106,8 +106,14 @@ class GraphCall(NamedTuple):
     """Whether its argument is an input of the model as it stands."""
 
 
+def _with_graph(model: Any) -> Any:
+    """The model itself, or the functional one that a sequential model runs once it is built."""
+    return (isinstance(model, keras.Sequential) and model._functional) or model
+
+
 def graph_inputs(model: Any) -> dict[str, Any]:
-    """The inputs of a functional model by name, in Keras's order; none for other layers."""
+    """The inputs of a functional or sequential model by name, in Keras's order; else none."""
+    model = _with_graph(model)
     if not hasattr(model, "_nodes_by_depth"):
         return {}
     keys: dict[int, str] = {}
@@ -117,7 +123,7 @@ def graph_inputs(model: Any) -> dict[str, Any]:
 
 
 def _nodes(model: Any) -> list[Any]:
-    by_depth = getattr(model, "_nodes_by_depth", {})
+    by_depth = getattr(_with_graph(model), "_nodes_by_depth", {})
     return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
 
 

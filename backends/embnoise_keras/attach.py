@@ -9,10 +9,10 @@ from typing import Any
 
 import keras
 
-from embnoise.backend import Noise, TokenFunctions, format_value
+from embnoise.backend import Noise, TokenFunctions, format_value, refuse_equal_streams
 from embnoise_keras.calls import is_wrapped
 from embnoise_keras.find import embeddings_of
-from embnoise_keras.handle import AttachedNoise, Handle
+from embnoise_keras.handle import AttachedNoise, Handle, noise_layers
 
 __all__ = ["attach"]
 
@@ -55,8 +55,8 @@ def attach(
 
     Raises:
         TypeError: An argument of the wrong type.
-        ValueError: No embedding or several to choose from; noise is attached already; the noise's
-            schedule is unbound.
+        ValueError: No embedding or several to choose from; noise is attached already, or to
+            another embedding from the same stream; the noise's schedule is unbound.
 
     Warns:
         RuntimeWarning: The model's ``call`` has no argument ``training``.
@@ -88,6 +88,10 @@ def attach(
                 f"model has noise attached to {embedding.name!r} already, or another call of its "
                 "own; remove() that first"
             )
+    others = [each for each in noise_layers(model) if isinstance(each, AttachedNoise)]
+    refuse_equal_streams(
+        {embeddings[0].name: noise}, {each.embeddings[0].name: each.noise for each in others}
+    )
     if isinstance(model, keras.Model) and "training" not in signature(type(model).call).parameters:
         warnings.warn(
             f"embnoise: {type(model).__name__}.call has no argument `training`, so Keras does not "

@@ -100,28 +100,32 @@ class Handle(backend.Handle):
 
 
 class AttachedNoise(EmbeddingNoise):
-    """The noise of a handle: its state is that of the embeddings, and nothing of it is saved."""
+    """The noise of a handle: its state is that of the embeddings, and nothing of it is saved.
+
+    Attributes:
+        embeddings: The embeddings, between ``join`` and ``leave``.
+    """
 
     def __init__(self, noise: Noise, **options: Any) -> None:
         super().__init__(noise, **options)
         self._state.attached = self
-        self._owners: tuple[Any, ...] = ()
+        self.embeddings: tuple[Any, ...] = ()
 
     def join(self, embeddings: Iterable[Any]) -> None:
         """Make the state part of that of the embeddings."""
-        self._owners = tuple(embeddings)
-        for owner, state in product(self._owners, states(self)):
+        self.embeddings = tuple(embeddings)
+        for owner, state in product(self.embeddings, states(self)):
             add_state(owner, state)
 
     def leave(self) -> None:
         """Undo ``join``."""
-        for owner, state in product(self._owners, states(self)):
+        for owner, state in product(self.embeddings, states(self)):
             if state in states(owner):
                 remove_state(owner, state)
-        self._owners = ()
+        self.embeddings = ()
 
     def _record(self) -> None:
-        self.last_call.begin(self, [self, *self._owners])
+        self.last_call.begin(self, [self, *self.embeddings])
 
     # Not with an argument `mask`: Keras would take that for the mask of the output as well.
     def call(  # type: ignore[override]

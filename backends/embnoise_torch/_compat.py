@@ -8,13 +8,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 __all__ = [
     "compiled_inner",
+    "constant_in_dynamo",
     "dynamo_is_loaded",
     "forward_hooks",
     "has_own_dispatch",
@@ -51,6 +52,18 @@ def forward_hooks(module: nn.Module) -> Iterable[Callable[..., Any]]:
 def dynamo_is_loaded() -> bool:
     """Whether the compiler has been imported. Importing it to ask would take seconds."""
     return "torch._dynamo" in sys.modules
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def constant_in_dynamo(function: F) -> F:
+    """``torch.compiler.assume_constant_result``, which would import the compiler.
+
+    That takes seconds, and Triton with it aborts the process if TensorFlow or JAX are loaded.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
 
 
 in_functorch: Callable[[], bool] = torch._C._are_functorch_transforms_active

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
@@ -16,6 +16,8 @@ from embnoise.backend import (
     check_noise,
     format_value,
     is_scheduled,
+    noise_by_layer,
+    refuse_equal_streams,
 )
 from embnoise_torch import _compat
 from embnoise_torch.find import find_embeddings, unwrap_model
@@ -34,7 +36,7 @@ def attach(
     model: nn.Module,
     noise: Noise,
     *,
-    layer: str | nn.Module | None = None,
+    layer: str | nn.Module | Sequence[str | nn.Module] | None = None,
     optimizer: Optimizer | Literal["manual"] | None = None,
     calls_per_step: int | None = None,
     tokens: Callable[..., Mapping[str, Any]] | None = None,
@@ -54,9 +56,10 @@ def attach(
     Args:
         model: A model, bare or wrapped by torch.compile, DDP, FSDP or PEFT.
         noise: What noise to add.
-        layer: The embedding or its name. Default: ``model.get_input_embeddings()``, or the only
-            ``nn.Embedding`` of the model; in an encoder-decoder, also that of the decoder. Every
-            module that shares its table gets noise too, the output head never.
+        layer: The embedding or its name, or a list of several. Default:
+            ``model.get_input_embeddings()``, or the only ``nn.Embedding`` of the model; in an
+            encoder-decoder, also that of the decoder. Every module that shares a table gets noise
+            too, the output head never. All but the first get a stream of their own.
         optimizer: Its steps are the noise's steps. ``"manual"`` means that you set
             ``handle.step``. With a constant alpha neither is needed: every call draws new noise.
         calls_per_step: In place of an optimizer: the next step begins after this many training
@@ -79,8 +82,9 @@ def attach(
 
     Raises:
         TypeError: An argument of the wrong type.
-        ValueError: No embedding, or several to choose from; noise is attached already; a schedule
-            that is unbound, or that nothing would advance.
+        ValueError: No embedding, or several to choose from; noise is attached already, or to
+            another embedding from the same stream; a schedule that is unbound, or that nothing
+            would advance.
 
     Example:
         >>> import torch
@@ -114,6 +118,9 @@ def attach(
     embeddings = find_embeddings(inner, layer)
     for name, module in embeddings.items():
         _check_clean(name, module)
+    for module in model.modules():
+        if isinstance(other := ForwardOverride.owner_of(module), Handle):
+            refuse_equal_streams(noise_by_layer(noise, embeddings), other._noises())
     return Handle(
         inner,
         embeddings,

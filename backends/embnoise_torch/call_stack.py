@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from torch import Tensor, nn
+from torch import nn
 
-from embnoise_torch.model_call import DECODER, ModelCall, tokens_in
+from embnoise_torch.model_call import DECODER, CallTokens, ModelCall, tokens_in
 
-__all__ = ["ActiveCall", "Caller", "call_tensors"]
+__all__ = ["ActiveCall", "Caller", "call_tokens"]
 
 
 class Caller(NamedTuple):
@@ -40,24 +40,25 @@ class ActiveCall(NamedTuple):
     arguments: ModelCall
 
 
-def call_tensors(calls: tuple[ActiveCall, ...], embedding: int) -> list[Tensor | None]:
-    """What the active calls tell about a lookup: ``CallTokens`` in a row, the innermost first.
+def call_tokens(calls: tuple[ActiveCall, ...], embedding: int) -> list[CallTokens]:
+    """What the active calls tell about a lookup, the innermost first.
 
     Args:
         calls: The active calls, the outermost first.
         embedding: The number of the embedding.
     """
-    tensors: list[Tensor | None] = []
+    told: list[CallTokens] = []
     inside = [embedding]
     for caller, arguments in reversed(calls):
-        sides = [caller.sides[each] for each in inside if each in caller.sides]
-        if not caller.has_decoder or sides:
-            tensors.extend(tokens_in(arguments, sides[0] if caller.has_decoder else ""))
+        if not caller.has_decoder:
+            told.append(tokens_in(arguments, ""))
+        elif sides := [caller.sides[each] for each in inside if each in caller.sides]:
+            told.append(tokens_in(arguments, sides[0]))
         else:
             # On an unknown side, only ids can tell which arguments are about the lookup.
             both = tokens_in(arguments, ""), tokens_in(arguments, DECODER)
             for tokens, rival in (both, both[::-1]):
                 if tokens.ids is not None:
-                    tensors.extend(tokens._replace(rival_ids=rival.ids, rival_mask=rival.mask))
-        inside = [caller.number, *inside]
-    return tensors
+                    told.append(tokens._replace(rival_ids=rival.ids, rival_mask=rival.mask))
+        inside.insert(0, caller.number)
+    return told

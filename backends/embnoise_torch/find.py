@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.parallel import DistributedDataParallel
 
-from embnoise.backend import format_value
+from embnoise.backend import check_layers, format_value
 from embnoise_torch import _compat
 from embnoise_torch.call_stack import Caller
 from embnoise_torch.model_call import DECODER, TELLING
@@ -41,31 +41,35 @@ def unwrap_model(model: nn.Module) -> nn.Module:
             return cast("nn.Module", inner)
 
 
-def find_embeddings(model: Any, layer: str | nn.Module | None) -> dict[str, nn.Module]:
-    """The modules that look tokens up in the model's input embedding, by name.
+def find_embeddings(
+    model: Any, layer: str | nn.Module | Sequence[str | nn.Module] | None
+) -> dict[str, nn.Module]:
+    """The modules that look tokens up in the model's input embeddings, by name.
 
     Args:
         model: An unwrapped model.
-        layer: The embedding or its name. Default: ``get_input_embeddings()``, or the only
-            ``nn.Embedding`` there is.
+        layer: The embedding or its name, or a list of several. Default: ``get_input_embeddings()``,
+            or the only ``nn.Embedding`` there is, and that of a decoder with a table of its own.
 
     Returns:
-        The embedding first, then every other module that shares its table, and those of a decoder
-        that has a table of its own; never the output head.
+        The embeddings first, then every other module that shares a table of theirs; never the
+        output head.
 
     Raises:
         TypeError: ``layer`` is neither a module nor a name.
         ValueError: No embedding, several to choose from, or ``layer`` is not in the model.
     """
     names = {module: name for name, module in model.named_modules()}
-    chosen = _named(model, layer, names) if layer is not None else _input_embedding(model)
-    if chosen not in names:
-        raise ValueError(f"layer must be a module of the model, got {format_value(layer)}")
-    wanted = [chosen]
     if layer is None:
+        wanted = [_input_embedding(model)]
         decoder = _decoder_embedding(model)
-        if decoder is not None and decoder is not chosen and decoder in names:
+        if decoder is not None and decoder not in wanted and decoder in names:
             wanted.append(decoder)
+    else:
+        wanted = list(dict.fromkeys(_named(model, each, names) for each in check_layers(layer)))
+    for chosen in wanted:
+        if chosen not in names:
+            raise ValueError(f"layer must be a module of the model, got {format_value(chosen)}")
     tables = {id(_table(module)) for module in wanted if _table(module) is not None}
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     sharing = [
@@ -194,7 +198,7 @@ def _input_embedding(model: Any) -> nn.Module:
         return next(iter(tables.values()))
     raise ValueError(
         f"found {len(tables) or 'no'} embeddings and no get_input_embeddings() that returns one; "
-        f"pass layer=. Candidates: {_candidates(model)}"
+        f"pass layer=, one of them or a list. Candidates: {_candidates(model)}"
     )
 
 

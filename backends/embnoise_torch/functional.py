@@ -32,7 +32,7 @@ def check_tensor(x: object) -> None:
         raise TypeError("x must be a plain tensor, got a DTensor: pass x.to_local()")
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@_compat.constant_in_dynamo
 def _number_of(noise: Noise) -> int:
     return pure_source(noise).number
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import Any, TypeAlias
 
 import torch
@@ -15,11 +14,11 @@ from torch.optim import Optimizer
 from embnoise import backend
 from embnoise.backend import Counter, Noise, TokenArrays, TokenFunctions
 from embnoise_torch import _compat, custom_op
-from embnoise_torch.call_stack import ActiveCall, Caller, call_tensors
+from embnoise_torch.call_stack import ActiveCall, Caller, call_tokens
 from embnoise_torch.find import find_callers
 from embnoise_torch.forward_override import Forward, ForwardOverride
 from embnoise_torch.functional import check_tensor
-from embnoise_torch.model_call import ModelCall
+from embnoise_torch.model_call import CallTokens, ModelCall, flat_calls
 from embnoise_torch.sample_ids import SampleIds
 from embnoise_torch.source import AttachedSource
 from embnoise_torch.special_ids import SpecialIds, special_ids_of
@@ -69,15 +68,12 @@ class Handle(backend.Handle):
         self._sources: dict[str, AttachedSource] = {}
         callers = find_callers(outermost, embeddings.values(), model if functions else None)
         with ExitStack() as undo:
+            noises = backend.noise_by_layer(noise, embeddings)
             for number, (name, module) in enumerate(embeddings.items()):
-                # Two modules that look up at the same position must not get the same noise.
-                stream = f"{noise.stream}/{name}" if self._sources else noise.stream
                 special = SpecialIds()
                 if not functions.describes:
                     special = special_ids_of(model, module, placeholders=placeholders)
-                source = AttachedSource(
-                    replace(noise, stream=stream), sample_ids, calls_per_step, special
-                )
+                source = AttachedSource(noises[name], sample_ids, calls_per_step, special)
                 self._sources[name] = source
                 wrap = self._wrap_lookup(source, module, number)
                 undo.callback(ForwardOverride(module, wrap, self).undo)
@@ -88,6 +84,10 @@ class Handle(backend.Handle):
             if optimizer is not None:
                 undo.callback(optimizer.register_step_post_hook(self._advance).remove)
             self._undo = undo.pop_all()
+
+    def _noises(self) -> dict[str, Noise]:
+        """The noise of each embedding, whose streams differ."""
+        return {name: source.noise for name, source in self._sources.items()}
 
     def remove(self) -> None:
         """Remove the noise and leave the model as it was. Calling it again does nothing."""
@@ -101,6 +101,7 @@ class Handle(backend.Handle):
         self._listen_again()
         for name, source in self._sources.items():
             source.start(counters[name])
+        self._lookups_by_call = min(self._lookups_by_call, self._seen())
 
     def _is_paused(self) -> bool:
         return any(source.paused for source in self._sources.values())
@@ -136,14 +137,15 @@ class Handle(backend.Handle):
                 if not fresh:
                     x = x.clone(memory_format=torch.contiguous_format)
                 if compiling:
-                    arrays = [ids, *self._token_arrays(ids, number)]
+                    given, calls = self._token_arrays(ids, number)
+                    arrays = [ids, *given, *flat_calls(calls)]
                     custom_op.apply_(x.detach(), arrays, source.number)
                 elif _compat.in_backward():
-                    source.apply_(x, ids, *TokenArrays())  # the calls around it have returned
+                    source.add_lookup_(x, ids, TokenArrays(), [])  # the calls have returned
                 else:
                     if self._listen_again():
                         self._warn_of_missed_calls()
-                    source.apply_(x, ids, *self._token_arrays(ids, number))
+                    source.add_lookup_(x, ids, *self._token_arrays(ids, number))
                 return (x, *result[1:]) if isinstance(result, tuple) else x
 
             return noisy
@@ -157,48 +159,49 @@ class Handle(backend.Handle):
         check_tensor(x)
         if not torch.compiler.is_compiling():
             self._recorded += 1
-        return x if source.paused else add_lookup(x, source, ids, self._token_arrays(ids, number))
+        return x if source.paused else add_lookup(x, source, ids, *self._token_arrays(ids, number))
 
     def _seen(self) -> int:
         return self.lookups + self._recorded
 
-    def _token_arrays(self, ids: Tensor | None, number: int) -> list[Tensor | None]:
-        """The fields of ``TokenArrays``, then those of ``CallTokens`` for every active call."""
+    def _token_arrays(
+        self, ids: Tensor | None, number: int
+    ) -> tuple[TokenArrays, list[CallTokens]]:
+        """What the user's functions tell about a lookup, and what the active calls do."""
         if not self._functions:
-            return [*TokenArrays(), *call_tensors(self._calls, number)]
+            return TokenArrays(), call_tokens(self._calls, number)
         call: ModelCall = {}
         for active in self._calls:
             call = {**call, **active.arguments}
         given = self._functions({**call, "call": call, "ids": ids})
-        told = [] if self._functions.describes else call_tensors(self._calls, number)
-        return [*given, *told]
+        return given, [] if self._functions.describes else call_tokens(self._calls, number)
 
     def _wrap_caller(self, caller: Caller) -> Wrap:
         def wrap(forward: Forward) -> Forward:
             def listening(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
                 before = self._calls
                 outermost = not torch.compiler.is_compiling() and not before
-                lookups = self.lookups if outermost else 0
                 self._calls = (*before, ActiveCall(caller, caller.arguments(args, kwargs)))
                 try:
                     result = forward(module, *args, **kwargs)
                 finally:
                     self._calls = before
                 if outermost:
-                    self._check_lookups(module, lookups)
+                    self._check_lookups(module)
                 return result
 
             return listening
 
         return wrap
 
-    def _check_lookups(self, module: nn.Module, before: int) -> None:
-        """The outermost call has returned, before which there were so many lookups."""
+    def _check_lookups(self, module: nn.Module) -> None:
+        """The outermost call has returned."""
         if module.training and torch.is_grad_enabled():
             # A lookup may also have come before the call, for its inputs_embeds.
-            if self._seen() == before == self._lookups_by_call:
+            seen = self._seen()
+            if seen == self._lookups_by_call:
                 self._warn_of_no_noise()
-            self._lookups_by_call = self._seen()
+            self._lookups_by_call = seen
 
     def _listen_again(self) -> bool:
         """Override the forwards that something else has replaced; returns whether there are any.

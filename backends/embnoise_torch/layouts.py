@@ -26,6 +26,11 @@ class Layout(NamedTuple):
     after: int = 0
     """How many follow."""
 
+    @property
+    def lengthens(self) -> bool:
+        """Whether the lookup has tokens that the call has not."""
+        return self.before > 0 or self.after > 0
+
     def apply(self, array: Tensor) -> Tensor:
         """The array for the lookup; the tokens beside it take what its first or last column has."""
         if self.transposed:

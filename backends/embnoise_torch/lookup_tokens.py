@@ -43,7 +43,7 @@ def resolve_tokens(
     """
     lookup = _Lookup(ids, shape, special)
     chosen: tuple[CallTokens, Layout] | None = None
-    extended: tuple[CallTokens, Layout] | None = None
+    moved: tuple[CallTokens, Layout] | None = None
     unread = stranger = None
     known = False
     for call in calls:
@@ -58,8 +58,8 @@ def resolve_tokens(
             unread = unread or call
         if call.positions is not None:
             chosen = chosen or (call, layout)
-        elif layout.transposed or layout.before > 0 or layout.after > 0:
-            extended = extended or (call, layout)
+        if layout.transposed or layout.lengthens:
+            moved = moved or (call, layout)
     if unread is not None and (chosen is None or _is_float(unread.mask)):
         raise _unreadable(unread)
     if calls and not known and chosen is None and lookup.is_padding():
@@ -69,8 +69,11 @@ def resolve_tokens(
             f"the ids that the embedding looks up, of shape {shape}, are not those that the model "
             f"was called with, so its {_described(stranger)} may be of other tokens; {_HINT}"
         )
-    if chosen or extended:
-        return lookup.tokens(*(chosen or extended))  # type: ignore[misc]
+    if moved is not None:
+        # What the model has added to its rows, it has given positions too.
+        return lookup.tokens(*(chosen or moved), added=moved[1])
+    if chosen is not None:
+        return lookup.tokens(*chosen)
     return lookup.without_placeholders(None, None), False
 
 
@@ -78,8 +81,9 @@ class _Lookup:
     """What is looked up."""
 
     def __init__(self, ids: Tensor | None, shape: tuple[int, int], special: SpecialIds) -> None:
-        fits = ids is not None and ids.numel() == shape[0] * shape[1]
-        self.ids = ids.reshape(shape) if ids is not None and fits else None
+        if ids is not None and ids.shape != shape:
+            ids = ids.reshape(shape) if ids.numel() == shape[0] * shape[1] else None
+        self.ids = ids
         self.shape = shape
         self.special = special
         self.hidden: Tensor | None = None
@@ -87,6 +91,8 @@ class _Lookup:
     def layout_of(self, call: CallTokens) -> Layout | None:
         """How the lookup lies beside the ids of a call; ``None`` if that is about other tokens."""
         if self.ids is not None:
+            if self.ids is call.ids and call.rival_ids is None:
+                return SAME
             for ids in (call.ids, call.other_ids):
                 if ids is None or ids.ndim not in (1, 2):
                     continue
@@ -141,8 +147,16 @@ class _Lookup:
         hidden = self.special.are_placeholders(given) & self.special.are_dummies(self.ids)
         self.hidden = hidden if self.hidden is None else self.hidden | hidden
 
-    def tokens(self, call: CallTokens, layout: Layout) -> tuple[TokenArrays, bool]:
-        """The arrays that a call tells, and whether the lookup is transposed to them."""
+    def tokens(
+        self, call: CallTokens, layout: Layout, added: Layout | None = None
+    ) -> tuple[TokenArrays, bool]:
+        """The arrays that a call tells, and whether the lookup is transposed to them.
+
+        Args:
+            call: The call.
+            layout: How the lookup lies beside it.
+            added: How the lookup lies beside what the model was given, if that is another call.
+        """
         rows, length = self.shape[::-1] if layout.transposed else self.shape
         length -= layout.before + layout.after
         mask = call.mask if _is_readable(call.mask) else None
@@ -152,7 +166,8 @@ class _Lookup:
                     f"attention_mask must be of shape {(rows, length)}, got shape "
                     f"{tuple(mask.shape)}"
                 )
-            mask = mask[:, mask.shape[1] - length :]  # cached keys are not part of this call
+            if mask.shape[1] > length:
+                mask = mask[:, mask.shape[1] - length :]  # cached keys are not part of this call
         elif _is_float(call.mask):
             raise _unreadable(call)
         segments = segments_of(call, mask, (rows, length))
@@ -160,10 +175,14 @@ class _Lookup:
             self.ids = None if self.ids is None else self.ids.T
             self.hidden = None if self.hidden is None else self.hidden.T
             return self.without_placeholders(mask, segments), True
-        arrays = [None if each is None else layout.apply(each) for each in (mask, segments)]
-        if layout.before > 0 or layout.after > 0:
-            arrays[0] = self._extended(arrays[0], layout)
-        return self.without_placeholders(*arrays), False
+        if layout is not SAME:
+            mask, segments = (
+                None if each is None else layout.apply(each) for each in (mask, segments)
+            )
+        added = added or layout
+        if added.lengthens:
+            mask = self._extended(mask, added)
+        return self.without_placeholders(mask, segments), False
 
     def _extended(self, mask: Tensor | None, layout: Layout) -> Tensor:
         """The mask with the model's own tokens: real ones, unless they are padding."""

@@ -8,7 +8,7 @@ names with ``decoder_`` in front.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -16,7 +16,16 @@ from torch import Tensor
 
 from embnoise.backend import format_value
 
-__all__ = ["DECODER", "TELLING", "WHERE", "CallTokens", "ModelCall", "tokens_in"]
+__all__ = [
+    "DECODER",
+    "TELLING",
+    "WHERE",
+    "CallTokens",
+    "ModelCall",
+    "calls_in",
+    "flat_calls",
+    "tokens_in",
+]
 
 ModelCall: TypeAlias = Mapping[str, Any]
 """The arguments of a module's call, by name."""
@@ -26,11 +35,14 @@ DECODER = "decoder_"
 
 _CUMULATIVE = ("cu_seq_lens_q", "cu_seq_lens")
 
-TELLING = frozenset(
-    f"{prefix}{name}"
+_NAMES = {
+    prefix: tuple(
+        f"{prefix}{name}" for name in ("input_ids", "attention_mask", "position_ids", "seq_idx")
+    )
     for prefix in ("", DECODER)
-    for name in ("input_ids", "attention_mask", "position_ids", "seq_idx", *_CUMULATIVE)
-)
+}
+
+TELLING = frozenset(name for names in (*_NAMES.values(), _CUMULATIVE) for name in names)
 """A forward that takes one of these may know about its tokens."""
 
 _NOT_IDS = ("mask", "position", "type", "segment", "label", "target", "seq", "cache", "length", "_")
@@ -60,12 +72,12 @@ class CallTokens(NamedTuple):
 
 def tokens_in(call: ModelCall, prefix: str) -> CallTokens:
     """What a call tells about its tokens, or with the prefix ``DECODER`` about its decoder's."""
-    ids = _tensor(call.get(f"{prefix}input_ids"))
-    cumulative = None
-    for name in _CUMULATIVE:
-        if not prefix and call.get(name) is not None:
-            cumulative = call[name]
-    mask = call.get(f"{prefix}attention_mask")
+    ids, mask, positions, documents = map(call.get, _NAMES[prefix])
+    ids, cumulative = _tensor(ids), None
+    if not prefix:
+        for name in _CUMULATIVE:
+            if (given := call.get(name)) is not None:
+                cumulative = given
     if mask is not None and not isinstance(mask, Tensor):
         # A mask per kind of layer, or a block mask: there is one, and it cannot be read.
         mask = torch.empty(0)
@@ -73,10 +85,21 @@ def tokens_in(call: ModelCall, prefix: str) -> CallTokens:
         ids,
         None if prefix or ids is not None else _other_ids(call),
         mask,
-        _tensor(call.get(f"{prefix}position_ids")),
+        _tensor(positions),
         _tensor(cumulative),
-        _tensor(call.get(f"{prefix}seq_idx")),
+        _tensor(documents),
     )
+
+
+def flat_calls(calls: Iterable[CallTokens]) -> list[Tensor | None]:
+    """The tensors of several calls in a row, as an operator takes them."""
+    return [tensor for call in calls for tensor in call]
+
+
+def calls_in(tensors: Sequence[Tensor | None]) -> list[CallTokens]:
+    """The calls of ``flat_calls``."""
+    size = len(CallTokens._fields)
+    return [CallTokens(*tensors[start : start + size]) for start in range(0, len(tensors), size)]
 
 
 def _tensor(value: Any) -> Tensor | None:

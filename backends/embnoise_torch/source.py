@@ -13,15 +13,14 @@ from embnoise_torch import custom_op
 from embnoise_torch.functional import check_tensor
 from embnoise_torch.kernels import add_
 from embnoise_torch.lookup_tokens import resolve_tokens
-from embnoise_torch.model_call import CallTokens
+from embnoise_torch.model_call import CallTokens, calls_in
 from embnoise_torch.recompute import Draw, RecomputeCache
 from embnoise_torch.sample_ids import SampleIds
 from embnoise_torch.special_ids import SpecialIds
 
-__all__ = ["AttachedSource", "LayerSource", "packed", "split_arrays"]
+__all__ = ["AttachedSource", "LayerSource", "packed"]
 
 _TOKEN_ARRAYS = len(TokenArrays._fields)
-_CALL_TOKENS = len(CallTokens._fields)
 
 
 class _CountingSource:
@@ -66,13 +65,13 @@ class _CountingSource:
         """Add the noise of the next lookup to ``x`` in place: see ``Source``."""
         told = unpacked(tokens)
         described = None if told is None else (told, False)
-        self.add_next_(x, _fingerprint(x) if inputs is None else inputs, lambda: described, rows)
+        self.add_next_(x, _fingerprint(x) if inputs is None else inputs, lambda _: described, rows)
 
     def add_next_(
         self,
         x: Tensor,
         inputs: Tensor,
-        describe: Callable[[], tuple[TokenArrays, bool] | None],
+        describe: Callable[[tuple[int, int]], tuple[TokenArrays, bool] | None],
         rows: Tensor | None = None,
     ) -> None:
         """Add the noise of the next lookup to ``x`` in place.
@@ -80,9 +79,9 @@ class _CountingSource:
         Args:
             x: Embeddings [B, L, d] or [L, d].
             inputs: What was looked up, by which a recomputed lookup is recognized.
-            describe: Returns what is known about the tokens, and whether ``x`` is [L, B, d];
-                ``None`` if this lookup has no token and does not count. It is not called in a
-                recomputed forward pass, where the calls around the lookup may have returned.
+            describe: From B and L to what is known about the tokens, and whether ``x`` is
+                [L, B, d]; ``None`` if this lookup has no token and does not count. It is not called
+                in a recomputed forward pass, where the calls around the lookup may have returned.
             rows: Which sample of the lookup each row is; row i is sample i by default.
         """
         if self.paused:
@@ -91,12 +90,14 @@ class _CountingSource:
         shape = embedding_shape(x)
 
         def next_draw() -> Draw | None:
-            described = describe()
+            described = describe(shape[:2])
             if described is None:
                 return None
             tokens, transposed = described
             samples = shape[transposed] if rows is None else int(rows.max()) + 1
-            return self._next_draw(samples, tokens)._replace(transposed=transposed)
+            before = self.counter
+            self.counter = before.after(samples, calls_per_step=self._calls_per_step)
+            return Draw(before.step, before.samples, tokens, transposed)
 
         draw = self._cache.draw(inputs, next_draw)
         if draw is not None and draw.transposed:
@@ -106,11 +107,6 @@ class _CountingSource:
             columns.copy_(copy)
         elif draw is not None:
             self.add_at_(x, draw, rows)
-
-    def _next_draw(self, samples: int, tokens: TokenArrays) -> Draw:
-        before = self.counter
-        self.counter = before.after(samples, calls_per_step=self._calls_per_step)
-        return Draw(before.step, before.samples, tokens)
 
     def add_at_(self, x: Tensor, draw: Draw, rows: Tensor | None = None) -> None:
         """Add the noise of a draw to ``x`` in place."""
@@ -147,7 +143,7 @@ class LayerSource(_CountingSource):
         step, *rest = arrays
         tokens = TokenArrays(*rest)
         if step is None:
-            self.add_next_(x, _fingerprint(x), lambda: (tokens, False))
+            self.add_next_(x, _fingerprint(x), lambda _: (tokens, False))
         elif not self.paused:
             self.add_at_(x, Draw(resolve_step(step), 0, tokens))
 
@@ -181,31 +177,33 @@ class AttachedSource(_CountingSource):
                 give; then those of ``CallTokens`` for every active call.
         """
         ids, *rest = arrays
-        given, told = split_arrays(rest)
+        given, told = TokenArrays(*rest[:_TOKEN_ARRAYS]), rest[_TOKEN_ARRAYS:]
+        self.add_lookup_(x, ids, given, calls_in(told))
+
+    def add_lookup_(
+        self, x: Tensor, ids: Tensor | None, given: TokenArrays, calls: Sequence[CallTokens]
+    ) -> None:
+        """``apply_`` for arrays that are told apart."""
         inputs = _fingerprint(x) if ids is None else ids
-        self.add_next_(x, inputs, lambda: self.resolve(x, ids, given, told))
+        self.add_next_(x, inputs, lambda shape: self.resolve(ids, shape, given, calls))
 
     def resolve(
-        self, x: Tensor, ids: Tensor | None, given: TokenArrays, told: Sequence[Tensor | None]
+        self,
+        ids: Tensor | None,
+        shape: tuple[int, int],
+        given: TokenArrays,
+        calls: Sequence[CallTokens],
     ) -> tuple[TokenArrays, bool] | None:
-        """What ``add_next_`` describes a lookup by, from what ``apply_`` takes."""
+        """What ``add_next_`` describes a lookup by, from what ``add_lookup_`` takes."""
         if any(each is not None for each in given[:-1]):
             return given, False  # what tokens= returned, in place of what the calls tell
-        starts = range(0, len(told), _CALL_TOKENS)
-        calls = [CallTokens(*told[start : start + _CALL_TOKENS]) for start in starts]
-        batch, length, _ = embedding_shape(x)
-        described = resolve_tokens(ids, (batch, length), calls, self._special)
-        if described is None:
-            return None
+        if not calls and not self._special.placeholders:
+            return given, False
+        described = resolve_tokens(ids, shape, calls, self._special)
+        if described is None or given.where is None:
+            return described
         tokens, transposed = described
         return tokens._replace(where=given.where), transposed
-
-
-def split_arrays(
-    arrays: Sequence[Tensor | None],
-) -> tuple[TokenArrays, Sequence[Tensor | None]]:
-    """What the user's functions give, and what the active calls tell: see ``apply_``."""
-    return TokenArrays(*arrays[:_TOKEN_ARRAYS]), arrays[_TOKEN_ARRAYS:]
 
 
 def packed(described: tuple[TokenArrays, bool] | None, x: Tensor) -> Tensor:

@@ -12,7 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from embnoise.testing.drivers import DriverBase, NativeArray, NativeLayer, named, signature_of
+from embnoise.testing.drivers import (
+    DriverBase,
+    NativeArray,
+    NativeLayer,
+    is_opaque,
+    layers_in,
+    named,
+    signature_of,
+)
 from embnoise.testing.failures import NotClaimedError
 
 __all__ = ["TorchDriver", "driver"]
@@ -42,14 +50,16 @@ class TorchDriver(DriverBase):
     ) -> Any:
         """The layer, moved to the device and the dtype if it is a module."""
         layer = make_layer(dim=dim, alpha=alpha, seed=seed)
-        if isinstance(layer, nn.Module):
-            return layer.to(self.device, getattr(torch, dtype))
+        module = _module_in(layer)
+        if module is not None:
+            module.to(self.device, getattr(torch, dtype))
         return layer
 
     def switch(self, layer: NativeLayer, training: bool) -> None:
         """``module.train(training)``."""
-        if isinstance(layer, nn.Module):
-            layer.train(training)
+        module = _module_in(layer)
+        if module is not None:
+            module.train(training)
 
     def to_numpy(self, array: Tensor) -> NDArray[Any]:
         array = array.detach().cpu()
@@ -71,7 +81,8 @@ class TorchDriver(DriverBase):
         if of == "inputs":
             sources = [inputs.requires_grad_()]
         else:
-            parameters = layer.parameters() if isinstance(layer, nn.Module) else ()
+            module = _module_in(layer)
+            parameters = () if module is None else module.parameters()
             sources = [each for each in parameters if each.requires_grad]
         # A layer may add in place, which a leaf that requires a gradient does not allow.
         output = call(layer, inputs * 1 if of == "inputs" else inputs)
@@ -85,7 +96,10 @@ class TorchDriver(DriverBase):
         ]
 
     def seed(self, seed: int) -> None:
-        torch.manual_seed(seed)
+        if self.device == "cpu":  # for the others torch.manual_seed writes down the call stack
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.manual_seed(seed)
 
     def random_state(self) -> bytes:
         """The state of the CPU's generator, and of the device's."""
@@ -104,7 +118,8 @@ class TorchDriver(DriverBase):
 
         Extra state resumes a run; it is not a weight.
         """
-        entries = layer.state_dict() if isinstance(layer, nn.Module) else {}
+        module = _module_in(layer)
+        entries = {} if module is None else module.state_dict()
         return {
             name: self.to_numpy(value)
             for name, value in entries.items()
@@ -125,7 +140,10 @@ class TorchDriver(DriverBase):
                     return call(compiled[id(layer)], inputs, **keywords)
                 # The compiled layer hides the signature and the mode of the layer in it.
                 self.switch(layer, keywords["training"])
-                return compiled[id(layer)](inputs, **named(signature_of(layer), keywords))
+                given = named(signature_of(layer), keywords)
+                if is_opaque(signature_of(layer)) and _module_in(layer) is not None:
+                    del given["training"]
+                return compiled[id(layer)](inputs, **given)
 
         return run
 
@@ -151,6 +169,11 @@ class TorchDriver(DriverBase):
             yield
         finally:
             torch.distributed.destroy_process_group()
+
+
+def _module_in(layer: NativeLayer) -> nn.Module | None:
+    """The module, which ``functools.partial`` or a decorator may wrap; ``None`` for a function."""
+    return next((each for each in layers_in(layer) if isinstance(each, nn.Module)), None)
 
 
 driver = TorchDriver()

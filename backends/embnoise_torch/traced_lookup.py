@@ -13,7 +13,8 @@ from torch import Tensor
 
 from embnoise.backend import TokenArrays, embedding_shape
 from embnoise_torch import _compat
-from embnoise_torch.source import AttachedSource, packed, split_arrays
+from embnoise_torch.model_call import CallTokens, calls_in, flat_calls
+from embnoise_torch.source import AttachedSource, packed
 from embnoise_torch.transforms import add_counted, check_tokens, counted_key, find_by_key
 
 __all__ = ["add_lookup"]
@@ -24,7 +25,8 @@ def resolve(x: Tensor, ids: Tensor | None, told: Sequence[Tensor | None], source
     """The mask and the segments of a lookup, ``packed``."""
     found: Any = find_by_key(source)
     with _compat.untraced():
-        return packed(found.resolve(x, ids, TokenArrays(), told), x)
+        described = found.resolve(ids, embedding_shape(x)[:2], TokenArrays(), calls_in(told))
+        return packed(described, x)
 
 
 @resolve.register_fake
@@ -51,13 +53,17 @@ def _(info: Any, in_dims: Any, x: Any, ids: Any, told: Any, source: str) -> tupl
 
 
 def add_lookup(
-    x: Tensor, source: AttachedSource, ids: Tensor | None, arrays: list[Tensor | None]
+    x: Tensor,
+    source: AttachedSource,
+    ids: Tensor | None,
+    given: TokenArrays,
+    calls: Sequence[CallTokens],
 ) -> Tensor:
-    """The output of a lookup with noise: see ``AttachedSource.apply_`` for the arrays."""
-    given, told = split_arrays(arrays)
+    """The output of a lookup with noise: see ``AttachedSource.add_lookup_`` for the arrays."""
     tokens = given
     if all(each is None for each in given[:-1]) and not _compat.is_jit_tracing():
-        mask, segments = resolve(x.detach(), ids, told, counted_key(source.number)).unbind(0)
+        key = counted_key(source.number)
+        mask, segments = resolve(x.detach(), ids, flat_calls(calls), key).unbind(0)
         tokens = given._replace(mask=mask, segment_ids=segments)
     check_tokens(x, tokens)
     return add_counted(x, source, ids, tokens)

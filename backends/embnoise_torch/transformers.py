@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from embnoise.backend import Noise, check_noise
+from embnoise.backend import Noise, check_bool, check_noise
 from embnoise_torch.attach import attach
 from embnoise_torch.handle import Handle
 
@@ -28,9 +28,10 @@ class NoiseCallback(TrainerCallback):
         layer: As for ``attach``.
         tokens: As for ``attach``.
         where: As for ``attach``.
+        placeholders: As for ``attach``.
 
     Raises:
-        TypeError: ``noise`` is not a ``Noise``.
+        TypeError: ``noise`` is not a ``Noise``, or ``placeholders`` not a bool.
 
     Example:
         >>> from embnoise import linear, neftune
@@ -44,14 +45,16 @@ class NoiseCallback(TrainerCallback):
         self,
         noise: Noise,
         *,
-        layer: str | nn.Module | None = None,
+        layer: str | nn.Module | Sequence[str | nn.Module] | None = None,
         tokens: Callable[..., Mapping[str, Any]] | None = None,
         where: str | Callable[..., Tensor] = "all",
+        placeholders: bool = False,
     ) -> None:
         self.noise = check_noise(noise)
         self.layer = layer
         self.tokens = tokens
         self.where = where
+        self.placeholders = check_bool("placeholders", placeholders)
         self.handle: Handle | None = None
         """The handle of ``attach`` while the trainer trains; ``None`` before and after."""
 
@@ -76,6 +79,7 @@ class NoiseCallback(TrainerCallback):
             optimizer="manual",
             tokens=self.tokens,
             where=self.where,
+            placeholders=self.placeholders,
         )
         self.handle.step = state.global_step
 

@@ -40,7 +40,7 @@ _PROCESS = uuid.uuid4().hex[:12]
 _calls = itertools.count()
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@_compat.constant_in_dynamo
 def is_recorded() -> bool:
     """Whether code that is compiled is exported, or inside of a transformation of ``torch.func``.
 
@@ -49,7 +49,7 @@ def is_recorded() -> bool:
     return torch.compiler.is_exporting() or _compat.in_functorch()
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@_compat.constant_in_dynamo
 def _pure_key(noise: Noise) -> str:
     """What the operator finds the noise by: its description, which does in any process."""
     try:
@@ -60,7 +60,7 @@ def _pure_key(noise: Noise) -> str:
         return _key_in_process(pure_source(noise).number)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@_compat.constant_in_dynamo
 def counted_key(number: int) -> str:
     """What the operator finds a source by that counts its calls.
 

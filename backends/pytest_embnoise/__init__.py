@@ -7,6 +7,7 @@ nor NumPy, nor a framework.
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``--embnoise-profile`` and ``--embnoise-seed``."""
+    """``--embnoise-profile``, ``--embnoise-seed`` and ``--embnoise-expected-failures``."""
     group = parser.getgroup("embnoise", "property tests of noise layers")
     group.addoption(
         "--embnoise-profile",
@@ -26,6 +27,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="N",
         type=_seed,
         help="the kit's seed: an integer, or 'random' for one that is drawn and printed",
+    )
+    group.addoption(
+        "--embnoise-expected-failures",
+        metavar="FILE",
+        type=Path,
+        help="a file of checks that are known to fail: lines such as 'EN09 reason'",
     )
 
 
@@ -51,11 +58,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Pass the options to the checks."""
-    profile, seed = config.getoption("embnoise_profile"), config.getoption("embnoise_seed")
-    if profile is None and seed is None:
+    names = ("profile", "seed", "expected_failures")
+    options = {name: config.getoption(f"embnoise_{name}") for name in names}
+    if all(value is None for value in options.values()):
         return
     for item in items:
         params = getattr(getattr(item, "callspec", None), "params", {})
         check = params.get("check")
         if check is not None and type(check).__module__ == "embnoise.testing.run":
-            params["check"] = check.with_options(profile=profile, seed=seed)
+            try:
+                params["check"] = check.with_options(**options)
+            except (OSError, ValueError) as error:  # of the file
+                import pytest  # noqa: PLC0415, it is loaded already
+
+                raise pytest.UsageError(f"--embnoise-expected-failures: {error}") from None

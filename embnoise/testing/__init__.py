@@ -15,6 +15,7 @@ from embnoise.testing.claims import Claims
 from embnoise.testing.drivers import Driver, DriverBase
 from embnoise.testing.failures import CheckFailedError, NotClaimedError
 from embnoise.testing.find_driver import driver_of
+from embnoise.testing.models import ModelReport, check_model
 from embnoise.testing.report import Report, Result
 from embnoise.testing.run import Check, check_layer, iter_checks, parametrize_with_checks
 
@@ -25,6 +26,7 @@ __all__ = [
     "Claims",
     "Driver",
     "DriverBase",
+    "ModelReport",
     "NotClaimedError",
     "Report",
     "Result",
@@ -32,6 +34,7 @@ __all__ = [
     "check_adapter",
     "check_driver",
     "check_layer",
+    "check_model",
     "driver_of",
     "iter_checks",
     "parametrize_with_checks",

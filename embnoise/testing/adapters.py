@@ -13,7 +13,9 @@ from embnoise.testing.agreement import agrees_with_numpy
 from embnoise.testing.cases import case
 from embnoise.testing.claims import Claims
 from embnoise.testing.driver_probes import (
+    GUARDS,
     arrays_are_copies,
+    compiles_once,
     dtypes_round_trip,
     gradients_are_right,
     keywords_by_name,
@@ -23,11 +25,12 @@ from embnoise.testing.drivers import Driver, completed
 from embnoise.testing.find_driver import adapter_of, driver_of
 from embnoise.testing.known_answers import known_lattice, known_units
 from embnoise.testing.known_bad import FAULTS, Fault, right_layer
+from embnoise.testing.premises import FIRST
 from embnoise.testing.probe import AdapterReport, Probe, run_probe
 from embnoise.testing.profiles import profile_of
 from embnoise.testing.refusals import wrong_input_refused
 from embnoise.testing.report import Result
-from embnoise.testing.run import FIRST, iter_checks
+from embnoise.testing.run import iter_checks
 
 __all__ = ["check_adapter", "check_driver"]
 
@@ -39,6 +42,7 @@ _DRIVER_PROBES = (
     ("DR03", gradients_are_right),
     ("DR04", seed_sets_the_state),
     ("DR05", keywords_by_name),
+    ("DR16", compiles_once),
 )
 _ADAPTER_PROBES = (
     ("AD01", known_lattice),
@@ -186,7 +190,7 @@ def _shown(probe: Probe, fault: Fault) -> Result:
     if found.status == "not_claimed":
         status, message = "not_claimed", found.message
     elif fault.caught_by == "EN22" and not probe.driver.traces_once:
-        status, message = "not_claimed", "traces_once=False: the compiler guards on Python state"
+        status, message = "not_claimed", GUARDS
     elif found.status != "failed":
         verb = "passes" if found.status == "passed" else "cannot be tested by"
         status, message = (

@@ -14,8 +14,9 @@ from embnoise.testing.checks import CHECKS
 from embnoise.testing.claims import Claims
 from embnoise.testing.drivers import Driver, DriverBase, completed, named
 from embnoise.testing.find_driver import driver_of
+from embnoise.testing.guarded import guarded
 
-__all__ = ["case"]
+__all__ = ["case", "check_codes"]
 
 _KEYWORDS = ("dim", "alpha", "seed")
 _CALL_KEYWORDS = ("training", "mask", "step", "segment_ids")
@@ -86,7 +87,7 @@ def case(
         driver = driver_of(driver)
     elif isinstance(driver, type) or not isinstance(driver, Driver):
         raise TypeError(f"driver must be a name or a Driver, got {format_value(driver)}")
-    driver = completed(driver)
+    driver = guarded(completed(driver))
     check_choice("inputs", inputs, ("embeddings", "ids"))
     if call is not None:
         _check_call(call, driver)
@@ -99,7 +100,7 @@ def case(
             f"got {format_value(expected_failures)}"
         )
     expected = dict(expected_failures or {})
-    _check_codes(expected)
+    check_codes(expected)
     return Case(name, make_layer, driver, inputs, call, claims, expected)
 
 
@@ -138,7 +139,13 @@ def _check_call(call: Callable[..., Any], driver: DriverBase) -> None:
         )
 
 
-def _check_codes(expected: Mapping[str, str]) -> None:
+def check_codes(expected: Mapping[str, str]) -> None:
+    """Check the keys and the reasons of expected failures.
+
+    Raises:
+        ValueError: A code is unknown.
+        TypeError: A reason is not a string, or empty.
+    """
     known = {
         alias: spec.title
         for spec in CHECKS.values()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,15 @@ import numpy as np
 from embnoise._distributions import Distribution
 from embnoise._validation import format_value
 from embnoise.testing._case import Case
-from embnoise.testing.failures import ClaimViolatedError, UntestableError, raised_by_layer
-from embnoise.testing.inputs import SMALL, Array, Inputs, inputs_of
+from embnoise.testing.diagnosis import cause_of_noise
+from embnoise.testing.failures import (
+    ClaimViolatedError,
+    NotClaimedError,
+    UntestableError,
+    raised_by_layer,
+)
+from embnoise.testing.findings import Findings
+from embnoise.testing.inputs import SMALL, VOCABULARY, Array, Inputs, inputs_of
 from embnoise.testing.layer_under_test import LayerUnderTest, seed_globally
 from embnoise.testing.profiles import Profile
 from embnoise.testing.transcript import Transcript
@@ -39,10 +47,20 @@ class CheckContext:
         dtype: The dtype of the embeddings.
         profile: How much to test.
         seed: The kit's seed.
+        findings: What the checks of the case have found so far; this adds to it.
     """
 
-    def __init__(self, case: Case, check: str, dtype: str, profile: Profile, seed: int) -> None:
+    def __init__(
+        self,
+        case: Case,
+        check: str,
+        dtype: str,
+        profile: Profile,
+        seed: int,
+        findings: Findings,
+    ) -> None:
         self.case = case
+        self.findings = findings
         self.claims = case.claims
         self.driver = case.driver
         self.dtype = dtype
@@ -57,6 +75,10 @@ class CheckContext:
         if self.claims.alpha_is_magnitude:  # some layers (Keras's GaussianNoise) accept 1 at most
             self.alpha = 0.25
         self.assertions = 0
+        self.premises: tuple[str, ...] = ()
+        """The premises of the assertion that did not hold, besides those of the check."""
+        self.depends: set[str] = set()
+        """The codes of checks without which a pass shows nothing either."""
         self.transcript = Transcript()
         self._last: Any = None
 
@@ -72,16 +94,24 @@ class CheckContext:
         """The step of the coarsest grid that a correct draw in this dtype may have."""
         return GRID.get(self.dtype, 2.0**-22)
 
-    def expect(self, holds: bool, seen: str, likely: str | Callable[[], str]) -> None:
+    def expect(
+        self,
+        holds: bool,
+        seen: str,
+        likely: str | Callable[[], str],
+        premises: tuple[str, ...] = (),
+    ) -> None:
         """Count an assertion, and raise if it does not hold.
 
         Args:
             holds: Whether it holds.
             seen: What was observed and what was expected.
             likely: The likely cause, or a function that works it out.
+            premises: More checks without which this assertion shows nothing.
         """
         self.assertions += 1
         if not holds:
+            self.premises += premises
             raise ClaimViolatedError(seen, likely if isinstance(likely, str) else likely())
 
     def layer(
@@ -103,16 +133,79 @@ class CheckContext:
             name: The layer's name in the transcript.
         """
         alpha = self.alpha if alpha is None else alpha
+        seed = self.seed if seed is None else seed
         world = self.world if world is None else world
+        layer = partial(self._layer, dim=dim, seed=seed, world=world)
+        reference = None
+        if self.case.inputs == "ids" and self._has_reference():
+            reference = layer(alpha=0.0, name="reference")
+        return layer(alpha=alpha, name=name, reference=reference)
+
+    def _layer(
+        self,
+        *,
+        dim: int,
+        alpha: float,
+        seed: int,
+        world: int,
+        name: str,
+        reference: LayerUnderTest | None = None,
+    ) -> LayerUnderTest:
         seed_globally(self.driver, self.transcript, world, "make")
         return LayerUnderTest(
-            self.make(dim, alpha, self.seed if seed is None else seed, name=name),
+            self.make(dim, alpha, seed, name=name),
             case=self.case,
             dtype=self.dtype,
             transcript=self.transcript,
             alpha=alpha,
             world=world,
             name=name,
+            reference=reference,
+            refused=self.findings.refused,
+        )
+
+    def _has_reference(self) -> bool:
+        """Whether a layer with alpha = 0 shows the embeddings of a layer that embeds ids.
+
+        If not, they are taken from the layer itself in evaluation mode, which EN02 vouches for.
+        """
+        if self.dtype not in self.findings.references:
+            with self.transcript.paused():
+                self.findings.references[self.dtype] = self._finds_reference()
+        if not self.findings.references[self.dtype]:
+            self.depends.add("EN02")
+        return self.findings.references[self.dtype]
+
+    def _finds_reference(self) -> bool:
+        """Whether layers with alpha = 0 agree with each other, and with this one's table."""
+        if self.claims.magnitude(0.0, SMALL[1], SMALL[2]) != 0:
+            return False
+        inputs = inputs_of(self.case.inputs, SMALL, seed=self.seed)
+        made = partial(self._layer, dim=SMALL[2], seed=self.seed, world=self.world)
+        try:
+            layers = [made(alpha=0.0, name="reference") for _ in range(2)]
+            seen = [
+                each.run(inputs, training=False, step=step) for each in layers for step in (0, 1)
+            ]
+            layer = made(alpha=self.alpha, name="layer")
+            own = layer.eval(inputs)
+        except UntestableError:  # an alpha of 0 is refused, for example
+            return False
+        if any(each.tobytes() != seen[0].tobytes() for each in seen):
+            return False
+        if own.tobytes() == seen[0].tobytes() or self._have_one_table(layer, layers[0]):
+            return True
+        # Another table, or noise in evaluation: only the latter changes from step to step.
+        return layer.run(inputs, training=False, step=1).tobytes() != own.tobytes()
+
+    def _have_one_table(self, layer: LayerUnderTest, reference: LayerUnderTest) -> bool:
+        try:
+            states = [self.driver.state(each.native) for each in (layer, reference)]
+        except NotClaimedError:
+            return False
+        own, other = ({k: v for k, v in state.items() if v.ndim > 1} for state in states)
+        return own.keys() == other.keys() != set() and all(
+            np.array_equal(own[name], other[name]) for name in own
         )
 
     def make(self, dim: int, alpha: float, seed: int, *, name: str = "layer") -> Any:
@@ -126,14 +219,19 @@ class CheckContext:
             f"{name} = driver.make(make_layer, dtype={self.dtype!r}, dim={dim}, alpha={alpha}, "
             f"seed={seed})"
         )
+        made: list[Any] = []  # what make_layer returned: after that, an error is the driver's
+
+        def make_layer(**given: Any) -> Any:
+            made.append(self.case.make_layer(**given))
+            return made[0]
+
         try:
-            layer = self.driver.make(
-                self.case.make_layer, dtype=self.dtype, dim=dim, alpha=alpha, seed=seed
-            )
+            layer = self.driver.make(make_layer, dtype=self.dtype, dim=dim, alpha=alpha, seed=seed)
         except Exception as error:
-            raise raised_by_layer(
-                f"make_layer(dim={dim}, alpha={alpha}, seed={seed})", error
-            ) from None
+            what = f"make_layer(dim={dim}, alpha={alpha}, seed={seed})"
+            if made:
+                what = f"make of the driver {self.driver.name!r}, after {what},"
+            raise raised_by_layer(what, error) from None
         if not callable(layer):
             raise UntestableError(
                 f"make_layer returned {format_value(layer)}, which cannot be called; "
@@ -146,6 +244,14 @@ class CheckContext:
             )
         self._last = layer
         return layer
+
+    def cause(self, units: Array, inputs: Inputs) -> str:
+        """Why the units of a batch are wrong."""
+        batch, length, dim = inputs.shape
+        vocabulary = VOCABULARY if self.case.inputs == "ids" else None
+        return cause_of_noise(
+            units, self.distribution, batch=batch, length=length, dim=dim, vocabulary=vocabulary
+        )
 
     def batch(
         self,

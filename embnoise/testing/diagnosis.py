@@ -35,6 +35,7 @@ def cause_of_ratio(
     dim: int,
     width: int | None = None,
     others: dict[str, float] | None = None,
+    vocabulary: int | None = None,
 ) -> str:
     """Why the noise is ``ratio`` times as large as it should be.
 
@@ -45,6 +46,7 @@ def cause_of_ratio(
         dim: d.
         width: The row's width, if it is not L.
         others: More causes and their ratios, tried first.
+        vocabulary: The number of ids, if the layer embeds them.
     """
     if ratio < 1e-6:
         return NO_NOISE
@@ -69,6 +71,8 @@ def cause_of_ratio(
         "sqrt(B*d) instead of sqrt(L*d): the batch is used as the length": math.sqrt(
             length / batch
         ),
+        "sqrt(V*d) instead of sqrt(L*d): the size of the embedding table is used, not the length "
+        f"of the row (V = {vocabulary} ids)": math.sqrt(length / (vocabulary or length)),
         "alpha itself, not divided by sqrt(L*d)": math.sqrt(length * dim),
         "alpha/(L*d): the square root is missing": 1 / math.sqrt(length * dim),
     }
@@ -84,12 +88,18 @@ def cause_of_ratio(
 
 
 def cause_of_noise(
-    units: Array, distribution: Distribution, *, batch: int, length: int, dim: int
+    units: Array,
+    distribution: Distribution,
+    *,
+    batch: int,
+    length: int,
+    dim: int,
+    vocabulary: int | None = None,
 ) -> str:
     """Why the units are wrong: their distribution first, then their scale."""
     square = float((units**2).mean()) if units.size else 0.0
     if not square:
-        return cause_of_ratio(0.0, batch=batch, length=length, dim=dim)
+        return NO_NOISE
     size, root = amplitude(distribution, units), square**0.5
     guess = None
     # A wrong guess costs a clear message, not the verdict.
@@ -102,7 +112,7 @@ def cause_of_noise(
             "another distribution on the same range: clipped or squared, or some of the draws are "
             "smaller than the others"
         )
-    return guess or cause_of_ratio(size, batch=batch, length=length, dim=dim)
+    return guess or cause_of_ratio(size, batch=batch, length=length, dim=dim, vocabulary=vocabulary)
 
 
 def _nearest(kurtosis: float, claimed: Distribution, root: float, within: float) -> str | None:

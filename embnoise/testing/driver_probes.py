@@ -12,12 +12,17 @@ from embnoise.testing.failures import NotClaimedError
 from embnoise.testing.probe import Probe
 
 __all__ = [
+    "GUARDS",
     "arrays_are_copies",
+    "compiles_once",
     "dtypes_round_trip",
     "gradients_are_right",
     "keywords_by_name",
     "seed_sets_the_state",
 ]
+
+GUARDS = "traces_once=False: the compiler guards on Python state"
+"""Why a driver need not freeze what a layer counts in Python."""
 
 
 def _values(shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -145,3 +150,41 @@ def keywords_by_name(probe: Probe) -> None:
             f"training and step {seen}",
             "the keywords are lost or changed on the way to the layer",
         )
+
+
+def compiles_once(probe: Probe) -> None:
+    """A compiled layer is traced at its first call in a mode, and runs without Python after it.
+
+    One that is traced again, for another step say, draws what is frozen into it anew, and passes.
+    """
+    driver, traced = probe.driver, list[bool]()
+
+    def make(*, dim: int, alpha: float, seed: int) -> Any:
+        def layer(x: Any, *, training: bool, step: int) -> Any:
+            traced.append(training)
+            return x
+
+        return layer
+
+    compiled = driver.compile(driver.call)
+    if not driver.traces_once:
+        raise NotClaimedError(GUARDS)
+    layer = driver.make(make, dtype="float32", dim=4, alpha=1.0, seed=0)
+    seen = []
+    for training, step in ((False, 0), (True, 0), (True, 1), (False, 1), (True, 2)):
+        x = driver.from_numpy(_values((2, 3, 4)) + step, "float32")
+        compiled(layer, x, training=training, step=step)
+        seen.append(len(traced))
+    probe.expect(
+        seen[0] > 0,
+        "the layer does not run when its compiled call is first called",
+        "`compile` does not call the layer",
+    )
+    probe.expect(
+        seen[1] == seen[-1],
+        f"after one compiled call in each mode the layer ran {seen[1]} times, and after three more "
+        f"{seen[-1]} times",
+        "`compile` traces again at every call or for every step, so a layer whose noise is frozen "
+        "passes: compile once for each layer and mode, and make the step an argument of what is "
+        "compiled. For a compiler that guards on Python state, set traces_once = False",
+    )

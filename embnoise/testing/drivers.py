@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import types
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from numpy.typing import NDArray
 
 from embnoise.testing.failures import NotClaimedError
+from embnoise.testing.signatures import is_opaque, layers_in, named, needs, signature_of
 
 __all__ = [
     "Driver",
@@ -20,6 +20,8 @@ __all__ = [
     "NativeArray",
     "NativeLayer",
     "completed",
+    "is_opaque",
+    "layers_in",
     "named",
     "needs",
     "signature_of",
@@ -57,7 +59,8 @@ class Driver(Protocol):
             inputs: From ``from_numpy``.
             **keywords: ``training``, always, and any of ``mask``, ``step`` and ``segment_ids``.
                 ``training`` sets the layer's mode the way its framework does; the layer receives
-                the keywords that its signature names.
+                the keywords that its signature names; one that takes any keyword receives
+                ``mask`` and ``step``.
         """
 
     @abstractmethod
@@ -136,7 +139,10 @@ class DriverBase(Driver):
     def call(self, layer: NativeLayer, inputs: NativeArray, **keywords: Any) -> Any:
         """By default, switches the layer's mode and passes the keywords that it names."""
         self.switch(layer, keywords["training"])
-        return layer(inputs, **named(signature_of(layer), keywords))
+        given = named(signature_of(layer), keywords)
+        if is_opaque(signature_of(layer)) and hasattr(layer, "training"):
+            del given["training"]  # it has a mode of its own
+        return layer(inputs, **given)
 
     def gradient(
         self,
@@ -199,30 +205,3 @@ def completed(driver: Driver) -> DriverBase:
     made: DriverBase = object.__new__(kind)
     made.__dict__ = driver.__dict__  # one state, whichever of the two sets it
     return made
-
-
-def signature_of(layer: NativeLayer) -> Callable[..., Any]:
-    """What runs when a layer is called: ``call`` (Keras), ``forward`` (PyTorch), or itself."""
-    for name in ("call", "forward"):  # a Keras layer on PyTorch has both
-        method = getattr(layer, name, None)
-        if callable(method):
-            return method  # type: ignore[no-any-return]
-    return layer  # type: ignore[no-any-return]
-
-
-def named(function: Callable[..., Any], keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """The keywords that the function's signature names."""
-    try:
-        parameters = inspect.signature(function).parameters
-    except (TypeError, ValueError):  # some builtins have no signature
-        return {}
-    return {name: value for name, value in keywords.items() if name in parameters}
-
-
-def needs(function: Callable[..., Any], keyword: str) -> bool:
-    """Whether the function names the keyword and has no default for it."""
-    try:
-        parameter = inspect.signature(function).parameters.get(keyword)
-    except (TypeError, ValueError):
-        return False
-    return parameter is not None and parameter.default is parameter.empty

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SMALL", "Array", "Inputs", "inputs_of", "left_mask", "right_mask"]
+__all__ = ["SMALL", "VOCABULARY", "Array", "Inputs", "inputs_of", "left_mask", "right_mask"]
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -17,6 +17,8 @@ SMALL = (4, 7, 16)
 
 FIRST_ID, LAST_ID = 1, 7
 """Real tokens have the ids 1 to 7 and padding has 0, so that the smallest vocabulary will do."""
+
+VOCABULARY = LAST_ID + 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +33,8 @@ class Inputs:
     """[B, L]: the document of a token, counted from 1 in each row; 0 for padding."""
     source: str
     """Python that makes ``values``, given ``np``, and ``mask`` if there is padding."""
+    mask_dtype: str = "bool"
+    """The dtype in which a layer is given the mask."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -45,7 +49,12 @@ class Inputs:
 
     @property
     def mask_source(self) -> str:
-        """Python that makes ``mask``."""
+        """Python that makes ``mask``, in the dtype in which a layer is given it."""
+        cast = "" if self.mask_dtype == "bool" else f".astype({self.mask_dtype!r})"
+        return f"({self._mask_source}){cast}" if cast else self._mask_source
+
+    @property
+    def _mask_source(self) -> str:
         width, lengths = self.shape[1], self.mask.sum(axis=1)
         for rows, sign, made in (
             (lengths, "<", right_mask(lengths.tolist(), width)),
@@ -59,13 +68,18 @@ class Inputs:
     def segments_source(self) -> str:
         """Python that makes ``segments``."""
         if not self.packed:
-            return f"({self.mask_source}).astype(int)"
+            return f"({self._mask_source}).astype(int)"
         rows = []
         for row in self.segments:
             starts = np.flatnonzero(np.diff(row, prepend=-1))
             counts = np.diff([*starts, row.size]).tolist()
             rows.append(f"np.repeat({row[starts].tolist()}, {counts})")
         return f"np.stack([{', '.join(rows)}])"
+
+    def with_mask_of(self, dtype: str) -> Inputs:
+        """The same batch, whose mask a layer is given as numbers."""
+        source = self.source.replace("* mask", "* (mask != 0)")
+        return replace(self, mask_dtype=dtype, source=source)
 
     def with_equal_rows(self) -> Inputs:
         """A batch whose rows all have the values of the first."""

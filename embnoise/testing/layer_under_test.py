@@ -7,20 +7,31 @@ measured, and every call is recorded in the transcript.
 from __future__ import annotations
 
 import hashlib
-import inspect
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from embnoise._validation import dtype_name
 from embnoise.testing._case import Case
-from embnoise.testing.drivers import DriverBase, named, needs, signature_of
+from embnoise.testing.drivers import DriverBase
 from embnoise.testing.failures import NotFiniteError, UntestableError, raised_by_layer
 from embnoise.testing.inputs import Array, Inputs, inputs_of
 from embnoise.testing.magnitudes import claimed_magnitudes
+from embnoise.testing.signatures import (
+    KEYWORDS,
+    is_opaque,
+    named,
+    needs,
+    parameters_of,
+    signature_of,
+)
 from embnoise.testing.transcript import Transcript
 
 __all__ = ["LayerUnderTest", "seed_globally"]
+
+_UNEXPECTED = re.compile("unexpected keyword argument '(mask|step|segment_ids|training)'")
 
 
 def seed_globally(
@@ -53,6 +64,9 @@ class LayerUnderTest:
         alpha: The layer's alpha.
         world: Determines the framework's global random state at each step.
         name: The layer's name in the transcript.
+        reference: A layer with alpha = 0, which shows the embeddings without noise of a layer that
+            embeds ids. Default: the layer itself in evaluation mode.
+        refused: The keywords that the layer is known to refuse; a call may add to it.
     """
 
     def __init__(
@@ -65,8 +79,12 @@ class LayerUnderTest:
         alpha: float,
         world: int,
         name: str,
+        reference: LayerUnderTest | None = None,
+        refused: set[str],
     ) -> None:
         self.native = native
+        self.reference = reference
+        self.refused = refused
         self.case = case
         self.driver = case.driver
         self.dtype = dtype
@@ -75,20 +93,22 @@ class LayerUnderTest:
         self.world = world
         self.name = name
         self.calls = 0
+        self._clean: tuple[Inputs, Array] | None = None
         self._call = case.call or self.driver.call
         self._call_source = "call" if case.call else "driver.call"
         self._signature = case.call or signature_of(native)
-
-    def parameters(self) -> list[str]:
-        """The names of the parameters of the layer, or of the user's ``call``."""
-        try:
-            return list(inspect.signature(self._signature).parameters)
-        except (TypeError, ValueError):  # some builtins have no signature
-            return []
+        self.parameters = parameters_of(self._signature)
+        """The parameters of the layer, or of the user's ``call``, by name."""
+        self._gets = {*named(self._signature, dict.fromkeys((*KEYWORDS, "key")))}
+        self._needs = {name for name in ("mask", "segment_ids") if needs(self._signature, name)}
 
     def takes(self, keyword: str) -> bool:
-        """Whether the layer is given a keyword."""
-        return bool(named(self._signature, {keyword: None}))
+        """Whether the layer names a keyword."""
+        return keyword in self.parameters
+
+    def gets(self, keyword: str) -> bool:
+        """Whether the layer is given a keyword, which it names or takes as any other."""
+        return keyword in self._gets - self.refused
 
     def compile(self) -> None:
         """Compile the layer's calls from now on."""
@@ -110,19 +130,24 @@ class LayerUnderTest:
 
     def clean(self, inputs: Inputs) -> Array:
         """The embeddings without noise."""
-        if self.case.inputs == "ids":
+        if self.case.inputs == "ids" and self.reference is None:
             return self.eval(inputs)
-        native = self.driver.from_numpy(np.ascontiguousarray(inputs.values), self.dtype)
-        return np.asarray(self.driver.to_numpy(native), np.float64)
+        if self._clean is None or self._clean[0] is not inputs:
+            if self.reference is not None:
+                values = self.reference.eval(inputs)
+            else:
+                values = np.asarray(self.driver.to_numpy(self.prepared(inputs)), np.float64)
+            self._clean = inputs, values
+        return self._clean[1]
 
     def units(self, inputs: Inputs, step: int | None = None) -> Array:
         """The noise divided by its claimed magnitude; 0 for padding."""
         at = self.calls if step is None else step
-        noise = self.noise(inputs, step)
+        output, clean = self.train(inputs, step), self.clean(inputs)
+        noise = output - clean
         claims = self.case.claims
-        magnitudes = claimed_magnitudes(
-            claims, inputs, self.clean(inputs), self.alpha * claims.share(at)
-        )[..., None]
+        magnitudes = claimed_magnitudes(claims, inputs, clean, self.alpha * claims.share(at))
+        magnitudes = magnitudes[..., None]
         return np.divide(noise, magnitudes, out=np.zeros_like(noise), where=magnitudes > 0)
 
     def advance(self, inputs: Inputs, step: int | None) -> int:
@@ -158,16 +183,34 @@ class LayerUnderTest:
         dtype = None if self.case.inputs == "ids" else self.dtype
         return self.driver.from_numpy(np.ascontiguousarray(inputs.values), dtype)
 
-    def raw(self, inputs: Inputs, native: Any, *, training: bool, step: int) -> Any:
-        """The framework's own output for the framework's own inputs."""
+    def raw(
+        self,
+        inputs: Inputs,
+        native: Any,
+        *,
+        training: bool,
+        step: int,
+        x: str | None = None,
+        arrays: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """The framework's own output for the framework's own inputs.
+
+        Args:
+            inputs: The batch.
+            native: Its values as the framework's array.
+            training: Whether the layer is in training mode.
+            step: The step.
+            x: Python for ``native``, if it is not ``driver.from_numpy(x)``.
+            arrays: The framework's ``mask`` and ``segment_ids``, if they are not to be made anew.
+        """
         if self.case.claims.seeded is not True:  # else EN05 shows that the global state is not used
             self.seed(step)
         if self.case.call and self.driver.overrides("switch"):
             self.transcript.write(f"driver.switch({self.name}, {training})")
         self._record_arrays(inputs)
-        source = self._source(inputs, training=training, step=step)
+        source = self._source(inputs, training=training, step=step, x=x)
         self.transcript.call(f"driver.to_numpy({source})")
-        return self.call(inputs, native, training=training, step=step)
+        return self.call(inputs, native, training=training, step=step, arrays=arrays)
 
     def record_gradient(
         self, inputs: Inputs, weights: str, *, of: str, training: bool, step: int
@@ -181,8 +224,26 @@ class LayerUnderTest:
             f"{self._native_source()}, driver.from_numpy(weights, {self.dtype!r}), of={of!r})"
         )
 
+    def arrays(self, inputs: Inputs) -> dict[str, Any]:
+        """The framework's ``mask`` and ``segment_ids``, those that the layer is given."""
+        return {
+            name: self.driver.from_numpy(np.ascontiguousarray(array))
+            for name, array in (
+                ("mask", inputs.mask.astype(inputs.mask_dtype)),
+                ("segment_ids", inputs.segments),
+            )
+            if self._is_given(name, inputs)
+        }
+
     def call(
-        self, inputs: Inputs, native: Any, *, training: bool, step: int, layer: Any = None
+        self,
+        inputs: Inputs,
+        native: Any,
+        *,
+        training: bool,
+        step: int,
+        layer: Any = None,
+        arrays: Mapping[str, Any] | None = None,
     ) -> Any:
         """As ``raw``, without seeding or recording.
 
@@ -192,24 +253,36 @@ class LayerUnderTest:
             training: Whether the layer is in training mode.
             step: The step.
             layer: A copy of the layer, such as one that is being traced. Default: the layer.
+            arrays: As for ``raw``.
         """
         layer = self.native if layer is None else layer
         keywords: dict[str, Any] = {"training": training, "step": step}
-        for name, array in (("mask", inputs.mask), ("segment_ids", inputs.segments)):
-            if self._is_given(name, inputs):
-                keywords[name] = self.driver.from_numpy(np.ascontiguousarray(array))
+        keywords |= self.arrays(inputs) if arrays is None else arrays
         if self.case.call:
             self.driver.switch(layer, training)
             if self.driver.key is not None:
                 keywords["key"] = self.driver.key
             keywords = named(self.case.call, keywords)
+        for refused in self.refused:
+            keywords.pop(refused, None)
         try:
             return self._call(layer, native, **keywords)
         except Exception as error:
+            refused = self._refused_in(error)
+            if refused in keywords:
+                self.refused.add(refused)
+                return self.call(inputs, native, training=training, step=step, layer=layer)
             mode = "training" if training else "evaluation"
             raise raised_by_layer(
                 f"the layer, called with {self._shown(inputs)} in {mode} mode,", error
             ) from None
+
+    def _refused_in(self, error: Exception) -> str:
+        """The keyword that a layer refused which its signature takes, as it takes any; or ""."""
+        found = _UNEXPECTED.search(str(error))
+        if isinstance(error, TypeError) and found and is_opaque(self._signature):
+            return "" if found[1] == "training" else found[1]
+        return ""
 
     def seed(self, moment: int | str) -> None:
         """Seed the framework's global random state for a step."""
@@ -218,12 +291,12 @@ class LayerUnderTest:
     def _is_given(self, name: str, inputs: Inputs) -> bool:
         """Whether the mask or the segment ids say something, or have no default."""
         special = {"mask": not inputs.mask.all(), "segment_ids": inputs.packed}[name]
-        return special or needs(self._signature, name)
+        return special or name in self._needs
 
     def _record_arrays(self, inputs: Inputs) -> None:
-        if not inputs.mask.all() or (self.takes("mask") and self._is_given("mask", inputs)):
+        if not inputs.mask.all() or (self.gets("mask") and self._is_given("mask", inputs)):
             self.transcript.set("mask", inputs.mask_source)
-        if self.takes("segment_ids") and self._is_given("segment_ids", inputs):
+        if self.gets("segment_ids") and self._is_given("segment_ids", inputs):
             self.transcript.set("segment_ids", inputs.segments_source)
         self.transcript.set("x", inputs.source)
 
@@ -238,14 +311,14 @@ class LayerUnderTest:
     ) -> str:
         """Python for one call; ``layer`` and ``x`` are its arguments, by default the recorded."""
         given = [layer or self.name, x or self._native_source()]
-        if not self.case.call or self.takes("training"):
+        if not self.case.call or self.gets("training"):
             given.append(f"training={training}")
         given += [
             f"{name}=driver.from_numpy({name})"
             for name in ("mask", "segment_ids")
-            if self.takes(name) and self._is_given(name, inputs)
+            if self.gets(name) and self._is_given(name, inputs)
         ]
-        if self.takes("step"):
+        if self.gets("step"):
             given.append(f"step={step}")
         if self.case.call and self.takes("key") and self.driver.key is not None:
             given.append("key=driver.key")
@@ -287,10 +360,11 @@ class LayerUnderTest:
             )
         try:
             values = np.asarray(self.driver.to_numpy(output), np.float64)
-        except Exception:
+        except UntestableError as error:  # which names to_numpy, of the driver
             raise UntestableError(
                 f"the layer returned a {type(output).__module__}.{type(output).__name__}, which "
-                f"the driver {self.driver.name!r} cannot read: is it a layer of another framework?"
+                f"the driver {self.driver.name!r} cannot read: is it a layer of another framework? "
+                f"({error})"
             ) from None
         wrong = values.size - int(np.isfinite(values).sum())
         if wrong:

@@ -9,7 +9,33 @@ from dataclasses import dataclass
 from embnoise.testing.claims import Claims
 from embnoise.testing.context import CheckContext
 
-__all__ = ["CHECKS", "Spec", "check", "needs_distribution", "needs_repeats"]
+__all__ = [
+    "ALPHA",
+    "CHECKS",
+    "DISTRIBUTION",
+    "DRAWS",
+    "NOISE",
+    "SEEDS",
+    "SIZE",
+    "Spec",
+    "check",
+    "needs_distribution",
+    "needs_repeats",
+]
+
+# What checks build on, the most basic first.
+NOISE = ("EN24",)
+"""For checks that need noise."""
+DRAWS = (*NOISE, "EN25", "EN26", "EN27")
+"""For checks that need as many draws as there are elements."""
+ALPHA = (*DRAWS, "EN12", "EN21")
+"""For checks that need alpha to be what it is claimed to be at the step."""
+SIZE = (*ALPHA, "EN11", "EN08", "EN10")
+"""For checks that need noise of the claimed size."""
+SEEDS = (*NOISE, "EN05", "EN07")
+"""For checks that compare the noise of several seeds."""
+DISTRIBUTION = ("EN31",)
+"""For assertions about the size of single rows, which is measured by the claimed distribution."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +53,8 @@ class Spec:
     """Why the claims do not include it, or ``None`` if they do."""
     random: bool
     """Whether a correct layer may fail it by chance, once in 1 / RATE runs."""
+    premises: tuple[str, ...] = ()
+    """The checks that a layer must pass for a failure of this one to say anything."""
 
     @property
     def title(self) -> str:
@@ -54,14 +82,24 @@ def check(
     dtypes: str = "float32",
     claimed: Callable[[Claims], str | None] = lambda claims: None,
     random: bool = False,
+    premises: tuple[str, ...] = NOISE,
 ) -> Callable[[Callable[[CheckContext], None]], Callable[[CheckContext], None]]:
     """Register a function as the check of a code.
 
     The function's name becomes the check's name, and its docstring the explanation.
+
+    Args:
+        code: The check's code.
+        inputs: The kinds of inputs that it applies to.
+        dtypes: "all" that the driver declares, or "float32" only.
+        claimed: Why the claims do not include it, or ``None`` if they do.
+        random: Whether a correct layer may fail it by chance.
+        premises: The checks without which it shows nothing. If it fails and one of these fails too,
+            it is reported as ``not_tested``, so that one fault gives one message.
     """
 
     def register(run: Callable[[CheckContext], None]) -> Callable[[CheckContext], None]:
-        CHECKS[code] = Spec(code, run.__name__, run, inputs, dtypes, claimed, random)
+        CHECKS[code] = Spec(code, run.__name__, run, inputs, dtypes, claimed, random, premises)
         return run
 
     return register

@@ -14,9 +14,11 @@ from embnoise.testing.failures import CheckFailedError
 __all__ = ["STATUSES", "Findings", "Report", "Result", "reproduction"]
 
 STATUSES = (
-    "passed", "failed", "expected_failure", "unexpected_pass", "not_claimed", "error",
+    "passed", "failed", "expected_failure", "unexpected_pass", "not_claimed", "not_tested", "error",
 )  # fmt: skip
 WRONG = ("failed", "unexpected_pass", "error")
+EXPLAINED = ("not_claimed", "not_tested", "expected_failure")
+"""The statuses whose message is the reason, in a word."""
 _COLORS = {"passed": 32, "failed": 31, "error": 31, "unexpected_pass": 31, "expected_failure": 33}
 
 
@@ -28,8 +30,9 @@ class Result:
         code: The check's code, such as ``"EN08"``.
         name: The check's name, such as ``"support_filled"``.
         dtype: The dtype of the embeddings.
-        status: passed, failed, expected_failure, unexpected_pass, not_claimed or error.
-        message: What was observed and expected, and the likely cause; or why it is not claimed.
+        status: passed, failed, expected_failure, unexpected_pass, not_claimed, not_tested or error.
+        message: What was observed and expected, and the likely cause; or why it is not claimed, or
+            not tested.
         assertions: How many assertions the check made.
         seconds: How long it took.
     """
@@ -91,7 +94,7 @@ class Findings:
         """A readable table with a line for each check, and the messages of failures below it."""
         groups: dict[tuple[str, str, str], list[Result]] = {}
         for each in self.results:
-            reason = each.message if each.status in ("not_claimed", "expected_failure") else ""
+            reason = each.message if each.status in EXPLAINED else ""
             groups.setdefault((f"{each.code} {each.name}", each.status, reason), []).append(each)
         wide = max(len(title) for title, _, _ in groups)
         lines = [*self.header(), ""]

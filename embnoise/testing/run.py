@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from embnoise._validation import check_integer, format_value
 from embnoise.testing._case import Case
 from embnoise.testing.checks import ALL
 from embnoise.testing.context import CheckContext
+from embnoise.testing.expected import with_expected_failures
 from embnoise.testing.failures import (
     CheckFailedError,
     ClaimViolatedError,
@@ -18,15 +20,14 @@ from embnoise.testing.failures import (
     UntestableError,
     raised_by_layer,
 )
+from embnoise.testing.findings import Findings
+from embnoise.testing.premises import FIRST, premises_of, root_of
 from embnoise.testing.profiles import PROFILES, Profile, profile_of
 from embnoise.testing.random_state import keeping_random_state
 from embnoise.testing.registry import Spec
 from embnoise.testing.report import Report, Result, reproduction
 
 __all__ = ["Check", "check_layer", "iter_checks", "parametrize_with_checks"]
-
-FIRST = "EN01"
-"""The check that the others depend on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +40,7 @@ class Check:
         dtype: The dtype of the embeddings.
         profile: How much to test.
         seed: The kit's seed. Another seed changes every random number of the kit.
+        findings: What the checks of the case have found so far.
     """
 
     case: Case
@@ -46,16 +48,25 @@ class Check:
     dtype: str
     profile: Profile = PROFILES["default"]
     seed: int = 0
+    findings: Findings = field(default_factory=Findings, repr=False)
 
     @property
     def id(self) -> str:
         """The id in pytest: ``MyNoise-EN05_same_seed_same_noise[float32]``."""
         return f"{self.case.name}-{self.spec.title}[{self.dtype}]"
 
-    def with_options(self, *, profile: str | None = None, seed: int | None = None) -> Check:
-        """The same check with another profile or seed."""
+    def with_options(
+        self,
+        *,
+        profile: str | None = None,
+        seed: int | None = None,
+        expected_failures: Path | None = None,
+    ) -> Check:
+        """The same check with another profile or seed, or with a file of expected failures."""
+        case = self.case
         return replace(
             self,
+            case=with_expected_failures(case, expected_failures) if expected_failures else case,
             profile=self.profile if profile is None else profile_of(profile),
             seed=self.seed if seed is None else check_integer("seed", seed),
         )
@@ -64,7 +75,7 @@ class Check:
         """Run the check.
 
         Returns:
-            The result, if the check passed, failed as expected, or is not claimed.
+            The result, if the check passed, failed as expected, is not claimed or not tested.
 
         Raises:
             CheckFailedError: The check failed, passed against expectation, or cannot test the
@@ -77,11 +88,65 @@ class Check:
         return result
 
     def run(self) -> Result:
-        """Run the check, and return the result whatever it is."""
+        """Run the check, and return the result whatever it is.
+
+        If it failed, the checks that it builds on are run as well, unless they have been.
+        """
+        assertions, builds_on = 0, premises_of(self.spec, self.case.inputs)
         started = time.perf_counter()
-        context = CheckContext(self.case, self.spec.code, self.dtype, self.profile, self.seed)
-        with keeping_random_state(self.case.driver):
-            status, message = self._outcome(context)
+        try:
+            context = CheckContext(
+                self.case, self.spec.code, self.dtype, self.profile, self.seed,
+                self.findings,
+            )  # fmt: skip
+            with keeping_random_state(self.case.driver):
+                status, message = self._outcome(context)
+            assertions = context.assertions
+            depends = tuple(sorted(context.depends))
+            builds_on = depends if status == "passed" else builds_on + depends + context.premises
+        except Exception as error:  # from a function in the claims, or from the driver
+            untestable = (
+                error
+                if isinstance(error, UntestableError)
+                else raised_by_layer("what the check depends on", error)
+            )
+            status, message = untestable.status, f"{self.spec.title}[{self.dtype}]: {untestable}"
+        seconds = time.perf_counter() - started
+        if status in ("passed", "failed", "error"):
+            with self.findings.in_progress(self._key):
+                root = root_of(builds_on, self._premise)
+            status, message = (status, message) if root is None else ("not_tested", root)
+        status, message = self._compared(status, message)
+        result = Result(
+            code=self.spec.code,
+            name=self.spec.name,
+            dtype=self.dtype,
+            status=status,
+            message=message,
+            assertions=assertions,
+            seconds=seconds,
+        )
+        self.findings.results[self._key] = result
+        return result
+
+    def result(self) -> Result:
+        """The result of the last run, or of this one if there was none."""
+        return self.findings.results.get(self._key) or self.run()
+
+    @property
+    def _key(self) -> tuple[object, ...]:
+        return self.spec.code, self.dtype, self.profile, self.seed
+
+    def _premise(self, spec: Spec) -> Result | None:
+        """The result of a check that this one builds on; ``None`` if it does not apply."""
+        if self.case.inputs not in spec.inputs:
+            return None
+        dtype = self.dtype if spec.dtypes == "all" else "float32"
+        premise = replace(self, spec=spec, dtype=dtype)
+        return None if premise._key in self.findings.running else premise.result()
+
+    def _compared(self, status: str, message: str) -> tuple[str, str]:
+        """The outcome, compared with what was expected."""
         expected = self.case.expected_failures
         key = f"{self.spec.code}[{self.dtype}]"
         key = key if key in expected else self.spec.code
@@ -93,18 +158,18 @@ class Check:
                 "unexpected_pass",
                 (
                     f"{self.spec.title}[{self.dtype}] passes, but was expected to fail: {reason}. "
-                    f"Remove {key} from expected_failures"
+                    f"Remove {key} from the expected failures"
                 ),
             )
-        return Result(
-            code=self.spec.code,
-            name=self.spec.name,
-            dtype=self.dtype,
-            status=status,
-            message=message,
-            assertions=context.assertions,
-            seconds=time.perf_counter() - started,
-        )
+        elif reason is not None and status == "not_claimed":
+            status, message = (
+                "unexpected_pass",
+                (
+                    f"{self.spec.title}[{self.dtype}] is not claimed ({message}), but was expected "
+                    f"to fail: {reason}. Remove {key} from the expected failures"
+                ),
+            )
+        return status, message
 
     def _outcome(self, context: CheckContext) -> tuple[str, str]:
         not_claimed = self.spec.claimed(self.case.claims)
@@ -152,10 +217,11 @@ def iter_checks(case: Case, *, profile: str = "default", seed: int = 0) -> Itera
     chosen = profile_of(profile)
     seed = check_integer("seed", seed)
     dtypes = case.driver.ids_dtypes if case.inputs == "ids" else case.driver.dtypes
+    findings = Findings()
     for spec in ALL:
         if case.inputs in spec.inputs:
             for dtype in dtypes if spec.dtypes == "all" else ("float32",):
-                yield Check(case, spec, dtype, chosen, seed)
+                yield Check(case, spec, dtype, chosen, seed, findings)
 
 
 def check_layer(
@@ -187,7 +253,7 @@ def check_layer(
     results: list[Result] = []
     for check in iter_checks(case, profile=profile, seed=seed):
         progress(check)
-        results.append(check.run())
+        results.append(check.result())
         if check.spec.code == FIRST and results[-1].wrong:
             break  # the other checks would report the same
     report = Report(case, profile, seed, tuple(results))
@@ -199,8 +265,8 @@ def check_layer(
 def parametrize_with_checks(cases: Iterable[Case]) -> Any:
     """A decorator that turns a test into one test for each check of each case.
 
-    The test calls its argument ``check``. What is not claimed is skipped and what is expected to
-    fail is an xfail, each with its reason. pytest's ``--embnoise-profile`` and
+    The test calls its argument ``check``. What is not claimed or not tested is skipped and what is
+    expected to fail is an xfail, each with its reason. pytest's ``--embnoise-profile`` and
     ``--embnoise-seed`` choose the profile and the seed.
 
     Args:
@@ -223,8 +289,8 @@ def parametrize_with_checks(cases: Iterable[Case]) -> Any:
     def run(check: Check) -> None:
         __tracebackhide__ = True
         result = check()
-        if result.status == "not_claimed":
-            pytest.skip(f"not claimed: {result.message}")
+        if result.status in ("not_claimed", "not_tested"):
+            pytest.skip(f"{result.status.replace('_', ' ')}: {result.message}")
         if result.status == "expected_failure":
             pytest.xfail(result.message)
 
@@ -244,5 +310,5 @@ class _TestedCheck:
         __tracebackhide__ = True
         self.run(self.check)
 
-    def with_options(self, *, profile: str | None = None, seed: int | None = None) -> _TestedCheck:
-        return replace(self, check=self.check.with_options(profile=profile, seed=seed))
+    def with_options(self, **options: Any) -> _TestedCheck:
+        return replace(self, check=self.check.with_options(**options))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from embnoise._distributions import GAUSSIAN, LATTICE_SIZE, UNIFORM, Distribution
 from embnoise.testing.inputs import Array
@@ -36,6 +37,7 @@ __all__ = [
     "once_in",
     "rms_window",
     "run_length",
+    "seen_entropy",
 ]
 
 BUDGET = 1e-9
@@ -200,7 +202,19 @@ def distinct_least(distribution: Distribution, count: int, bits: int) -> int:
     return int(-np.expm1(-count * shares).sum() / 2)
 
 
-def run_length(distribution: Distribution | None) -> int:
-    """How many units in a row have 160 bits, so that no two runs agree by chance; at least 12."""
-    bits = 1.0 if distribution is None else entropy(distribution, 2.0**-15)
-    return max(12, math.ceil(160 / bits))
+def run_length(distribution: Distribution | None, values: NDArray[np.int64]) -> int:
+    """How many units in a row have 160 bits, so that no two runs agree by chance; at least 12.
+
+    Args:
+        distribution: The claimed distribution.
+        values: The units, rounded. If they have fewer bits than claimed, these count.
+    """
+    claimed = 1.0 if distribution is None else entropy(distribution, 2.0**-15)
+    return max(12, math.ceil(160 / min(seen_entropy(values), claimed)))
+
+
+def seen_entropy(values: NDArray[np.int64]) -> float:
+    """Renyi's entropy of order 2 of the values, in bits; at least 0.03."""
+    counts = np.unique(values, return_counts=True)[1].astype(np.float64)
+    pairs = max(float((counts * (counts - 1)).sum()), 1.0)
+    return math.log2(max(values.size * (values.size - 1) / pairs, 1.02))

@@ -83,7 +83,15 @@ def test_other_backends(tmp_path, data, cache, backend, capsys):
 
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize("backend", params("torch", "jax", "keras"))
+@pytest.mark.parametrize(
+    "backend",
+    # The others take the same way through the script.
+    params("torch")
+    + [
+        pytest.param(*each.values, marks=[*each.marks, pytest.mark.sweep])
+        for each in params("jax", "keras")
+    ],
+)
 def test_only_the_noise_differs(tmp_path, data, cache, backend):
     plain, noisy = run(
         "--backend", backend, "--data", data, "--cache", cache, "--output", tmp_path / "out",

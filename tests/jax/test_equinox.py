@@ -154,8 +154,9 @@ class Two(eqx.Module):
         self.layers = [eqx.nn.Embedding(5, 4, key=jax.random.key(i)) for i in range(2)]
 
 
-def test_a_layer_is_chosen():
-    noisy = attach(Two(), neftune(), step=0, layer=lambda model: model.layers[1])
+@pytest.mark.parametrize("layer", ["layers.1", lambda model: model.layers[1]])
+def test_a_layer_is_chosen(layer):
+    noisy = attach(Two(), neftune(), step=0, layer=layer)
     assert type(noisy.layers[0]) is eqx.nn.Embedding
     assert type(noisy.layers[1]) is not eqx.nn.Embedding
 
@@ -168,7 +169,7 @@ def test_a_layer_is_chosen():
             ValueError,
             "found 2 embeddings in the model; pass layer=",
         ),
-        (lambda: attach(Two(), neftune(), step=0), ValueError, r"'model.layers\[1\]' \(5, 4\)"),
+        (lambda: attach(Two(), neftune(), step=0), ValueError, r"'layers.1' \(5, 4\)"),
         (
             lambda: attach([1], neftune(), step=0),
             ValueError,
@@ -178,14 +179,29 @@ def test_a_layer_is_chosen():
         (lambda: attach(MODEL, neftune(), step=1.5), TypeError, "step must be an integer, got 1.5"),
         (lambda: attach(MODEL, neftune(), step=-1), ValueError, "step must be at least 0, got -1"),
         (
-            lambda: attach(MODEL, neftune(), step=0, layer="embed"),
+            lambda: attach(Two(), neftune(), step=0, layer="layers.2"),
+            ValueError,
+            r"layer must be the path of a module, got 'layers.2'. Embeddings: 'layers.0' \(5, 4\)",
+        ),
+        (
+            lambda: attach(MODEL, neftune(), step=0, layer=3),
             TypeError,
-            "layer must be a function from the model to its embedding, got 'embed'",
+            "layer must be the path of an embedding, or a function from the model to it, got 3",
+        ),
+        (
+            lambda: attach(Two(), neftune(), step=0, layer="layers.1.weight"),
+            TypeError,
+            "layer must lead to an embedding, got ",
+        ),
+        (
+            lambda: attach(Two(), neftune(), step=0, layer=lambda model: Two().layers[0]),
+            ValueError,
+            "layer must return a part of the model, got ",
         ),
         (
             lambda: attach(attach(MODEL, neftune(), step=0), neftune(), step=0),
             ValueError,
-            "noise attached already",
+            "model has noise attached to 'embed' already",
         ),
         (lambda: EmbeddingNoise(5.0), TypeError, r"did you mean neftune\(alpha=5.0\)"),
         (

@@ -206,7 +206,9 @@ def test_a_layer_is_chosen():
     assert same(first, clean[0])
     assert not same(second, clean[1])
     with (
-        pytest.raises(ValueError, match=r"pass layer=\. Candidates: 'first', 'second'"),
+        pytest.raises(
+            ValueError, match=r"pass layer=, one of them or a list\. Candidates: 'first', 'second'"
+        ),
         attach(model, neftune(), step=0),
     ):
         model.apply(variables, IDS)

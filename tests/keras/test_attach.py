@@ -248,7 +248,7 @@ def test_it_says_so_when_keras_will_never_train_the_model():
 def test_two_embeddings_of_a_model_may_have_noise(order):
     model, ids = Trained(), IDS[:, :2] % 5
     clean = numpy(model(ids))
-    handles = [attach(model, neftune(), layer=name) for name in ("first", "second")]
+    handles = [attach(model, neftune(stream=name), layer=name) for name in ("first", "second")]
     model(ids, training=True)
     assert [handle.step for handle in handles] == [1, 1]
     assert len({variable.path for variable in model.variables}) == len(model.variables)
@@ -259,6 +259,19 @@ def test_two_embeddings_of_a_model_may_have_noise(order):
     other.remove()
     assert (numpy(model(ids, training=True)) == clean).all()
     assert "call" not in vars(model)
+
+
+def test_a_second_embedding_needs_another_stream():
+    ids = keras.Input((3,), dtype="int32")
+    tables = [keras.layers.Embedding(8, 4, name=name) for name in ("one", "two")]
+    model = keras.Model(ids, keras.layers.add([table(ids) for table in tables]))
+    with attach(model, neftune(), layer="one"):
+        with pytest.raises(ValueError, match=r"'one' already, and 'two' would get the same"):
+            attach(model, neftune(), layer="two")
+        with attach(model, neftune(stream="two"), layer="two") as handle:
+            model(keras.ops.array([[1, 2, 3]]), training=True)
+            assert handle.lookups == 1
+    attach(model, neftune(), layer="two").remove()
 
 
 def test_attaching_twice_is_refused():

@@ -98,6 +98,16 @@ def test_the_graph_of_a_functional_model():
     assert seen == [each.direct for each in calls], hint  # the order of execution
 
 
+def test_the_graph_of_a_sequential_model():
+    hint = changed("Sequential._functional", "graph_inputs and graph_calls")
+    embedding = keras.layers.Embedding(9, 4)
+    model = keras.Sequential([embedding])
+    assert _compat.graph_calls(model, embedding) == [], hint  # it is not built
+    model(np.ones((2, 5)))
+    (name,) = _compat.graph_inputs(model)
+    assert _compat.graph_calls(model, embedding) == [(frozenset({name}), True)], hint
+
+
 def test_the_padding_in_a_graph():
     hint = changed("ops.NotEqual or Node.arguments", "padding_tokens")
     ids, other = (keras.Input((5,), dtype="int32", name=name) for name in ("ids", "other"))

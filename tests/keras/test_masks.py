@@ -274,6 +274,16 @@ def test_a_square_lookup_that_the_model_computed_is_warned_of_once_in_doubt():
         close(noisy, expected)
 
 
+@pytest.mark.filterwarnings("ignore:.*does not support masking")  # of Keras, on what comes after
+def test_a_square_lookup_in_a_sequential_model_is_in_no_doubt():
+    ids, mask = IDS[:, :4], ops.convert_to_tensor(INTEGERS[:, :4])
+    model = keras.Sequential([keras.layers.Embedding(VOCABULARY, DIM)])
+    clean = numpy(model(ids))
+    with attach(model, NOISE):
+        noisy = model(ids, training=True, mask=mask)
+    close(noisy, noise_of(clean, mask=INTEGERS[:, :4]))
+
+
 def test_packed_rows_are_described_by_a_function():
     documents = np.array([[1, 1, 2, 2, 0], [1, 2, 2, 2, 2], [1, 1, 1, 1, 0], [1, 2, 3, 4, 5]])
     model = with_inputs(lambda *inputs: list(inputs), "documents")

@@ -22,7 +22,8 @@ FRAMEWORKS = {"PyTorch": "torch", "JAX": "jax", "Keras": "keras"}
 
 def faults(framework: str) -> list[Faulty]:
     """The faulty layers of a framework."""
-    return import_module(f"tests.testing.{FRAMEWORKS[framework]}_layers").FAULTY
+    own = import_module(f"tests.testing.{FRAMEWORKS[framework]}_layers").FAULTY
+    return [*own, *import_module(f"tests.testing.test_{FRAMEWORKS[framework]}_faults").FAULTY]
 
 
 def table_of_faults() -> str:

@@ -13,9 +13,12 @@ import pytest
 import embnoise
 from embnoise._cli import main
 from embnoise.testing import DriverBase, NotClaimedError, case, check_adapter, check_driver
+from embnoise.testing.driver_probes import compiles_once
 from embnoise.testing.drivers import Driver, completed, named
+from embnoise.testing.find_driver import driver_of
 from embnoise.testing.known_bad import FAULTS
 from embnoise.testing.numpy_driver import NumpyDriver
+from embnoise.testing.probe import Probe, run_probe
 from tests.frameworks import params
 
 
@@ -90,14 +93,15 @@ def test_a_compiler_that_traces_at_every_call_is_told():
             return call
 
     found = of_driver(Retracing())
-    assert set(found) == {"DR15"}
+    assert set(found) == {"DR15", "DR16"}
+    assert "the layer ran 2 times, and after three more 5 times" in found["DR16"]
     assert "passes EN22 compiled_equals_eager" in found["DR15"]
     assert "`compile` traces at every call" in found["DR15"]
 
 
-def test_a_compiler_that_traces_once_is_right():
+def test_a_compiler_that_traces_for_every_step_is_told():
     class Tracing(NumpyDriver):
-        """Replays the noise of the first call in each mode, unless the step is an argument."""
+        """Replays the noise of the first call in each mode, and at each step that is given."""
 
         def compile(self, call):
             traced = {}
@@ -112,7 +116,17 @@ def test_a_compiler_that_traces_once_is_right():
 
             return run
 
-    assert not of_driver(Tracing())
+    found = of_driver(Tracing())
+    assert set(found) == {"DR16"}
+    assert "make the step an argument of what is compiled" in found["DR16"]
+
+
+@pytest.mark.parametrize("name", params("torch", "jax", "keras"))
+def test_our_compilers_trace_once_or_guard(name):
+    driver = driver_of(name)
+    probe = Probe(driver, lambda: None, "quick", 0)
+    result = run_probe(probe, "DR16", "compiles_once", compiles_once)
+    assert result.status == ("passed" if driver.traces_once else "not_claimed"), result.message
 
 
 class Views(NumpyDriver):

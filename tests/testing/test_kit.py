@@ -63,17 +63,19 @@ def results(made, code, **options):
 # Running a case.
 
 
-def test_a_right_layer_holds_in_every_profile():
-    for profile in ("quick", "default", "nightly"):
-        report = check_layer(numpy_case(), profile=profile)
-        assert report.ok
-        assert {result.status for result in report.results} == {"passed", "not_claimed"}
-        assert all(result.assertions for result in report.results if result.status == "passed")
+@pytest.mark.parametrize(
+    "profile", ["quick", "default", pytest.param("nightly", marks=pytest.mark.sweep)]
+)
+def test_a_right_layer_holds_in_every_profile(profile):
+    report = check_layer(numpy_case(), profile=profile)
+    assert report.ok
+    assert {result.status for result in report.results} == {"passed", "not_claimed"}
+    assert all(result.assertions for result in report.results if result.status == "passed")
 
 
 def test_one_group_of_all_that_failed():
     with pytest.raises(
-        ExceptionGroup, match=r"mine: \d+ passed, 9 failed, 11 not claimed"
+        ExceptionGroup, match=r"mine: \d+ passed, 3 failed, 15 not claimed, \d+ not tested"
     ) as caught:
         check_layer(numpy_case(wrong, claims=Claims(length="padded")), profile="quick")
     assert all(isinstance(error, CheckFailedError) for error in caught.value.exceptions)
@@ -81,9 +83,9 @@ def test_one_group_of_all_that_failed():
 
 
 def test_nothing_of_the_kit_is_in_the_traceback():
-    (check,) = [
+    check, *_ = [
         check for check in iter_checks(numpy_case(wrong), profile="quick")
-        if check.spec.code == "EN19"
+        if check.spec.code == "EN09"
     ]  # fmt: skip
     with pytest.raises(CheckFailedError) as caught:
         check()
@@ -99,7 +101,9 @@ def test_ids_codes_and_order():
     assert "mine-EN08_support_filled[float16]" in ids
     assert ids == sorted(ids, key=lambda each: each[5:9])
     assert len(set(ids)) == len(ids)
-    assert {check.code for check in ALL} == {f"EN{k:02}" for k in range(1, 41)}
+    codes = [check.code for check in ALL]
+    assert codes == sorted(set(codes))
+    assert set(codes) >= {f"EN{k:02}" for k in range(1, 41)}
 
 
 def test_a_run_can_be_repeated_and_another_seed_is_another_run():
@@ -120,16 +124,14 @@ def test_random_state_does_not_matter():
 
 
 def test_the_lines_of_a_failure_repeat_it():
-    (result,) = results(numpy_case(wrong), "EN19", profile="quick")
+    (result, *_) = results(numpy_case(wrong), "EN08", profile="quick")
     lines = [line.strip() for line in result.message.partition("To repeat it:\n")[2].splitlines()]
     assert "from tests.testing.test_kit import wrong as make_layer" in lines
     names = {}
     exec("\n".join(lines), names)  # noqa: S102, what a user would paste
-    mask = names["mask"]
-    length, dim = mask[0].sum(), names["x"].shape[2]
-    magnitude = 5 / np.sqrt(length * dim)
-    seen = abs(names["y1"][0][mask[0]]).max() / magnitude
-    assert f"{seen:.4g} of the noise" in result.message
+    _, length, dim = names["x"].shape
+    seen = abs(names["y1"]).max() / (5 / np.sqrt(length * dim))
+    assert f"largest |noise| is {seen:.4g} of" in result.message
 
 
 def test_hypothesis_finds_what_the_table_does_not():
@@ -177,7 +179,7 @@ def test_expected_failures():
     assert status["EN09"].status == "expected_failure"
     assert status["EN09"].message.startswith("padding gets noise, see our issue 12 (EN09 ")
     assert status["EN02"].status == "unexpected_pass"
-    assert "Remove EN02 from expected_failures" in status["EN02"].message
+    assert "Remove EN02 from the expected failures" in status["EN02"].message
     assert not report.ok
 
 
@@ -224,18 +226,18 @@ def test_what_fails_by_chance_is_told_as_it_was_seen():
 
 
 def test_a_claim_that_raises_is_an_error_of_the_check():
-    claims = Claims(scale=lambda alpha, length, dim: 1 / abs(dim - 114))  # the profile's d
-    (result, *_) = results(numpy_case(claims=claims), "EN08", profile="quick")
+    claims = Claims(scale=lambda alpha, length, dim: 1 / abs(dim - 95))  # the profile's d
+    (result, *_) = results(numpy_case(claims=claims), "EN21", profile="quick")
     assert result.status == "error"
     assert result.message.startswith(
-        "EN08 support_filled[float32]: what the check depends on raised"
+        "EN21 schedule_followed[float32]: what the check depends on raised"
     )
     assert "ZeroDivisionError: float division by zero (test_kit.py:" in result.message
 
 
 @pytest.mark.parametrize(
     ("key", "nearest"),
-    [("EN9", "EN09"), ("EN99", "EN39"), ("padding_untouched", "EN09"), ("EN08_support", "EN08")],
+    [("EN9", "EN09"), ("EN99", "EN59"), ("padding_untouched", "EN09"), ("EN08_support", "EN08")],
 )
 def test_an_unknown_expected_failure_names_the_nearest(key, nearest):
     with pytest.raises(ValueError, match=f"unknown code '{key}'; the nearest is '{nearest}'"):
@@ -350,13 +352,13 @@ def test_misuse_is_one_clear_message(kind):
 
 
 @pytest.mark.parametrize("kind", MISUSES)
-def test_every_other_check_says_it_with_its_own_code(kind):
+def test_every_other_check_says_that_the_first_one_failed(kind):
     make, _ = MISUSES[kind]
-    for check in iter_checks(numpy_case(make), profile="quick"):
+    for check in list(iter_checks(numpy_case(make), profile="quick"))[1:]:
         result = check.run()
-        assert result.status in ("error", "not_claimed", "passed", "failed")
-        if result.status == "error":
-            assert result.message.startswith(check.spec.code)
+        assert result.status in ("not_tested", "not_claimed", "passed")
+        if result.status == "not_tested":
+            assert result.message == "EN01 can_be_called failed"
 
 
 class Module:

@@ -456,6 +456,18 @@ class TestSilence:
         with attach(model, neftune()), pytest.warns(RuntimeWarning, match="got no noise"):
             model(inputs_embeds=inputs)
 
+    def test_inputs_embeds_after_lookups_and_a_state_that_had_fewer(self):
+        model, ids = llama(), batch()
+        inputs = model.model.embed_tokens(ids).detach()
+        with attach(model, neftune()) as handle:
+            saved = handle.state_dict()
+            model(ids)
+            inputs_of_ours = model.model.embed_tokens(ids)
+            model(inputs_embeds=inputs_of_ours)  # the lookup came before the call
+            handle.load_state_dict(saved)
+            with pytest.warns(RuntimeWarning, match="got no noise"):
+                model(inputs_embeds=inputs)
+
     def test_a_step_without_noise(self):
         model = nn.Sequential(nn.Embedding(50, 8))
         optimizer = torch.optim.SGD(model.parameters(), lr=0.0)

@@ -3,6 +3,7 @@
 If one of these tests fails after an upgrade, change ``embnoise_torch/_compat.py``.
 """
 
+import subprocess
 import sys
 
 import pytest
@@ -52,6 +53,17 @@ def test_dynamo_is_loaded():
 
     assert "torch._dynamo" in sys.modules
     assert _compat.dynamo_is_loaded(), CHANGED + "dynamo_is_loaded"
+
+
+def test_constant_in_dynamo():
+    """It leaves the mark that PyTorch's own decorator leaves."""
+    ours, theirs = (lambda: 1), torch.compiler.assume_constant_result(lambda: 1)
+    assert vars(_compat.constant_in_dynamo(ours)) == vars(theirs) != {}
+
+
+def test_the_adapter_does_not_import_the_compiler():
+    probe = "import sys, embnoise_torch; sys.exit('torch._dynamo' in sys.modules)"
+    subprocess.run([sys.executable, "-c", probe], check=True)
 
 
 def test_the_hook_of_transformers_has_its_name():

@@ -39,7 +39,7 @@ def test_step_alpha_and_micro_batches_do_not_recompile():
     assert counter.frame_count == 1
 
 
-@pytest.mark.parametrize("model", [llama, t5])
+@pytest.mark.parametrize("model", [llama, pytest.param(t5, marks=pytest.mark.sweep)])
 def test_whole_models_with_inductor(model):
     model, ids = model(), batch()
     mask = torch.ones_like(ids)

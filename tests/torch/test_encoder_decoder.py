@@ -1,5 +1,7 @@
 """Encoder-decoders: both sides get noise of their own, each with the mask of its side."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -189,3 +191,73 @@ def test_a_decoder_without_an_encoder_beside_it():
     with attach(model, NOISE):
         noisy = model(batch(), MASK)
     assert torch.equal(noisy, add_noise(torch.zeros(2, 8, 8), NOISE, step=0, mask=MASK))
+
+
+class TwoTables(nn.Module):
+    """An encoder-decoder that does not say which of its embeddings take tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.ModuleDict({"embed": nn.Embedding(50, 8)})
+        self.decoder = nn.ModuleDict({"embed": nn.Embedding(50, 8)})
+
+    def forward(
+        self, input_ids, decoder_input_ids, attention_mask=None, decoder_attention_mask=None
+    ):
+        return self.encoder["embed"](input_ids), self.decoder["embed"](decoder_input_ids)
+
+    def train_on(self, ids, decoder_ids):
+        return self(ids, decoder_ids, MASK, DECODER_MASK)
+
+
+LAYERS = ["encoder.embed", "decoder.embed"]
+
+
+class TestAListOfLayers:
+    @pytest.mark.parametrize("by_name", [True, False])
+    def test_all_but_the_first_have_a_stream_of_their_own(self, by_name):
+        model, ids, decoder_ids = TwoTables(), batch(2, 8), batch(2, 6)
+        clean = dict(zip(LAYERS, model.train_on(ids, decoder_ids), strict=True))
+        masks = dict(zip(LAYERS, (MASK, DECODER_MASK), strict=True))
+        for first, second in (LAYERS, LAYERS[::-1]):
+            layers = [name if by_name else model.get_submodule(name) for name in (first, second)]
+            with attach(model, NOISE, layer=[*layers, layers[0]]) as handle:
+                seen = dict(zip(LAYERS, model.train_on(ids, decoder_ids), strict=True))
+                assert list(handle.state_dict()) == [first, second]
+            for name, stream in ((first, ""), (second, f"/{second}")):
+                noise = replace(NOISE, stream=stream)
+                wanted = add_noise(clean[name], noise, step=0, mask=masks[name])
+                assert torch.equal(seen[name], wanted)
+
+    def test_the_default_does_not_choose(self):
+        with pytest.raises(ValueError, match=r"pass layer=, one of them or a list\. Candidates: "):
+            attach(TwoTables(), NOISE)
+
+    @pytest.mark.parametrize(
+        ("layer", "kind", "message"),
+        [
+            ([], ValueError, r"layer must name at least one embedding, got \[\]"),
+            (["encoder.embed", 3], TypeError, "layer must be a module or its name, got 3"),
+            (["encoder.embed", "embed"], ValueError, "layer must name a module .* got 'embed'"),
+            ([nn.Embedding(2, 2)], ValueError, "layer must be a module of the model, got Embedd"),
+        ],
+    )
+    def test_wrong_lists(self, layer, kind, message):
+        model = TwoTables()
+        with pytest.raises(kind, match=message):
+            attach(model, NOISE, layer=layer)
+        assert not any("forward" in vars(module) for module in model.modules())
+
+    def test_attaching_again_would_repeat_the_noise(self):
+        model, ids, decoder_ids = TwoTables(), batch(2, 8), batch(2, 6)
+        clean = model.train_on(ids, decoder_ids)
+        with attach(model, NOISE, layer=LAYERS[0]):
+            with pytest.raises(ValueError, match=r"stream '' attached to 'encoder.embed' already"):
+                attach(model, NOISE, layer=LAYERS[1])
+            other = replace(NOISE, stream="other")
+            with attach(model, other, layer=LAYERS[1]):
+                seen = model.train_on(ids, decoder_ids)
+        for noisy, x, noise, mask in zip(
+            seen, clean, (NOISE, other), (MASK, DECODER_MASK), strict=True
+        ):
+            assert torch.equal(noisy, add_noise(x, noise, step=0, mask=mask))

@@ -4,6 +4,7 @@ import copy
 import inspect
 import pickle
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -60,7 +61,8 @@ def test_two_handles_that_listen_to_one_model(first):
     model = Embedder()
     model.other = nn.Embedding(50, 8)
     before = [set(vars(module)) for module in model.modules()]
-    handles = [attach(model, NOISE, layer=name) for name in ("embed", "other")]
+    noises = {"embed": NOISE, "other": replace(NOISE, stream="other")}
+    handles = [attach(model, noise, layer=name) for name, noise in noises.items()]
     for handle in handles if first else reversed(handles):
         handle.remove()
     assert [set(vars(module)) for module in model.modules()] == before

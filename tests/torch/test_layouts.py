@@ -108,6 +108,47 @@ def test_padding_to_a_window(masked):
     assert torch.equal(noisy, add_noise(clean, NOISE, step=0, mask=extended))
 
 
+@pytest.mark.parametrize("masked", [True, False])
+def test_packed_rows_that_are_padded_to_a_window(masked):
+    """The model gives the padding that it adds position 0, where a document would begin."""
+    ids, positions = batch(2, 12), torch.tensor([[*range(7), *range(5)], [*range(11), 0]])
+    segments = torch.tensor([[1] * 7 + [2] * 5, [1] * 11 + [2]])
+    call = {"position_ids": positions}
+    if masked:
+        call["attention_mask"] = torch.ones_like(ids)
+    seen = noisy_lookups(longformer(), NOISE, lambda model: model(input_ids=ids, **call))
+    [[(clean, noisy)]] = seen.values()
+    extended = nn.functional.pad(segments, (0, 4))
+    assert torch.equal(noisy, add_noise(clean, NOISE, step=0, segment_ids=extended))
+
+
+class Rounded(Embedder):
+    """It lengthens its rows, and gives its own module positions that go on."""
+
+    def __init__(self, padding_idx):
+        super().__init__()
+        self.inner = Embedder()
+        del self.embed
+        self.inner.embed = zeroed().embed
+        self.inner.embed.padding_idx = padding_idx
+
+    def forward(self, input_ids, attention_mask=None):
+        ids = nn.functional.pad(input_ids, (0, 3))
+        return self.inner(ids, position_ids=torch.arange(ids.shape[1])[None])
+
+
+def test_padding_with_positions_of_the_model():
+    with attach(Rounded(padding_idx=0), NOISE) as handle:
+        noisy = handle._listeners[0].module(batch())
+    expected = add_noise(torch.zeros(2, 8, 8), NOISE, step=0)
+    assert torch.equal(noisy, nn.functional.pad(expected, (0, 0, 0, 3)))
+    with (
+        attach(Rounded(padding_idx=None), NOISE) as handle,
+        pytest.raises(ValueError, match=r"3 tokens more.*tokens="),
+    ):
+        handle._listeners[0].module(batch())
+
+
 class Sideways(Embedder):
     def forward(self, input_ids, attention_mask=None):
         return self.embed(input_ids.T)

@@ -1,5 +1,7 @@
 """The registry of kernels: which one a device gets, and how to add one."""
 
+import sys
+
 import pytest
 import torch
 
@@ -21,8 +23,17 @@ def _registry_as_it_was():
 
 def test_the_kernels_that_there_are():
     assert kernel_for("cpu").__name__ == "add_with_numba"
-    for device in ("cuda", "mps", "xpu", "meta"):
+    for device in ("mps", "xpu", "meta"):
         assert kernel_for(device) is add_with_torch
+
+
+def test_a_gpu_gets_the_kernel_of_triton_if_that_is_installed(monkeypatch):
+    pytest.importorskip("triton")
+    assert kernel_for("cuda").__name__ == "add_with_triton"
+    monkeypatch.setitem(sys.modules, "embnoise_torch.kernels._triton_code", None)
+    monkeypatch.delattr("embnoise_torch.kernels._triton_code", raising=False)
+    kernel_for.cache_clear()
+    assert kernel_for("cuda") is add_with_torch
 
 
 def test_a_kernel_of_a_third_party():

@@ -15,7 +15,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from embnoise import Noise, linear, neftune, symnoise
 from embnoise_torch import EmbeddingNoise, add_noise, attach
 from embnoise_torch.custom_op import apply_
+from embnoise_torch.model_call import CallTokens
 from embnoise_torch.pure import PureSource
+from embnoise_torch.traced_lookup import resolve
+from embnoise_torch.transforms import counted_key
 from embnoise_torch.transforms import noisy as operator
 from tests.torch.models import Embedder, batch, zeroed
 
@@ -234,3 +237,19 @@ def test_the_operator_of_the_compiler_keeps_what_it_promises():
     source = PureSource(neftune())
     arguments = X.clone(), [STEP, MASK, None, None, None, None], source.number
     torch.library.opcheck(apply_, arguments)
+
+
+RESOLVE_CALLS = [
+    (X, None, []),
+    (X, batch(2, 3), [None] * len(CallTokens._fields)),
+    (X, batch(2, 3), [*CallTokens(batch(2, 3), None, MASK, None, None, None)]),
+    (X[0], batch(1, 3)[0], [*CallTokens(None, None, None, torch.tensor([[0, 1, 0]]), None, None)]),
+]
+
+
+@pytest.mark.parametrize(("x", "ids", "told"), RESOLVE_CALLS)
+def test_the_operator_that_finds_the_mask_keeps_what_it_promises(x, ids, told):
+    model = Embedder()
+    with attach(model, neftune()) as handle:
+        source = counted_key(handle._sources["embed"].number)
+        torch.library.opcheck(resolve, (x, ids, told, source))

@@ -5,7 +5,7 @@ import torch
 import transformers
 
 from embnoise import linear, neftune
-from embnoise_torch import attach
+from embnoise_torch import add_noise, attach
 from embnoise_torch.transformers import NoiseCallback
 from tests.torch.models import batch, llama
 
@@ -117,3 +117,35 @@ def test_beside_neftune_noise_alpha_is_an_error(tmp_path):
     work = trainer(tmp_path, llama(), NoiseCallback(neftune()), neftune_noise_alpha=5.0)
     with pytest.raises(ValueError, match=r"neftune_noise_alpha must be None .* got 5\.0"):
         work.train()
+
+
+@pytest.mark.parametrize("placeholders", [False, True])
+def test_placeholders_are_for_attach(tmp_path, placeholders):
+    """By default they get no noise and do not count in L."""
+    model = llama(image_token_id=7)
+    rows = [{"input_ids": ids.index_fill(0, torch.tensor([2, 3]), 7)} for ids in batch(rows=12)]
+    rows = [{**row, "labels": row["input_ids"]} for row in rows]
+    clean, seen = model.model.embed_tokens.weight.detach().clone(), []
+
+    class Look(transformers.TrainerCallback):
+        def on_train_begin(self, args, state, control, **kwargs):
+            def note(module, given, output):
+                seen.append((given[0], output.detach().clone()))
+
+            model.model.embed_tokens.register_forward_hook(note)
+
+    callback = NoiseCallback(neftune(), placeholders=placeholders)
+    work = trainer(tmp_path, model, callback, Look())
+    work.train_dataset = rows
+    work.train()
+    ids, noisy = seen[0]
+    hidden = ids == model.config.image_token_id
+    assert hidden.any()
+    mask = torch.ones_like(ids) if placeholders else ~hidden
+    expected = add_noise(clean[ids], neftune(seed=42), step=0, mask=mask)
+    assert torch.equal(noisy, expected)
+
+
+def test_placeholders_are_a_bool():
+    with pytest.raises(TypeError, match="placeholders must be True or False, got 'no'"):
+        NoiseCallback(neftune(), placeholders="no")

@@ -1,5 +1,7 @@
 """``torch.vmap``: which noise each mapped sample gets."""
 
+import types
+
 import pytest
 import torch
 from torch.func import grad, jacfwd, vmap
@@ -177,3 +179,69 @@ def test_per_sample_gradients_say_what_to_choose():
     model = Embedder()
     with attach(model, neftune()), pytest.raises(RuntimeError, match="randomness='different'"):
         per_sample(model, batch(3, 8))
+
+
+SEGMENTS = torch.tensor([[1, 1, 1, 1, 1, 2, 2, 2], [1] * 8, [1, 2, 2, 3, 3, 3, 3, 3]])
+PACKED = {
+    "attention_mask": SEGMENTS,
+    "seq_idx": SEGMENTS - 1,
+    "position_ids": torch.tensor([[*range(5), *range(3)], [*range(8)], [0, 0, 1, *range(5)]]),
+    "cu_seq_lens_q": torch.tensor([[0, 5, 8, 8], [0, 8, 8, 8], [0, 1, 3, 8]]),
+}
+
+
+@pytest.mark.parametrize("name", PACKED)
+@pytest.mark.parametrize("in_dim", [0, -1])
+def test_packed_documents_of_mapped_samples(name, in_dim):
+    model, ids = zeroed(Embedder()), batch(3, 8)
+
+    def sample(ids, packed):
+        packed = packed if name == "cu_seq_lens_q" else packed[None]
+        return model(ids[None], **{name: packed})[0]
+
+    with attach(model, neftune()):
+        mapped = vmap(sample, in_dims=(0, in_dim), randomness="different")
+        found = mapped(ids, PACKED[name].movedim(0, in_dim))
+    assert torch.equal(
+        found, add_noise(torch.zeros(3, 8, 8), neftune(), step=0, segment_ids=SEGMENTS)
+    )
+
+
+def test_packed_documents_that_are_not_mapped():
+    model, ids = zeroed(Embedder()), batch(3, 8)
+    positions = PACKED["position_ids"][:1]
+    with attach(model, neftune()):
+        mapped = vmap(
+            lambda ids: model(ids[None], position_ids=positions)[0], randomness="different"
+        )
+        found = mapped(ids)
+    segments = SEGMENTS[:1].expand(3, -1)
+    assert torch.equal(
+        found, add_noise(torch.zeros(3, 8, 8), neftune(), step=0, segment_ids=segments)
+    )
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_placeholders_of_mapped_samples(packed):
+    model, ids = zeroed(Embedder()), batch(3, 8)
+    ids[0, 3:6] = ids[1, :2] = 40
+    model.config = types.SimpleNamespace(image_token_id=40)
+
+    def sample(ids, positions):
+        return model(ids[None], **({"position_ids": positions[None]} if packed else {}))[0]
+
+    with attach(model, neftune()):
+        found = vmap(sample, randomness="different")(ids, PACKED["position_ids"])
+    about = {"segment_ids": SEGMENTS} if packed else {}
+    expected = add_noise(torch.zeros(3, 8, 8), neftune(), step=0, mask=ids != 40, **about)
+    assert torch.equal(found, expected)
+
+
+def test_what_cannot_be_read_under_vmap_is_refused():
+    model, ids = Embedder(), batch(3, 8)
+    mask = torch.zeros(3, 8)
+    with (
+        attach(model, neftune()),
+        pytest.raises(TypeError, match="attention_mask must be of a bool"),
+    ):
+        vmap(lambda ids, mask: model(ids[None], mask[None]), randomness="different")(ids, mask)

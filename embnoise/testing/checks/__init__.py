@@ -2,15 +2,20 @@
 
 from embnoise.testing.checks import (
     alpha,
+    arguments,
     compiler,
+    counters,
     distribution,
     gradients,
     identity,
     independence,
     interface,
     magnitude,
+    masks,
     padding,
+    reuse,
     seeds,
+    sizes,
     state,
 )
 from embnoise.testing.registry import CHECKS, Spec
@@ -19,15 +24,20 @@ __all__ = [
     "ALL",
     "CHECKS",
     "alpha",
+    "arguments",
     "compiler",
+    "counters",
     "distribution",
     "gradients",
     "identity",
     "independence",
     "interface",
     "magnitude",
+    "masks",
     "padding",
+    "reuse",
     "seeds",
+    "sizes",
     "state",
 ]
 

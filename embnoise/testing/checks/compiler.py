@@ -6,10 +6,14 @@ import numpy as np
 
 from embnoise.testing.context import CheckContext
 from embnoise.testing.failures import ClaimViolatedError, NotClaimedError, UntestableError
-from embnoise.testing.registry import check
+from embnoise.testing.registry import NOISE, check
 
 
-@check("EN22", claimed=lambda claims: None if claims.compilable else "compilable=False")
+@check(
+    "EN22",
+    claimed=lambda claims: None if claims.compilable else "compilable=False",
+    premises=(*NOISE, "EN02", "EN05", "EN06", "EN15"),
+)
 def compiled_equals_eager(context: CheckContext) -> None:
     """Under the framework's compiler the noise equals that of uncompiled calls, step by step.
 

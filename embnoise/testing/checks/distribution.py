@@ -6,8 +6,8 @@ import numpy as np
 
 from embnoise.testing.claims import Claims
 from embnoise.testing.context import CheckContext
-from embnoise.testing.diagnosis import NO_NOISE, cause_of_noise
-from embnoise.testing.registry import check, needs_distribution
+from embnoise.testing.diagnosis import NO_NOISE
+from embnoise.testing.registry import SIZE, check, needs_distribution
 from embnoise.testing.statistics import RATE, band, cdf_distance, distinct_least, once_in
 from embnoise.testing.tables import CLOSED_FORM, LATTICE, has_few_values, value_count
 
@@ -22,7 +22,7 @@ def _many_values(claims: Claims) -> str | None:
     return needs_distribution(claims)
 
 
-@check("EN28", dtypes="all", claimed=_many_values, random=True)
+@check("EN28", dtypes="all", claimed=_many_values, random=True, premises=SIZE)
 def enough_values(context: CheckContext) -> None:
     """The noise has about as many distinct values as a draw with 16 bits.
 
@@ -43,7 +43,7 @@ def enough_values(context: CheckContext) -> None:
     )
 
 
-@check("EN29", random=True)
+@check("EN29", random=True, premises=SIZE)
 def mean_is_zero(context: CheckContext) -> None:
     """The mean of the noise is 0, or of its signs if the distribution is unbounded.
 
@@ -64,7 +64,7 @@ def mean_is_zero(context: CheckContext) -> None:
     )
 
 
-@check("EN31", dtypes="all", claimed=needs_distribution, random=True)
+@check("EN31", dtypes="all", claimed=needs_distribution, random=True, premises=SIZE)
 def cdf(context: CheckContext) -> None:
     """The distribution function of the noise is the claimed one, within the DKW band.
 
@@ -79,14 +79,10 @@ def cdf(context: CheckContext) -> None:
     if distribution not in CLOSED_FORM:
         allowed += LATTICE
 
-    def likely() -> str:
-        batch, length, dim = inputs.shape
-        return cause_of_noise(units, distribution, batch=batch, length=length, dim=dim)
-
     context.expect(
         distance <= allowed,
         f"the distribution function of the noise is {distance:.4f} away from the "
         f"{distribution.name} one at {where:.3g} of {context.claims.formula}, expected within "
         f"{allowed:.4f} (a correct layer fails this less than {once_in()})",
-        likely,
+        lambda: context.cause(units, inputs),
     )

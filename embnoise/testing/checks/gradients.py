@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
 
 from embnoise.testing.context import CheckContext
 from embnoise.testing.failures import NotClaimedError
-from embnoise.testing.inputs import Array, Inputs
+from embnoise.testing.inputs import SMALL, Array, Inputs, left_mask, right_mask
 from embnoise.testing.layer_under_test import LayerUnderTest
-from embnoise.testing.registry import check
+from embnoise.testing.registry import check, needs_repeats
 
 
-@check("EN13")
+@check("EN13", premises=("EN12",))
 def gradient_is_one(context: CheckContext) -> None:
     """The gradient passes through the noise unchanged, to the input or to the embedding table.
 
@@ -21,13 +22,36 @@ def gradient_is_one(context: CheckContext) -> None:
     these weights (for ids, the gradient in evaluation mode). Fails for layers that detach their
     output, add the noise under no_grad, or scale what they pass on.
     """
-    of = "inputs" if context.case.inputs == "embeddings" else "parameters"
-    fill = None if context.claims.scale_rule.uses_rms else "normal"
-    inputs = context.batch(fill=fill)
-    weights = _Weights(int(context.draw.integers(2**31)), inputs.shape)
+    _gradient_is_one(context, context.batch(fill=_fill(context)), context.layer())
+
+
+@check("EN59")
+def gradient_of_any_batch(context: CheckContext) -> None:
+    """The gradient passes unchanged in large batches too, in padded ones, and in later calls.
+
+    Fails for layers that block the gradient of padding, scale it by a size of the batch, or keep
+    something of it from call to call.
+    """
+    shape = context.profile.shape("float32")
+    lengths = ([shape[1], shape[1] // 2, 5] * shape[0])[: shape[0]]
+    inputs = context.batch(shape, _fill(context), mask=right_mask(lengths, shape[1]))
+    _gradient_is_one(context, inputs, context.layer(dim=shape[2]))
+    context.transcript.clear()
     layer = context.layer()
-    layer.advance(inputs, context.first_step())
-    noisy = _gradients(layer, inputs, weights, of, training=True, step=context.first_step())
+    inputs = context.batch(fill=_fill(context), mask=left_mask([2, 7, 4, 1], SMALL[1]))
+    for _ in range(2):
+        _gradient_is_one(context, inputs, layer)
+
+
+def _fill(context: CheckContext) -> str | None:
+    return None if context.claims.scale_rule.uses_rms else "normal"
+
+
+def _gradient_is_one(context: CheckContext, inputs: Inputs, layer: LayerUnderTest) -> None:
+    of = "inputs" if context.case.inputs == "embeddings" else "parameters"
+    weights = _Weights(int(context.draw.integers(2**31)), inputs.shape)
+    step = layer.advance(inputs, max(layer.calls, context.first_step()))
+    noisy = _gradients(layer, inputs, weights, of, training=True, step=step)
     if of == "inputs":
         expected = [weights.values]
     else:
@@ -116,4 +140,39 @@ def clean_without_gradients(context: CheckContext) -> None:
         f"without gradients there is noise of up to {float(abs(noise).max()):.3g} in training mode",
         "generate() and the reference passes of a model in training mode get noise: ask the "
         "framework whether gradients are enabled",
+    )
+
+
+@check("EN58", inputs=("embeddings",), claimed=needs_repeats)
+def same_noise_with_gradient(context: CheckContext) -> None:
+    """An input that needs a gradient gets the same noise as one that needs none.
+
+    Fails for layers that add no noise where a gradient is tracked, or draw in another way there.
+    """
+    inputs = context.batch()
+    step = context.first_step()
+    expected = context.layer().train(inputs, step)
+    layer = context.layer(name="other")
+    step = layer.advance(inputs, step)
+    if layer.case.claims.seeded is not True:
+        layer.seed(step)
+    outputs: list[Array] = []
+
+    def call(native_layer: Any, native: Any) -> Any:
+        output = layer.call(inputs, native, training=True, step=step, layer=native_layer)
+        with contextlib.suppress(Exception):  # under JAX the output is traced
+            outputs.append(layer.checked(output, inputs))
+        return output
+
+    weights = layer.driver.from_numpy(np.ones(inputs.shape), layer.dtype)
+    layer.driver.gradient(call, layer.native, layer.prepared(inputs), weights, of="inputs")
+    if not outputs:
+        raise NotClaimedError(f"the driver {layer.driver.name!r} shows no values in a gradient")
+    moved = float(abs(outputs[0] - expected).max())
+    context.expect(
+        moved <= 2.0**-18 * float(abs(expected).max()),
+        f"for an input that needs a gradient the noise differs by up to {moved:.3g}, and is "
+        f"{'' if (outputs[0] - layer.clean(inputs)).any() else 'not '}there",
+        "the layer looks at requires_grad or at a tape: noise is left out, or drawn in another "
+        "way, where a gradient is tracked",
     )

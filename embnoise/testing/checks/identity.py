@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from embnoise.testing.batches import Batch, over_batches
+from embnoise.testing.claims import Claims
 from embnoise.testing.context import CheckContext
 from embnoise.testing.diagnosis import NO_NOISE
-from embnoise.testing.registry import check
+from embnoise.testing.inputs import SMALL
+from embnoise.testing.registry import NOISE, check
 
 LIKELY = (
     "noise is added in evaluation mode too: the layer does not look at its mode, or does not learn "
@@ -13,7 +15,7 @@ LIKELY = (
 )
 
 
-@check("EN02", dtypes="all")
+@check("EN02", dtypes="all", premises=())
 def eval_is_identity(context: CheckContext) -> None:
     """In evaluation mode the output is the input, bit for bit; for ids, a lookup without noise.
 
@@ -42,6 +44,12 @@ def eval_is_identity(context: CheckContext) -> None:
         _equal_rows(context)
 
 
+def _silent_at_zero(claims: Claims) -> str | None:
+    if claims.magnitude(0.0, *SMALL[1:]) == 0:
+        return None
+    return f"scale={claims.scale_rule.name!r} is above 0 for alpha = 0"
+
+
 def _equal_rows(context: CheckContext) -> None:
     context.transcript.clear()
     inputs = context.batch().with_equal_rows()
@@ -53,7 +61,7 @@ def _equal_rows(context: CheckContext) -> None:
     )
 
 
-@check("EN03", dtypes="all")
+@check("EN03", dtypes="all", claimed=_silent_at_zero, premises=())
 def alpha_zero_is_identity(context: CheckContext) -> None:
     """With alpha = 0 the output in training mode is the input, bit for bit.
 
@@ -76,7 +84,7 @@ def alpha_zero_is_identity(context: CheckContext) -> None:
     over_batches(context, body)
 
 
-@check("EN15")
+@check("EN15", premises=(*NOISE, "EN02"))
 def train_again(context: CheckContext) -> None:
     """Train, evaluate, train: noise, no noise, and noise again.
 
@@ -96,7 +104,9 @@ def train_again(context: CheckContext) -> None:
     )
     again = layer.train(inputs, start + 1) - clean
     share = context.claims.share(start + 1)
-    context.expect(bool(first.any()), "there is no noise in training mode", NO_NOISE)
+    context.expect(
+        bool(first.any()), "there is no noise in training mode", NO_NOISE, premises=("EN21",)
+    )
     context.expect(
         bool(again.any()) or share == 0,
         "after train(), eval() and train() again there is no noise",

@@ -19,7 +19,7 @@ from embnoise.testing.context import CheckContext
 from embnoise.testing.diagnosis import NO_NOISE
 from embnoise.testing.failures import NotClaimedError
 from embnoise.testing.inputs import Array
-from embnoise.testing.registry import check
+from embnoise.testing.registry import DRAWS, check
 from embnoise.testing.statistics import RATE, once_in, run_length
 from embnoise.testing.tables import splits_at_median
 
@@ -95,7 +95,7 @@ def _neighbors(context: CheckContext, which: str) -> None:
     _uncorrelated(context, units[:-1], units[1:], which)
 
 
-@check("EN32", random=True)
+@check("EN32", random=True, premises=DRAWS)
 def rows_uncorrelated(context: CheckContext) -> None:
     """The noise of neighboring rows is uncorrelated.
 
@@ -104,7 +104,7 @@ def rows_uncorrelated(context: CheckContext) -> None:
     _neighbors(context, "rows")
 
 
-@check("EN33", random=True)
+@check("EN33", random=True, premises=DRAWS)
 def tokens_uncorrelated(context: CheckContext) -> None:
     """The noise of neighboring tokens is uncorrelated.
 
@@ -113,7 +113,7 @@ def tokens_uncorrelated(context: CheckContext) -> None:
     _neighbors(context, "tokens")
 
 
-@check("EN34", random=True)
+@check("EN34", random=True, premises=DRAWS)
 def channels_uncorrelated(context: CheckContext) -> None:
     """The noise of neighboring channels is uncorrelated.
 
@@ -122,7 +122,7 @@ def channels_uncorrelated(context: CheckContext) -> None:
     _neighbors(context, "channels")
 
 
-@check("EN35", random=True)
+@check("EN35", random=True, premises=(*DRAWS, "EN06"))
 def steps_uncorrelated(context: CheckContext) -> None:
     """The noise of neighboring steps is uncorrelated.
 
@@ -138,7 +138,7 @@ def steps_uncorrelated(context: CheckContext) -> None:
     _uncorrelated(context, units[:-1], units[1:], "steps")
 
 
-@check("EN40")
+@check("EN40", premises=DRAWS)
 def draws_not_reused(context: CheckContext) -> None:
     """No run of values occurs twice, at any places.
 
@@ -146,8 +146,9 @@ def draws_not_reused(context: CheckContext) -> None:
     """
     units = context.independent(context.sampled())
     context.expect(bool(units.any()), "there is no noise in training mode", NO_NOISE)
-    length = run_length(context.claims.distribution_rule)
-    places = _repeated(np.round(units.ravel() * 2.0**15).astype(np.int64), length)
+    values = np.round(units.ravel() * 2.0**15).astype(np.int64)
+    length = run_length(context.claims.distribution_rule, values)
+    places = _repeated(values, length)
     rows = [tuple(int(i) for i in np.unravel_index(place, units.shape)) for place in places]
     context.expect(
         not rows,

@@ -9,7 +9,7 @@ from embnoise.testing.context import CheckContext
 from embnoise.testing.diagnosis import NO_NOISE
 from embnoise.testing.failures import NotFiniteError, UntestableError
 from embnoise.testing.inputs import Array
-from embnoise.testing.registry import check
+from embnoise.testing.registry import SIZE, check
 from embnoise.testing.statistics import RATE, amplitude, amplitude_window, extreme_window
 from embnoise.testing.tables import zero_share
 
@@ -25,7 +25,7 @@ _BY_NAME = (
 )
 
 
-@check("EN01")
+@check("EN01", premises=())
 def can_be_called(context: CheckContext) -> None:
     """Each make_layer(...) returns a fresh layer, whose outputs are finite arrays [B, L, d].
 
@@ -48,7 +48,7 @@ def can_be_called(context: CheckContext) -> None:
         )
 
 
-@check("EN04", dtypes="all")
+@check("EN04", dtypes="all", premises=())
 def dtype_kept(context: CheckContext) -> None:
     """The output in training has the dtype and the device of the embeddings.
 
@@ -80,7 +80,7 @@ def dtype_kept(context: CheckContext) -> None:
     )
 
 
-@check("EN23", random=True)
+@check("EN23", random=True, premises=SIZE)
 def edge_shapes(context: CheckContext) -> None:
     """A batch of 1, a length of 1, one channel and an empty batch work, with the claimed noise.
 

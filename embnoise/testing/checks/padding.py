@@ -21,7 +21,7 @@ def _clean_padding(claims: Claims) -> str | None:
     return None if claims.length == "tokens" else f"length={claims.length!r}"
 
 
-@check("EN09", dtypes="all", claimed=_clean_padding)
+@check("EN09", dtypes="all", claimed=_clean_padding, premises=())
 def padding_untouched(context: CheckContext) -> None:
     """Padding gets no noise, on either side, nor does a row that is all padding.
 
@@ -33,8 +33,8 @@ def padding_untouched(context: CheckContext) -> None:
         layer = context.layer(dim=batch.dim, alpha=batch.scaled(context))
         noise = layer.noise(inputs, context.first_step())
         padding = noise[~inputs.mask]
-        takes = ", ".join(layer.parameters())
-        blind = "" if layer.takes("mask") else f" (none of its parameters, {takes}, is named mask)"
+        takes = ", ".join(layer.parameters)
+        blind = "" if layer.gets("mask") else f" (none of its parameters, {takes}, is named mask)"
         context.expect(
             not padding.any(),
             f"padding gets noise: {int((padding != 0).sum())} of its {padding.size} elements, up "
@@ -47,7 +47,7 @@ def padding_untouched(context: CheckContext) -> None:
     over_batches(context, body)
 
 
-@check("EN24", dtypes="all")
+@check("EN24", dtypes="all", premises=())
 def every_token_noised(context: CheckContext) -> None:
     """Every real token gets noise.
 
@@ -75,7 +75,10 @@ def _draws(claims: Claims) -> int:
 
 
 def _covers(context: CheckContext, noised: NDArray[np.bool_], real: NDArray[np.bool_]) -> None:
-    context.expect(bool(noised[real].any()), "no token gets noise in training mode", NO_NOISE)
+    premises = ("EN12",) if context.claims.schedule is None else ("EN12", "EN21")
+    context.expect(
+        bool(noised[real].any()), "no token gets noise in training mode", NO_NOISE, premises
+    )
     missed = [(int(b), int(i)) for b, i in np.argwhere(real & ~noised.any(axis=-1))]
     last = [(b, int(np.flatnonzero(real[b])[-1])) for b in range(len(real))]
     which = "the last token of every row" if missed == last else f"tokens (row, place) {missed[:5]}"

@@ -16,7 +16,7 @@ from embnoise.testing.registry import check
 State = dict[str, NDArray[Any]]
 
 
-@check("EN16", dtypes="float32")
+@check("EN16", premises=())
 def input_unchanged(context: CheckContext) -> None:
     """A training call does not change its input.
 
@@ -40,7 +40,7 @@ def input_unchanged(context: CheckContext) -> None:
     over_batches(context, body)
 
 
-@check("EN17", inputs=("ids",))
+@check("EN17", inputs=("ids",), premises=())
 def table_unchanged(context: CheckContext) -> None:
     """A training call does not change the embedding table or any other saved value.
 
@@ -62,7 +62,7 @@ def table_unchanged(context: CheckContext) -> None:
         )
 
 
-@check("EN18")
+@check("EN18", premises=())
 def saved_state_clean(context: CheckContext) -> None:
     """The layer adds nothing to the saved state, except what it claims to save.
 

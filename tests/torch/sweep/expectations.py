@@ -163,8 +163,3 @@ KINDS_OF_POSITIONS = {
 
 WRONG: dict[str, str] = {}
 """Types whose padded rows get other noise than they should, and what is seen."""
-
-NOT_PACKED = {
-    "longformer": "it pads the positions, and what it adds reads as documents of one token",
-}
-"""Types that take ``position_ids`` and cannot be told of packed rows by them, and why."""

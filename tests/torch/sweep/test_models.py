@@ -70,8 +70,6 @@ def test_lookups_of_packed_rows_get_the_noise_of_their_documents(model_type):
     model = built(model_type)
     if not takes_positions(model):
         pytest.skip("the model takes no position_ids")
-    if model_type in expectations.NOT_PACKED:
-        pytest.skip(expectations.NOT_PACKED[model_type])
     call, sides = packed_call_of(model)
     told = model_type in expectations.WITHOUT_A_MASK
     check(model, call, sides, **({} if told else arguments_of(model_type, model)))

@@ -1,0 +1,219 @@
+"""The noise on a GPU: whether its bits are right, and what it costs, in one run.
+
+    python benchmarks/gpu.py             # on a CUDA or ROCm device, under eight minutes
+    python benchmarks/gpu.py --device cpu --quick    # a look at the script itself
+
+It prints a table and writes gpu.json and gpu.png to ``--out``. All that is compared takes turns,
+round after round; figures are medians. Times are the device's own, between two events.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+from tqdm import trange
+from transformers.integrations.neftune import neftune_post_forward_hook
+
+from embnoise import Noise
+from embnoise_torch import add_noise, attach
+from embnoise_torch.kernels import kernel_for
+from overhead import hooked
+from timing import Runs
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+DISTRIBUTIONS = ("uniform", "rademacher", "gaussian")
+VOCABULARY = 32_000
+SHAPES = [(1, 1, 4096), (1, 16, 64), (8, 512, 2048), (8, 2048, 4096), (1, 131_072, 4096)]
+QUICK_SHAPES = [(1, 1, 64), (2, 16, 64)]
+
+
+def check_bits(device: torch.device) -> int:
+    """Compare with the kernel of the CPU; returns how many outputs were compared.
+
+    Raises:
+        AssertionError: An output has other bits.
+    """
+    compared = 0
+    for dtype in (*DTYPES.values(), torch.float64):
+        for distribution in DISTRIBUTIONS:
+            for shape in [(2, 5, 1), (3, 7, 13), (2, 9, 64), (1, 3, 2056), (2, 8, 4096)]:
+                noise = Noise(5.0, distribution=distribution, seed=2**63 + 5)
+                x = torch.randn(shape).to(dtype)
+                mask = torch.rand(shape[:2]) < 0.8
+                step = 2**32 - 3 + compared
+                expected = add_noise(x, noise, step=step, mask=mask)
+                seen = add_noise(x.to(device), noise, step=step, mask=mask.to(device)).cpu()
+                # Compared as integers: -0.0 and 0.0 are different.
+                assert torch.equal(_bits(seen), _bits(expected)), (dtype, distribution, shape)
+                compared += seen.numel()
+    return compared
+
+
+def _bits(x: Tensor) -> Tensor:
+    sizes = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+    return x.view(sizes[x.element_size()])
+
+
+def noisy(model: Any, noise: Noise) -> Any:
+    """A copy of the model with our noise."""
+    copied = copy.deepcopy(model)
+    attach(copied, noise, optimizer="manual")
+    return copied
+
+
+def lookups(device: torch.device, dtype: torch.dtype, shape: tuple[int, int, int]) -> Runs:
+    """What is compared for one shape."""
+    batch, length, dim = shape
+    table = nn.Embedding(VOCABULARY, dim, dtype=dtype, device=device)
+    ids = torch.randint(0, VOCABULARY, (batch, length), device=device)
+    source, target = torch.empty(2, batch, length, dim, dtype=dtype, device=device)
+    hook = hooked(table)
+    runs: Runs = {
+        "copy": lambda: target.copy_(source),
+        "lookup": lambda: table(ids),
+        "transformers": lambda: hook(ids),
+    }
+    if device.type == "cuda":
+        compiled = torch.compile(table)
+        runs["lookup, compiled"] = lambda: compiled(ids)
+    for distribution in DISTRIBUTIONS:
+        model = noisy(table, Noise(5.0, distribution=distribution, seed=0))
+        runs[f"embnoise, {distribution}"] = partial(model, ids)
+    pure = Noise(5.0, seed=0)
+    runs["add_noise"] = lambda: add_noise(source, pure, step=0)
+    return runs
+
+
+def training_steps(device: torch.device, quick: bool) -> Runs:
+    """A training step of a Llama of 1B parameters, plain, with our noise, and with the hook."""
+    dim = 64 if quick else 2048
+    config = transformers.LlamaConfig(
+        vocab_size=VOCABULARY, hidden_size=dim, intermediate_size=4 * dim,
+        num_hidden_layers=2 if quick else 16, num_attention_heads=dim // 64,
+        num_key_value_heads=max(1, dim // 256),
+    )  # fmt: skip
+    model: Any = transformers.LlamaForCausalLM(config)
+    model.to(device, torch.bfloat16)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
+    ids = torch.randint(0, VOCABULARY, (2, 64 if quick else 2048), device=device)
+    mask = torch.ones_like(ids)
+
+    def step() -> None:
+        model(input_ids=ids, attention_mask=mask, labels=ids).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def with_noise() -> None:
+        with attach(model, Noise(5.0, seed=0), optimizer="manual"):
+            step()
+
+    def with_hook() -> None:
+        embedding = model.get_input_embeddings()
+        embedding.neftune_noise_alpha = 5.0
+        hook = embedding.register_forward_hook(neftune_post_forward_hook)
+        step()
+        hook.remove()
+
+    return {"plain": step, "embnoise": with_noise, "transformers": with_hook}
+
+
+def milliseconds(runs: Runs, device: torch.device, rounds: int) -> dict[str, float]:
+    """The median time of each on the device."""
+    seen: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
+        for _ in range(3):
+            run()
+    for _ in trange(rounds, leave=False, disable=None):
+        for name, run in runs.items():
+            seen[name].append(_one(run, device))
+    return {name: statistics.median(times) for name, times in seen.items()}
+
+
+def _one(run: Callable[[], object], device: torch.device) -> float:
+    if device.type != "cuda":
+        start = time.perf_counter()
+        run()
+        return 1e3 * (time.perf_counter() - start)
+    first: Any
+    last: Any
+    first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    first.record()
+    run()
+    last.record()
+    last.synchronize()
+    return float(first.elapsed_time(last))
+
+
+def plot(results: list[dict[str, Any]], path: Path, title: str) -> None:
+    """Time over the lookup's, for each size."""
+    import matplotlib as mpl  # noqa: PLC0415, slow to import
+
+    mpl.use("agg")
+    from matplotlib import pyplot as plt  # noqa: PLC0415
+
+    dtypes = list(dict.fromkeys(each["dtype"] for each in results))
+    figure, axes = plt.subplots(
+        1, len(dtypes), figsize=(5 * len(dtypes), 4), sharey=True, squeeze=False
+    )
+    for axis, dtype in zip(axes[0], dtypes, strict=True):
+        own = [each for each in results if each["dtype"] == dtype]
+        labels = ["x".join(map(str, each["shape"])) for each in own]
+        for name in own[0]["milliseconds"]:
+            ratios = [each["milliseconds"][name] / each["milliseconds"]["lookup"] for each in own]
+            axis.plot(labels, ratios, marker="o", label=name)
+        axis.set(title=dtype, xlabel="B x L x d", yscale="log")
+        axis.tick_params(axis="x", rotation=30)
+    axes[0][0].set_ylabel("time / time of nn.Embedding")
+    axes[0][-1].legend(fontsize="small")
+    figure.suptitle(title)
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--quick", action="store_true", help="small sizes, few rounds")
+    parser.add_argument("--out", type=Path, default=Path(), help="where files are written")
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        parser.error("there is no GPU here; --device cpu --quick shows what the script does")
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    kernel = getattr(kernel_for(device.type), "__name__", "unnamed")
+    print(f"{name}, PyTorch {torch.__version__}, kernel {kernel}")
+    print(f"bits: {check_bits(device)} elements as on the CPU")
+    rounds = 5 if arguments.quick else 50
+    results = []
+    for dtype, native in DTYPES.items():
+        for shape in QUICK_SHAPES if arguments.quick else SHAPES:
+            times = milliseconds(lookups(device, native, shape), device, rounds)
+            results.append({"dtype": dtype, "shape": shape, "milliseconds": times})
+            ratios = "; ".join(f"{key} {own / times['lookup']:.2f}" for key, own in times.items())
+            print(f"  {dtype:8} {shape}: lookup {times['lookup']:.4f} ms = 1; {ratios}")
+    steps = milliseconds(training_steps(device, arguments.quick), device, max(5, rounds // 5))
+    shown = "; ".join(f"{key} {own / steps['plain']:.4f}" for key, own in steps.items())
+    print(f"training step: {steps['plain']:.2f} ms = 1; {shown}")
+    report = {
+        "device": name, "torch": torch.__version__, "kernel": kernel, "lookups": results,
+        "training_step_milliseconds": steps,
+    }  # fmt: skip
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "gpu.json").write_text(json.dumps(report, indent=2) + "\n")
+    plot(results, arguments.out / "gpu.png", f"{name}, PyTorch {torch.__version__}")
+
+
+if __name__ == "__main__":
+    main()

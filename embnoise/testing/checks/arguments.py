@@ -1,0 +1,127 @@
+"""What a call is given is read right, whatever its memory is like, and left as it was."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from embnoise.testing.context import CheckContext
+from embnoise.testing.failures import ClaimViolatedError, NotClaimedError, UntestableError
+from embnoise.testing.inputs import SMALL, right_mask
+from embnoise.testing.registry import check, needs_repeats
+
+
+def _same(left: np.ndarray, right: np.ndarray) -> bool:
+    return bool(abs(left - right).max() <= 2.0**-18 * max(float(abs(left).max()), 1e-30))
+
+
+@check("EN55", claimed=needs_repeats)
+def evaluation_draws_nothing(context: CheckContext) -> None:
+    """Evaluation between training calls does not change the noise of these.
+
+    Fails for layers that draw in evaluation mode and drop the draw, or seed their generator again
+    when the mode changes.
+    """
+    inputs = context.batch(fill="normal")
+    start = context.first_step()
+    layer = context.layer()
+    alone = [layer.train(inputs, start + k) for k in range(3)]
+    other = context.layer(name="other")
+    found = [other.train(inputs, start)]
+    for k in (1, 2):
+        for _ in range(3):
+            other.eval(inputs)
+        found.append(other.train(inputs, start + k))
+    clean = layer.clean(inputs)
+    if not _same(alone[0], found[0]):
+        raise NotClaimedError("the same seed draws other noise, which EN05 reports")
+    moved = [k for k in range(3) if not _same(alone[k] - clean, found[k] - clean)]
+    likely = "evaluation draws from the layer's generator, or advances its count: draw only in "
+    likely += "training mode"
+    if moved and _same(found[moved[0]] - clean, alone[0] - clean):
+        likely = "the sequence starts over: eval() or train() seeds the generator again"
+    elif moved and not (found[moved[0]] - clean).any():
+        likely = "an evaluation call turns the noise off"
+    context.expect(
+        not moved,
+        f"after evaluation calls, training call {moved[0] + 1 if moved else 0} has other noise "
+        "than without them",
+        likely,
+    )
+
+
+@check("EN56", inputs=("embeddings",), claimed=needs_repeats)
+def strided_input(context: CheckContext) -> None:
+    """An input that is not contiguous in memory gets the noise of a contiguous one.
+
+    Fails for layers that read memory in order, whatever the strides are, or cannot take such an
+    input.
+    """
+    inputs = context.batch(fill="normal")
+    step = context.first_step()
+    layer = context.layer()
+    expected = layer.train(inputs, step)
+    other = context.layer(name="other")
+    step = other.advance(inputs, step)
+    swapped = context.driver.from_numpy(
+        np.ascontiguousarray(inputs.values.swapaxes(0, 1)), context.dtype
+    )
+    if not any(hasattr(swapped, name) for name in ("stride", "strides")):
+        raise NotClaimedError(f"the arrays of the driver {context.driver.name!r} have no strides")
+    source = (
+        "driver.from_numpy(np.ascontiguousarray(x.swapaxes(0, 1)), "
+        f"{context.dtype!r}).swapaxes(0, 1)"
+    )
+    try:
+        output = other.raw(inputs, swapped.swapaxes(0, 1), training=True, step=step, x=source)
+    except UntestableError as error:
+        raise ClaimViolatedError(
+            f"for an input that is not contiguous, {error}", "view() instead of reshape()"
+        ) from None
+    found = other.checked(output, inputs)
+    differ = int((abs(found - expected) > 2.0**-18 * abs(expected).max()).sum())
+    context.expect(
+        _same(expected, found),
+        f"an input that is not contiguous gives another output, in {differ} of {found.size} "
+        "elements",
+        "the memory of the input is read in order, as if it were contiguous, or noise is drawn in "
+        "the order of the strides (as empty_like does)",
+    )
+
+
+def _flags(native: Any) -> dict[str, Any]:
+    names = ("requires_grad", "is_leaf", "dtype", "shape")
+    return {name: str(getattr(native, name)) for name in names if hasattr(native, name)}
+
+
+@check("EN57")
+def arguments_unchanged(context: CheckContext) -> None:
+    """A call does not change its mask or segment ids, nor what its input is (``requires_grad``).
+
+    Fails for layers that edit the mask in place, or track a gradient on what they were given.
+    """
+    inputs = context.batch(fill="normal", mask=right_mask([7, 4, 2, 1], SMALL[1]))
+    layer = context.layer()
+    native, arrays = layer.prepared(inputs), layer.arrays(inputs)
+    kept = {name: context.driver.to_numpy(array) for name, array in arrays.items()}
+    flags = _flags(native)
+    for training in (True, False):
+        step = layer.advance(inputs, context.first_step()) if training else layer.calls
+        layer.raw(inputs, native, training=training, step=step, arrays=arrays)
+        mode = "training" if training else "evaluation"
+        for name, array in arrays.items():
+            now = context.driver.to_numpy(array)
+            context.expect(
+                now.tobytes() == kept[name].tobytes(),
+                f"a call in {mode} mode changes its {name}, in {int((now != kept[name]).sum())} "
+                f"of {now.size} elements",
+                f"the {name} is edited in place: copy it first",
+            )
+        for name, before in flags.items():
+            after = str(getattr(native, name))
+            context.expect(
+                after == before,
+                f"a call in {mode} mode changes {name} of its input, from {before} to {after}",
+                "the layer sets an attribute of what it was given (requires_grad_(), resize_())",
+            )

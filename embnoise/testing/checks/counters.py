@@ -1,0 +1,154 @@
+"""Every seed and every step is one of its own, however far from the others."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from embnoise.testing.claims import Claims
+from embnoise.testing.context import CheckContext
+from embnoise.testing.counts import far_apart
+from embnoise.testing.diagnosis import NO_NOISE
+from embnoise.testing.failures import NotClaimedError
+from embnoise.testing.inputs import Array
+from embnoise.testing.registry import DISTRIBUTION, SEEDS, check
+from embnoise.testing.statistics import RATE, amplitude, amplitude_window
+
+FACTORS = (
+    1, 2, 3, 5, 7, 8, 10, 13, 16, 17, 31, 32, 37, 64, 97, 100, 101, 127, 128, 256, 997, 1000, 1009,
+    1024, 1337, 2048, 4096, 7919, 8192, 10_000, 65_536, 99_991, 100_000, 1_000_000, 1_000_003,
+)  # fmt: skip
+"""What a step is multiplied with before it is added to a seed."""
+
+
+def _key(units: Array) -> bytes:
+    """The same for equal noise, and for no other; not for noise that is 0."""
+    return np.round(units * 2.0**12).astype(np.int32).tobytes()
+
+
+def _own_seed(claims: Claims) -> str | None:
+    return None if claims.seeded is True else f"seeded={claims.seeded!r}"
+
+
+def _longest(context: CheckContext) -> int:
+    """All periods up to this are tested."""
+    return 576 if not context.profile.draws else 4096
+
+
+@check("EN44", claimed=_own_seed, premises=SEEDS)
+def all_seeds_differ(context: CheckContext) -> None:
+    """Seeds that are any number apart draw other noise: neighbors, and those far away.
+
+    Fails for layers that keep a seed in few bits, take its remainder by some number, or divide it.
+    """
+    inputs = context.batch()
+    step = context.first_step()
+    start = context.seed % 2**29
+    seen: dict[bytes, int] = {}
+    for offset in far_apart(_longest(context)):
+        seed = start + offset
+        context.transcript.clear()
+        units = context.layer(seed=seed).units(inputs, step)
+        if not units.any():
+            raise NotClaimedError("there is no noise, which EN06 reports")
+        other = seen.setdefault(_key(units), seed)
+        apart = seed - other
+        cause = (
+            "the seed is divided, so that neighbors are one"
+            if apart == 1
+            else f"the seed is taken modulo {apart} or a divisor of it: it is kept in too few bits"
+        )
+        context.expect(
+            not apart,
+            f"the seeds {other} and {seed}, which are {apart} apart, draw the same noise",
+            cause,
+        )
+
+
+@check("EN45", claimed=_own_seed, premises=SEEDS)
+def seed_and_step_differ(context: CheckContext) -> None:
+    """A seed's steps are not the steps of another seed, earlier or later.
+
+    Fails for layers that add seed and step, or combine them by xor, so that runs with different
+    seeds share their noise.
+    """
+    if context.claims.schedule is not None:
+        raise NotClaimedError("the schedule makes the noise of every step another")
+    inputs = context.batch()
+    start = context.seed % 2**5 * 2**25 + 2**24  # for a smaller number, + and xor are the same
+    first = context.layer(seed=start)
+    seen = {_key(first.units(inputs, step)): step for step in range(4)}
+    if len(seen) < 4:
+        raise NotClaimedError("steps repeat, which EN06 reports")
+    for apart in FACTORS:
+        seed = start + apart
+        context.transcript.clear()
+        layer = context.layer(seed=seed)
+        for step in range(2):
+            twin = seen.get(_key(layer.units(inputs, step)))
+            context.expect(
+                twin is None or twin == step,  # EN44 reports the latter
+                f"seed {start} at step {twin} and seed {seed} at step {step} have the same noise",
+                "seed and step are added (or combined by xor) into one number: give both to the "
+                "generator, as a pair or through a hash",
+            )
+
+
+def _calls(context: CheckContext) -> int:
+    """How many training calls a layer that counts them must endure."""
+    return 140 if not context.profile.draws else 300
+
+
+@check("EN46", random=True)
+def noise_endures(context: CheckContext) -> None:
+    """Every step has new noise of the same size, after many calls and at large steps too.
+
+    Fails for layers whose count wraps, whose noise repeats after some round number of steps, or
+    ends.
+    """
+    claims = context.claims
+    if claims.schedule is not None:
+        raise NotClaimedError("with a schedule, EN06 and EN21 test the steps")
+    inputs = context.batch()
+    layer = context.layer()
+    given = layer.takes("step")
+    steps = list(range(_calls(context)))
+    if given:
+        steps = far_apart(_longest(context))
+    seen: dict[bytes, int] = {}
+    sizes = []
+    for step in steps:
+        units = layer.units(inputs, step)
+        if step == 0:
+            context.expect(bool(units.any()), "there is no noise at step 0", NO_NOISE)
+        ended = not units.any()
+        context.expect(
+            not ended,
+            f"the noise ends: there is none at step {step}, and at step 0 there is",
+            "noise for the first steps only, or a count that overflows",
+        )
+        twin = seen.setdefault(_key(units), step)
+        context.expect(
+            twin == step,
+            f"steps {twin} and {step} have the same noise",
+            f"the noise repeats: the step or the count is taken modulo {step - twin} or a divisor "
+            "of it, or is kept in too few bits",
+        )
+        sizes.append(amplitude(claims.distribution_rule, context.independent(units)))
+    low, high = amplitude_window(
+        claims.distribution_rule, context.independent(units).size, RATE / len(steps)
+    )
+    slack = 2 * context.usual_slack(inputs) + 2.0**-16
+    low, high, known = low - slack, high + slack, 1.0
+    if (
+        not low <= sizes[0] <= high
+    ):  # of another scale: others report it, and this one that it stays
+        low, high, known = low / high, high / low if low > 0 else np.inf, sizes[0]
+    off = [k for k, size in enumerate(sizes) if not low <= size / known <= high]
+    context.expect(
+        not off,
+        f"at step {steps[off[0]] if off else 0} the noise is {sizes[off[0]] if off else 0:.4g} of "
+        f"what it should be, and at step 0 {sizes[0]:.4g} ({len(off)} of {len(steps)} steps are "
+        "off)",
+        "the noise grows or fades with the calls, though no schedule is claimed",
+        DISTRIBUTION,
+    )

@@ -1,0 +1,188 @@
+"""The mask counts, wherever the padding is, whatever the sizes and the mask's dtype are."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from embnoise.testing.claims import Claims
+from embnoise.testing.context import CheckContext
+from embnoise.testing.failures import NotClaimedError, NotFiniteError, UntestableError
+from embnoise.testing.inputs import SMALL, Inputs, left_mask, right_mask
+from embnoise.testing.registry import DISTRIBUTION, SIZE, check, needs_repeats
+from embnoise.testing.right_rows import DRAWS, expect_right_rows, fresh, units_of
+from embnoise.testing.runs import repeated_run
+from embnoise.testing.statistics import RATE, amplitude, amplitude_window
+
+HOLES = np.array(
+    [[1, 0, 1, 1, 0, 1, 1], [0, 0, 1, 0, 1, 0, 0], [1, 1, 0, 0, 0, 1, 1], [0, 1, 1, 1, 1, 1, 0]],
+    bool,
+)
+"""Padding between tokens, as around images."""
+
+
+def _batches(context: CheckContext) -> dict[str, Inputs]:
+    lengths = [7, 3, 2, 5]
+    return {
+        "left": context.batch(mask=left_mask(lengths, SMALL[1])),
+        "holes": context.batch(mask=HOLES),
+    }
+
+
+def _claims_length(claims: Claims) -> str | None:
+    return None if claims.length else "length=None"
+
+
+@check("EN47", claimed=_claims_length, random=True, premises=(*SIZE, "EN09"))
+def padding_anywhere(context: CheckContext) -> None:
+    """Padding on the left, on the right and between tokens counts alike.
+
+    Fails for layers that take the place of the last token for the length, or multiply with a mask
+    that they made from the lengths.
+    """
+    step = context.first_step()
+    for place, inputs in _batches(context).items():
+        context.transcript.clear()
+        draws = [units_of(fresh(context, k, SMALL[2]), inputs, step) for k in range(DRAWS)]
+        likely = {
+            "left": "padding on the left is counted in L (its place is taken for the length), or "
+            "the mask is made again as if padding were on the right",
+            "holes": "padding between tokens is counted in L, or the mask is made again from the "
+            "lengths",
+        }[place]
+        expect_right_rows(context, inputs, draws, 2, likely)
+
+
+@check("EN48", claimed=needs_repeats)
+def mask_of_any_dtype(context: CheckContext) -> None:
+    """A mask of integers or floats, 1 for a token and 0 for padding, does what a boolean one does.
+
+    A layer may refuse it with an error. Tokenizers return integers. Fails for layers that ignore
+    such a mask, invert it with ``~``, or index with it.
+    """
+    inputs = context.batch(mask=right_mask([7, 4, 2, 1], SMALL[1]))
+    step = context.first_step()
+    if not context.layer().takes("mask"):
+        raise NotClaimedError("the layer takes no mask")
+    context.transcript.clear()
+    expected = context.layer().noise(inputs, step)
+    for dtype in ("int64", "float32"):
+        other = inputs.with_mask_of(dtype)
+        try:
+            found = context.layer(name="other").noise(other, step)
+        except NotFiniteError:
+            raise
+        except UntestableError:
+            found = expected  # refused
+        size = float(abs(expected).max())
+        padded = float(abs(found[~inputs.mask]).max(initial=0.0))
+        likely = f"a mask of {dtype} is misread: as an index, by ~, or by a comparison with True"
+        if padded and context.claims.length == "tokens":
+            likely = f"a mask of {dtype} is ignored or inverted"
+        context.expect(
+            float(abs(found - expected).max()) <= 2.0**-18 * size,
+            f"with a mask of {dtype} the noise differs from that with a boolean one, by up to "
+            f"{float(abs(found - expected).max()):.3g} (on padding it reaches {padded:.3g})",
+            f"{likely}; convert it, or raise a TypeError",
+        )
+
+
+@check("EN49", random=True, premises=(*SIZE, "EN09"))
+def sizes_that_agree(context: CheckContext) -> None:
+    """Batches in which B, L and d are equal, or B and L are 1, get the claimed noise.
+
+    Fails for layers that tell their axes apart by their sizes.
+    """
+    step = context.first_step()
+    lengths = [16, 3, 11, 7, 1, 14, 9, 2, 16, 5, 12, 8, 4, 15, 6, 10]
+    for shape, mask in (((16, 16, 16), right_mask(lengths, 16)), ((1, 1, 16), None)):
+        context.transcript.clear()
+        inputs = context.batch(shape, mask=mask)
+        draws = [units_of(fresh(context, k, 16), inputs, step) for k in range(DRAWS)]
+        expect_right_rows(
+            context,
+            inputs,
+            draws,
+            2,
+            "axes are told apart by their sizes, which are equal here: the mask is transposed, or "
+            "the length is that of another axis"
+            if shape[0] > 1
+            else "a batch of one token takes another path: an axis is squeezed away, or it is "
+            "taken for a batch that needs no noise",
+        )
+
+
+BLOCKS = (0, 128, 256, 512, 1024, 2048, 4096)
+
+
+@check("EN50", random=True, premises=SIZE)
+def long_rows_and_wide_channels(context: CheckContext) -> None:
+    """Tokens and channels in the thousands get noise of their own, of the claimed size.
+
+    Fails for layers with a limit: a table of 512 positions, a kernel that covers 128 channels.
+    """
+    step = context.first_step()
+    rule = context.claims.distribution_rule
+    for which, axis, shape in (("tokens", 0, (1, 4211, 8)), ("channels", 1, (1, 5, 4211))):
+        context.transcript.clear()
+        inputs = context.batch(shape)
+        units = units_of(context.layer(dim=shape[2]), inputs, step)
+        parts = [np.take(units[0], range(*ends), axis)
+                 for ends in zip(BLOCKS, (*BLOCKS[1:], 4211), strict=True)]  # fmt: skip
+        seen = [amplitude(rule, part) for part in parts]
+        known = 1.0 if rule else seen[0]
+        slack = 2 * context.usual_slack(inputs) + 2.0**-16
+        for start, found, part in zip(BLOCKS, seen, parts, strict=True):
+            low, high = amplitude_window(rule, part.size, RATE / (2 * len(parts)))
+            ratio = found / known if known else 0.0
+            context.expect(
+                low - slack <= ratio <= high + slack,
+                f"the {which} from {start} on get {ratio:.4g} of {context.claims.formula}, "
+                f"expected {low:.4g} to {high:.4g} (B, L, d = {shape})",
+                f"only some {which} are covered, up to a power of two: by a table, a buffer or a "
+                "kernel of a fixed size"
+                if start and not found
+                else f"the size of the noise changes along the {which}",
+                DISTRIBUTION,
+            )
+        repeated = repeated_run(units, rule)
+        context.expect(
+            repeated is None,
+            f"the same values occur twice among {shape[1 + axis]} {which}: at (row, token, "
+            f"channel) {repeated and ' and '.join(map(str, repeated[0]))}",
+            f"the draw is for fewer {which} than there are, and is repeated for the rest",
+        )
+
+
+@check("EN51", random=True, premises=(*SIZE, "EN09"))
+def every_call_counts_anew(context: CheckContext) -> None:
+    """A call uses the mask and the shape that it is given, not those of an earlier call.
+
+    Fails for layers that keep the first mask, length or magnitude.
+    """
+    start = context.first_step()
+    steps = [step for step in range(start, start + 20) if context.claims.share(step) > 0][:4]
+    if len(steps) < 4:
+        raise NotClaimedError("the schedule is above 0 at fewer than 4 steps")
+    batches = [
+        context.batch(),
+        context.batch(mask=right_mask([2, 7, 4, 1], SMALL[1])),
+        context.batch(mask=right_mask([7, 1, 5, 3], SMALL[1])),
+        context.batch((1, *SMALL[1:])),
+    ]
+    draws: list[list[np.ndarray]] = [[] for _ in batches]
+    for k in range(DRAWS):
+        context.transcript.clear()
+        layer = fresh(context, k, SMALL[2])
+        for step, inputs, found in zip(steps, batches, draws, strict=True):
+            found.append(units_of(layer, inputs, step))
+    for number, (inputs, found) in enumerate(zip(batches, draws, strict=True), start=1):
+        expect_right_rows(
+            context,
+            inputs,
+            found,
+            len(batches),
+            f"call {number} of a layer uses the mask, the length or the magnitude of an earlier "
+            "call, which it has kept"
+            if number > 1
+            else "the first call of a layer is not like the others",
+        )

@@ -1,0 +1,120 @@
+"""No draw is used twice: shifted, negated, reversed, transposed or shuffled, at any distance."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from embnoise.testing.context import CheckContext
+from embnoise.testing.diagnosis import NO_NOISE
+from embnoise.testing.failures import NotClaimedError
+from embnoise.testing.inputs import Array
+from embnoise.testing.lags import most_correlated
+from embnoise.testing.registry import check
+from embnoise.testing.runs import repeated_run, shuffled_slices
+from embnoise.testing.statistics import RATE, band, once_in
+from embnoise.testing.tables import splits_at_median
+
+STEPS = 36
+"""How many steps are compared: with a batch of ``SMALL`` they have 2^14 values."""
+
+
+def _signs(context: CheckContext, units: Array) -> dict[str, Array]:
+    """The signs of the noise, and whether its sizes are above the median.
+
+    Raises:
+        NotClaimedError: The noise is off center, so its signs go together anyway.
+    """
+    signs = np.sign(units)
+    allowed = 2 * band(units.size, RATE)
+    if abs(float(signs.mean())) > allowed:
+        raise NotClaimedError("the noise is off center, which EN08 and EN29 report")
+    found = {"signs": signs}
+    distribution = context.claims.distribution_rule
+    if distribution is not None and splits_at_median(distribution):
+        sizes = np.sign(abs(units) - distribution.median)
+        sizes *= units.any(axis=(1, 2), keepdims=True)  # rows without noise are alike anyway
+        if abs(float(sizes.mean())) <= allowed:  # else the scale is wrong, which others report
+            found["sizes"] = sizes
+    return found
+
+
+def _uncorrelated(context: CheckContext, units: Array, which: str) -> None:
+    context.expect(bool(units.any()), "there is no noise in training mode", NO_NOISE)
+    for name, signs in _signs(context, units).items():
+        match = most_correlated(signs, RATE / 2)
+        context.expect(
+            match.by_chance,
+            f"the {name} of the noise of {which} are correlated with a copy ({match.words()}), by "
+            f"{match.correlation:+.3f}, expected within {match.allowed:.3f} (a correct layer fails "
+            f"this less than {once_in()})",
+            f"one draw is used at several places: {match.words()}",
+        )
+
+
+@check("EN41", random=True)
+def uncorrelated_at_any_lag(context: CheckContext) -> None:
+    """The noise is uncorrelated with its own copies: shifted by any lag, reversed or transposed.
+
+    All lags in rows, tokens and channels are compared at once, so a part of a draw that is used
+    again shows too. Fails for layers that make some rows, tokens or channels from others that are
+    not their neighbors.
+    """
+    _uncorrelated(context, context.independent(context.sampled()), "one call")
+
+
+@check("EN42")
+def draws_not_transformed(context: CheckContext) -> None:
+    """No run of values occurs twice, whether negated, reversed or along another axis.
+
+    Nor do two rows, tokens or channels have the same sizes in another order. Fails for layers that
+    make even one token or channel from another.
+    """
+    units = context.independent(context.sampled())
+    context.expect(bool(units.any()), "there is no noise in training mode", NO_NOISE)
+    _not_repeated(context, units, "")
+
+
+def _not_repeated(context: CheckContext, units: Array, steps: str) -> None:
+    distribution = context.claims.distribution_rule
+    found = repeated_run(units, distribution)
+    places, how = found or ((), "")
+    context.expect(
+        found is None,
+        f"the same values occur twice: at (row, token, channel) {' and '.join(map(str, places))}"
+        f"{steps}, {how or 'as they are'}",
+        f"one draw is used at several places: {how or 'shifted or repeated'}",
+    )
+    shuffled = shuffled_slices(units, distribution)
+    which, *both = shuffled or ("",)
+    context.expect(
+        shuffled is None,
+        f"two {which} have the same sizes in another order: at (row, token, channel) "
+        f"{' and '.join(map(str, both))}{steps}",
+        f"the {which} are made from one draw, which is shuffled",
+    )
+
+
+def _stack(context: CheckContext) -> tuple[Array, int]:
+    """The units of many steps, one after the other as rows, and how many rows a step has."""
+    inputs = context.batch()
+    layer = context.layer()
+    start = context.first_step()
+    steps = [step for step in range(start, start + STEPS) if context.claims.share(step) > 0]
+    if len(steps) < 2:
+        raise NotClaimedError("the schedule is above 0 at one step only")
+    units = [context.independent(layer.units(inputs, step)) for step in steps]
+    return np.concatenate(units), len(units[0])
+
+
+@check("EN43", random=True)
+def steps_uncorrelated_at_any_lag(context: CheckContext) -> None:
+    """The noise of a step is uncorrelated with that of all earlier ones, whether turned or not.
+
+    Fails for layers that keep a part of the noise of some steps ago, or make a step's noise from
+    an earlier one, negated, reversed or shifted.
+    """
+    units, rows = _stack(context)
+    if abs(units).max(initial=0) == 0:
+        raise NotClaimedError("there is no noise, which EN06 reports")
+    _not_repeated(context, units, f", with {rows} rows to a step")
+    _uncorrelated(context, units, f"{len(units) // rows} steps of {rows} rows")

@@ -1,0 +1,179 @@
+"""The same size for every row, token, channel and element, and for every alpha."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from embnoise._distributions import Distribution
+from embnoise.testing.claims import Claims
+from embnoise.testing.context import CheckContext
+from embnoise.testing.diagnosis import NO_NOISE
+from embnoise.testing.failures import NotClaimedError
+from embnoise.testing.inputs import Array
+from embnoise.testing.magnitudes import claimed_magnitudes
+from embnoise.testing.registry import DISTRIBUTION, check, needs_distribution, needs_repeats
+from embnoise.testing.right_rows import fresh
+from embnoise.testing.statistics import RATE, amplitude, amplitude_window, once_in, rms_window
+from embnoise.testing.tables import LATTICE, has_few_values
+
+VALUES = 2**18
+"""How many values the sizes are taken from."""
+
+CELLS = 2.0**17
+"""Values are counted in cells of this width, per unit."""
+
+
+def _many_units(context: CheckContext) -> Array:
+    """Units of several draws, one below the other: [draws, B, L, d]."""
+    inputs = context.sample()
+    step = context.first_step()
+    draws = max(1, VALUES // math.prod(inputs.shape))
+    found = []
+    for draw in range(draws):
+        context.transcript.clear()
+        units = fresh(context, draw, inputs.dim).units(inputs, step)
+        found.append(context.independent(units))
+    return np.stack(found)
+
+
+@check("EN52", claimed=needs_distribution, random=True)
+def one_size_for_all(context: CheckContext) -> None:
+    """Every row, every token and every channel has noise of the claimed size.
+
+    Fails for layers that give one channel, the first token or the last row more or less.
+    """
+    units = _many_units(context)
+    rule = context.distribution
+    slack = 2 * context.usual_slack(context.sample()) + 2.0**-16
+    context.expect(bool(units.any()), "there is no noise in training mode", NO_NOISE)
+    found = []
+    for axis, which in ((3, "channel"), (2, "token"), (1, "row")):
+        slices = np.moveaxis(units, axis, 0).reshape(units.shape[axis], -1)
+        for measure, sizes, (low, high) in _measured(rule, slices, RATE / sum(units.shape[1:])):
+            off = (sizes < low - slack) | (sizes > high + slack * max(1.0, high))
+            if not off.any():
+                continue
+            middle = float(np.median(sizes)) or 1.0
+            reach = high / max(low, 1e-9) + slack
+            alike = bool(((sizes * reach >= middle) & (sizes <= middle * reach)).all())
+            spread = float(sizes.max()) / max(float(sizes.min()), 1e-9)
+            worst = int(np.where(off, abs(sizes - 1), -1.0).argmax())
+            said = (
+                f"{which} {worst} has {sizes[worst]:.4g} of the claimed {measure}, expected "
+                f"{low:.4g} to {high:.4g} ({int(off.sum())} of {sizes.size} {which}s are off; a "
+                f"correct layer fails this less than {once_in()})"
+            )
+            # If nearly all are off, and by the same, another distribution makes them so.
+            roots = np.sqrt(np.square(slices).mean(axis=1))
+            same = bool(off.mean() > 0.9 and roots.max() <= 1.2 * roots.min())
+            found.append((alike, -spread, which, said, DISTRIBUTION if same else ()))
+    alike, _, which, said, premises = min(found, default=(False, 0.0, "row", "", ()))
+    if alike:
+        raise NotClaimedError("all noise has another size, which EN08, EN10 or EN30 reports")
+    context.expect(
+        not found,
+        said,
+        f"one {which} or some of them are scaled by another factor than the rest",
+        premises,
+    )
+
+
+def _measured(
+    rule: Distribution, slices: Array, rate: float
+) -> Iterator[tuple[str, Array, tuple[float, float]]]:
+    """How large each slice is, by two measures, and the range of that; 1 is right."""
+    count = slices.shape[1]
+    sizes = np.array([amplitude(rule, each) for each in slices])
+    yield "largest noise", sizes, amplitude_window(rule, count, rate / 4)
+    if window := rms_window(rule, count, rate / 4):
+        roots = np.sqrt(np.square(slices).mean(axis=1)) / rule.rms
+        yield "RMS", roots, (window[0] / rule.rms, window[1] / rule.rms)
+
+
+def _many_values(claims: Claims) -> str | None:
+    rule = claims.distribution_rule
+    if rule is not None and has_few_values(rule):
+        return f"distribution={rule.name!r} has few values"
+    return needs_distribution(claims)
+
+
+@check("EN53", claimed=_many_values, random=True)
+def no_value_too_often(context: CheckContext) -> None:
+    """No single value of the noise is more frequent than its distribution allows.
+
+    The bound is Chernoff's for a binomial count. Fails for layers that leave 1% of the elements
+    clean, or clip the few that are large.
+    """
+    units = context.independent(context.sampled())
+    context.expect(bool(units.any()), "there is no noise in training mode", NO_NOISE)
+    table = context.distribution.table.astype(np.float64)
+    shares = np.unique(np.round(table * CELLS), return_counts=True)[1] / table.size
+    share = 2 * (float(shares.max()) + LATTICE)  # two cells: rounding may merge neighbors
+    values, counts = np.unique(np.round(units * CELLS), return_counts=True)
+    most = int(counts.argmax())
+    allowed = _chernoff(units.size, share, RATE / (8 * CELLS))
+    value, count = float(values[most]) / CELLS, int(counts[most])
+    if value == 0:
+        likely = (
+            f"{100 * count / units.size:.2g}% of the elements get no noise: dropout after it, a "
+            "threshold, or a mask over single elements"
+        )
+    else:
+        likely = "large noise is clipped, or rounded to one value"
+    context.expect(
+        count <= allowed,
+        f"{count} of {units.size} units are {value:.4g}, expected at most {allowed} (a correct "
+        f"layer fails this less than {once_in()})",
+        likely,
+        DISTRIBUTION if value else (),
+    )
+
+
+def _chernoff(count: int, share: float, rate: float) -> int:
+    """What a binomial count exceeds with at most this probability."""
+    mean = count * share
+    allowed = math.ceil(mean)
+    while allowed * math.log(max(allowed, 1) / mean) - allowed + mean < -math.log(rate):
+        allowed += max(1, allowed // 16)
+    return min(allowed, count)
+
+
+@check("EN54", claimed=needs_repeats)
+def alpha_of_any_size(context: CheckContext) -> None:
+    """Alphas that are small, large or no integers scale the noise as claimed.
+
+    Fails for layers that round or clip alpha, or take its logarithm.
+    """
+    inputs = context.batch()
+    step = context.first_step()
+    share = context.claims.share(step)
+    factors = [1.0, 0.0137, 0.37, 1.53, 3.9]
+    if not context.claims.alpha_is_magnitude:  # some of these layers accept 1 at most
+        factors += [11.3, 93.0]
+    noises, claimed = [], []
+    for factor in factors:
+        layer = context.layer(alpha=factor * context.alpha)
+        noises.append(layer.noise(inputs, step))
+        clean = layer.clean(inputs)
+        claimed.append(
+            claimed_magnitudes(context.claims, inputs, clean, factor * context.alpha * share)
+        )
+    if not noises[0].any():
+        raise NotClaimedError("there is no noise, which EN06 reports")
+    rounding = 2.0**-22 * float(abs(clean).max(initial=0.0))
+    for factor, noise, magnitudes in zip(factors[1:], noises[1:], claimed[1:], strict=True):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            growth = np.where(claimed[0] > 0, magnitudes / claimed[0], 0.0)[..., None]
+        expected = growth * noises[0]
+        size = float(abs(expected).max())
+        ratio = float(abs(noise).max()) / size if size else 1.0
+        alphas = f"{factor * context.alpha:g} instead of {context.alpha:g}"
+        context.expect(
+            float(abs(noise - expected).max()) <= 2.0**-16 * size + 4 * rounding * max(1, factor),
+            f"alpha = {alphas} gives {ratio:.4g} times the noise that the claimed scale gives",
+            "alpha is rounded to an integer, clipped to a range, or goes through a function such "
+            "as log1p or tanh",
+        )

@@ -1,0 +1,64 @@
+"""A file of expected failures: one check a line, with the reason."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from embnoise.testing._case import Case
+from embnoise.testing.cases import check_codes
+from embnoise.testing.registry import CHECKS
+
+__all__ = ["with_expected_failures"]
+
+_LINE = re.compile(r"(?:(?P<case>.+):)?(?P<code>EN\w+(?:\[\w+\])?)(?:\s+(?P<reason>\S.*))?")
+
+
+def with_expected_failures(case: Case, path: Path) -> Case:
+    """The case, with the expected failures of a file in addition to its own.
+
+    A line is ``EN09 reason``, for every case, or ``MyNoise:EN09[float16] reason``. Empty lines and
+    those that start with ``#`` are left out, and so are those of other cases.
+
+    Raises:
+        ValueError: A line is not of this form, has no reason or an unknown code, occurs twice, or
+            names a check or a dtype that does not apply to the case.
+        OSError: The file cannot be read.
+    """
+    found: dict[str, str] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        where = f"{path}, line {number}"
+        parts = _LINE.fullmatch(text)
+        if parts is None or not parts["reason"]:
+            raise ValueError(
+                f"{where}: expected a code and a reason, such as 'EN09 padding gets noise' or "
+                f"'MyNoise:EN09[float16] padding gets noise', got {text!r}"
+            )
+        code = parts["code"]
+        try:
+            check_codes({code: parts["reason"]})
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+        if parts["case"] not in (None, case.name):
+            continue
+        if code in found or code in case.expected_failures:
+            raise ValueError(f"{where}: {code} is expected to fail twice")
+        _check_applies(case, code, where)
+        found[code] = parts["reason"]
+    return replace(case, expected_failures={**case.expected_failures, **found})
+
+
+def _check_applies(case: Case, code: str, where: str) -> None:
+    bare, _, dtype = code.rstrip("]").partition("[")
+    spec = CHECKS[bare]
+    dtypes = case.driver.ids_dtypes if case.inputs == "ids" else case.driver.dtypes
+    tested = dtypes if spec.dtypes == "all" else ("float32",)
+    if case.inputs not in spec.inputs or (dtype and dtype not in tested):
+        raise ValueError(
+            f"{where}: {code} is stale: the check does not apply to {case.name} ({case.inputs}, "
+            f"{' '.join(tested)}). Remove the line"
+        )

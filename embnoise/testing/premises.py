@@ -1,0 +1,42 @@
+"""Which check is at the root of a failure: a check says nothing if one that it builds on failed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from embnoise.testing.registry import CHECKS, Spec
+from embnoise.testing.report import Result
+
+__all__ = ["FIRST", "premises_of", "root_of"]
+
+FIRST = "EN01"
+"""The check that all others build on."""
+
+_OF_IDS = "EN17"
+"""The check that all others of layers that embed ids build on: the table stays as it was."""
+
+
+def premises_of(spec: Spec, inputs: str) -> tuple[str, ...]:
+    """The codes of the checks that a check builds on, the most basic first."""
+    implied = (FIRST, _OF_IDS) if inputs == "ids" else (FIRST,)
+    if spec.code in implied:
+        return implied[: implied.index(spec.code)]
+    return tuple(dict.fromkeys((*implied, *spec.premises)))
+
+
+def root_of(codes: Iterable[str], result_of: Callable[[Spec], Result | None]) -> str | None:
+    """Which of these checks failed, as a reason; ``None`` if all of them hold.
+
+    Args:
+        codes: The codes of the checks.
+        result_of: The result of a check; ``None`` if it does not apply.
+    """
+    for code in codes:
+        result = result_of(CHECKS[code])
+        if result is None:
+            continue
+        if result.status == "not_tested":
+            return result.message
+        if result.status in ("failed", "error", "expected_failure"):
+            return f"{result.code} {result.name} failed"
+    return None

@@ -1,0 +1,75 @@
+"""Whether the noise of a batch is right in every row: none on padding, the claimed size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from embnoise.testing.context import CheckContext
+from embnoise.testing.inputs import Array, Inputs
+from embnoise.testing.layer_under_test import LayerUnderTest
+from embnoise.testing.magnitudes import claimed_magnitudes
+from embnoise.testing.registry import DISTRIBUTION
+from embnoise.testing.statistics import RATE, amplitude, amplitude_window
+from embnoise.testing.tables import zero_share
+
+__all__ = ["DRAWS", "expect_right_rows", "fresh", "units_of"]
+
+DRAWS = 8
+"""So many draws of a small batch show the size of its rows."""
+
+
+def fresh(context: CheckContext, draw: int, dim: int) -> LayerUnderTest:
+    """A layer with a seed of its own, and another global state."""
+    return context.layer(dim=dim, seed=context.seed + draw, world=context.world + draw)
+
+
+def expect_right_rows(
+    context: CheckContext, inputs: Inputs, draws: Sequence[Array], parts: int, likely: str
+) -> None:
+    """Expect the noise to follow the mask.
+
+    Args:
+        context: The check's.
+        inputs: The batch.
+        draws: The units of several draws, [B, L, d]; noise where the magnitude is 0 counts too.
+        parts: How many times the check calls this, to divide its rate.
+        likely: The likely cause.
+    """
+    claims = context.claims
+    about = f"B, L, d = {inputs.shape}, real tokens {inputs.mask.sum(axis=1).tolist()[:8]}"
+    units = np.stack(draws)
+    if claims.length == "tokens":
+        padded = units[:, ~inputs.mask]
+        context.expect(not padded.any(), f"padding gets noise ({about})", likely)
+    rule = claims.distribution_rule
+    if rule is None or not zero_share(rule):
+        silent = np.argwhere(inputs.mask & ~units.any(axis=(0, 3)))
+        where = [tuple(int(i) for i in place) for place in silent[:5]]
+        context.expect(not where, f"tokens (row, place) {where} get no noise ({about})", likely)
+    rows = [row for row in range(len(inputs.mask)) if inputs.mask[row].any()]
+    seen = [amplitude(rule, units[:, row][:, inputs.mask[row]]) for row in rows]
+    known = 1.0 if rule else seen[0]
+    slack = 2 * context.usual_slack(inputs) + 2.0**-16
+    for row, found in zip(rows, seen, strict=True):
+        count = len(draws) * int(inputs.mask[row].sum()) * inputs.dim
+        low, high = amplitude_window(rule, count, RATE / (parts * len(rows)))
+        ratio = found / known if known else 0.0
+        context.expect(
+            low - slack <= ratio <= high + slack,
+            f"row {row} gets {ratio:.4g} of {claims.formula}, expected {low:.4g} to {high:.4g} "
+            f"({about})",
+            likely,
+            DISTRIBUTION,
+        )
+
+
+def units_of(layer: LayerUnderTest, inputs: Inputs, step: int) -> Array:
+    """The units of a call, and the noise itself where there should be none."""
+    noise = layer.noise(inputs, step)
+    claims = layer.case.claims
+    magnitudes = claimed_magnitudes(
+        claims, inputs, layer.clean(inputs), layer.alpha * claims.share(step)
+    )[..., None]
+    return np.divide(noise, magnitudes, out=noise.copy(), where=magnitudes > 0)

@@ -1,0 +1,146 @@
+"""``SavedModel``: what the kit needs of a model that an adapter has loaded from disk.
+
+An adapter that loads models has a module ``saved_model`` beside its driver, with ``KIND``, a few
+words for messages, ``owns(path)`` and ``load(path, layer)``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embnoise._noise import Noise
+from embnoise._state import Handle
+from embnoise.testing.find_driver import adapter_of
+
+__all__ = ["Lookup", "SavedModel", "TokenBatch", "load_model"]
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """What a model is called with.
+
+    Attributes:
+        ids: Token ids [B, L].
+        mask: True for the real tokens [B, L].
+        segments: For packed rows, the number of each token's document [B, L], counted from 1.
+    """
+
+    ids: NDArray[np.int64]
+    mask: NDArray[np.bool_]
+    segments: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """One call of the embedding inside of a call of the model.
+
+    Attributes:
+        ids: What was looked up.
+        embeddings: What came out, noise included, as float32 [..., d].
+    """
+
+    ids: NDArray[Any]
+    embeddings: NDArray[np.float32]
+
+
+class SavedModel(ABC):
+    """A model from disk, in float32 and without dropout where it has a switch for that.
+
+    Attributes:
+        name: The class of the model.
+        embedding: The name of the embedding that gets noise.
+        token_ids: Ids of ordinary tokens.
+        padding_id: The id to pad with.
+        inputs: How many batches a call takes: 2 for an encoder-decoder.
+        width: The width of rows, if the model has a fixed one.
+        longest: The largest width, if the model has one.
+        no_mask: Why the model cannot be told which tokens are real; ``None`` if it can.
+        no_segments: Why it cannot be told of documents in packed rows.
+        no_gradient_mode: Why it cannot run without gradients.
+    """
+
+    name: str
+    embedding: str
+    token_ids: NDArray[np.int64]
+    padding_id: int = 0
+    inputs: int = 1
+    width: int | None = None
+    longest: int | None = None
+    no_mask: str | None = None
+    no_segments: str | None = None
+    no_gradient_mode: str | None = None
+
+    @abstractmethod
+    def attach(self, noise: Noise) -> Handle:
+        """Attach noise. The step is set on the handle."""
+
+    @abstractmethod
+    def call(
+        self, batches: list[TokenBatch], *, training: bool, gradients: bool = True
+    ) -> tuple[list[Lookup], NDArray[Any]]:
+        """Call the model: the lookups of its embedding, in order, and its output."""
+
+    @abstractmethod
+    def state(self) -> Mapping[str, Any]:
+        """What saving the model writes: a checksum for each weight, and its configuration."""
+
+
+def load_model(path: Path, layer: str | None, adapter: str | None) -> SavedModel:
+    """Load a model with the adapter that owns its format.
+
+    Args:
+        path: A file or a folder.
+        layer: The embedding, if the model has several.
+        adapter: The adapter's name. Default: the one that recognizes the path.
+
+    Raises:
+        FileNotFoundError: There is nothing at the path.
+        ValueError: No adapter recognizes it, or it cannot be loaded.
+        ImportError: What its framework needs is not installed.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file or folder {str(path)!r}")
+    names = [adapter_of(adapter).name] if adapter else _adapters()
+    kinds, missing = [], []
+    for name in names:
+        try:
+            module = _loader(name)
+        except ModuleNotFoundError as error:
+            missing.append(f"{name} needs {error.name}, which is not installed")
+            continue
+        if module is None:
+            continue
+        if module.owns(path):
+            loaded: SavedModel = module.load(path, layer)
+            return loaded
+        kinds.append(module.KIND)
+    known = ", or ".join(kinds) or "nothing that an installed adapter can load"
+    reasons = "".join(f"; {reason}" for reason in missing)
+    raise ValueError(f"no model found in {str(path)!r}: expected {known}{reasons}")
+
+
+def _adapters() -> list[str]:
+    """PyTorch first, whose adapter is the quicker one to import."""
+    names = {entry.name for entry in entry_points(group="embnoise.backends")}
+    return sorted(names, key=lambda name: (name != "torch", name))
+
+
+def _loader(name: str) -> ModuleType | None:
+    """The module of an adapter that loads models; ``None`` if it has none."""
+    module = f"{adapter_of(name).value}.saved_model"
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name == module:
+            return None
+        raise

@@ -1,0 +1,151 @@
+"""Wrapped layers: the kit sees what the layer inside accepts, and no keyword is withheld."""
+
+import functools
+
+import pytest
+
+import embnoise
+from embnoise import neftune
+from embnoise.testing import Claims, case, check_layer, iter_checks
+from embnoise.testing.signatures import is_opaque, named
+from tests.frameworks import needs
+
+
+def plain(*, dim, alpha, seed):
+    noise = neftune(alpha, seed=seed)
+
+    def layer(x, *, training, mask=None, step):
+        return embnoise.add_noise(x, noise, training=training, mask=mask, step=step)
+
+    return layer
+
+
+def anything(layer):
+    def wrapper(x, **keywords):
+        return layer(x, **keywords)
+
+    return wrapper
+
+
+def holds(make, driver="numpy", **options):
+    report = check_layer(
+        case("mine", make, driver=driver, **options), profile="quick", raises=False
+    )
+    assert report.ok, report.table()
+    return {each.code: each for each in report.results}
+
+
+def test_a_partial_layer_holds():
+    def make(**options):
+        return functools.partial(plain(**options), mask=None)
+
+    holds(lambda *, dim, alpha, seed: make(dim=dim, alpha=alpha, seed=seed))
+
+
+def test_a_decorated_layer_holds():
+    def make(*, dim, alpha, seed):
+        layer = plain(dim=dim, alpha=alpha, seed=seed)
+
+        @functools.wraps(layer)
+        def logged(*arguments, **keywords):
+            return layer(*arguments, **keywords)
+
+        return logged
+
+    holds(make)
+
+
+def test_a_layer_that_takes_any_keyword_is_given_mask_and_step():
+    def make(*, dim, alpha, seed):
+        layer = plain(dim=dim, alpha=alpha, seed=seed)
+        return anything(layer)
+
+    results = holds(make)
+    assert results["EN09"].status == results["EN19"].status == "passed"
+    assert results["EN20"].message == "the layer takes no segment_ids"
+
+
+def test_a_keyword_that_the_layer_inside_refuses_is_left_out():
+    def make(*, dim, alpha, seed):
+        noise, steps = neftune(alpha, seed=seed), iter(range(10**6))
+
+        def layer(x, *, training, mask=None):
+            step = next(steps) if training else 0
+            return embnoise.add_noise(x, noise, training=training, mask=mask, step=step)
+
+        return anything(layer)
+
+    holds(make)
+    made = case("mine", make, driver="numpy")
+    (alone,) = (each for each in iter_checks(made, profile="quick") if each.spec.code == "EN06")
+    assert alone.run().status == "passed"
+
+
+def test_padding_noise_of_a_layer_that_takes_any_keyword_is_caught():
+    def make(*, dim, alpha, seed):
+        layer = plain(dim=dim, alpha=alpha, seed=seed)
+        return lambda x, **keywords: layer(x, **{**keywords, "mask": None})
+
+    report = check_layer(case("mine", make, driver="numpy"), profile="quick", raises=False)
+    assert {each.code for each in report.results if each.wrong} == {"EN09", "EN19"}
+
+
+def test_what_a_call_that_takes_any_keyword_gets():
+    def call(layer, x, **keywords):
+        return layer(x, **keywords)
+
+    holds(plain, call=call)
+
+
+def test_named_keywords():
+    assert is_opaque(lambda x, **keywords: x)
+    assert not is_opaque(lambda x, mask, **keywords: x)
+    assert named(lambda x, mask: x, {"mask": 1, "step": 2}) == {"mask": 1}
+    assert named(lambda x, **keywords: x, {"mask": 1, "rngs": 2}) == {"mask": 1}
+
+
+@needs("torch")
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("kind", ["compiled", "partial", "renamed", "ddp", "peft"])
+def test_wrapped_torch_layers_hold(kind, tmp_path):
+    import torch  # noqa: PLC0415
+    from torch import nn  # noqa: PLC0415
+
+    from tests.testing.torch_layers import Embedded, Uniform  # noqa: PLC0415
+
+    class Wrapper(nn.Module):
+        def __init__(self, inner, name):
+            super().__init__()
+            self.name = name
+            setattr(self, name, inner)
+
+        def forward(self, *arguments, **keywords):
+            return getattr(self, self.name)(*arguments, **keywords)
+
+    class Masked(Uniform):
+        def forward(self, x, mask=None):
+            mask = torch.ones(x.shape[:2], dtype=torch.bool) if mask is None else mask
+            return super().forward(x, mask)
+
+    def make(*, dim, alpha, seed):
+        layer = Masked(alpha, seed)
+        if kind == "compiled":
+            return torch.compile(layer, backend="eager")
+        if kind == "partial":
+            return functools.partial(Wrapper(layer, "module"))
+        if kind == "ddp":
+            return nn.parallel.DistributedDataParallel(Embedded(dim, layer))
+        return Wrapper(layer, {"renamed": "inner", "peft": "base_layer"}[kind])
+
+    if kind == "ddp":
+        store = f"file://{tmp_path / 'store'}"
+        torch.distributed.init_process_group("gloo", init_method=store, rank=0, world_size=1)
+    try:
+        results = holds(
+            make, "torch", inputs="ids" if kind == "ddp" else "embeddings",
+            claims=Claims(compilable=kind in ("partial", "peft")),
+        )  # fmt: skip
+    finally:
+        if kind == "ddp":
+            torch.distributed.destroy_process_group()
+    assert results["EN09"].status == results["EN19"].status == "passed"

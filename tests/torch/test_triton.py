@@ -1,0 +1,89 @@
+"""The Triton kernel, proved without a GPU: what its machine code is made of.
+
+Its bits are tested with the other kernels', in Triton's interpreter (``torch-triton``).
+"""
+
+import itertools
+
+import pytest
+
+pytest.importorskip("triton", reason="Triton has no wheel for this platform")
+
+from tests.torch import triton_code
+from tests.torch.triton_code import TARGETS, TYPES
+
+# Instructions for an element, loads, stores and addresses included. An H100 issues 29.6e12 of them
+# in the second in which it moves 3.0e12 bytes: 39 while a bfloat16 is read and written.
+MOST = {"bfloat16": 14, "float16": 14, "float32": 12.5, "float64": 18}
+MOST_REGISTERS = 96
+
+
+@pytest.fixture(scope="module")
+def module():
+    return triton_code.code(interpreted=False)
+
+
+@pytest.fixture(scope="module")
+def compiled(module):
+    found = {}
+
+    def get(*key):
+        if key not in found:
+            found[key] = triton_code.machine_code(module, *key)
+        return found[key]
+
+    return get
+
+
+nvidia = pytest.mark.parametrize("target", [name for name in TARGETS if name.startswith("sm_")])
+dtypes = pytest.mark.parametrize("dtype", TYPES)
+
+
+@nvidia
+@dtypes
+def test_instructions_are_within_the_budget(target, dtype, module, compiled):
+    code = compiled(target, dtype, module.UNIFORM)
+    assert code.instructions.total() <= MOST[dtype] * code.elements
+    assert code.registers <= MOST_REGISTERS
+
+
+@pytest.mark.parametrize(
+    ("target", "distribution"),
+    [
+        *[(target, "UNIFORM") for target in TARGETS],
+        # They differ in what comes after the random words, which is the same for all targets.
+        *itertools.product(["sm_90", "gfx942"], ["RADEMACHER", "TABLE"]),
+    ],
+)
+@dtypes
+def test_no_spills_and_no_shared_memory(target, dtype, distribution, module, compiled):
+    code = compiled(target, dtype, getattr(module, distribution))
+    assert not code.spilled
+    assert not code.count(lambda name: name.startswith(("LDS", "STS", "BAR", "SHFL", "ds_")))
+
+
+@nvidia
+@dtypes
+def test_embeddings_are_loaded_and_stored_128_bits_at_a_time(target, dtype, module, compiled):
+    code = compiled(target, dtype, module.UNIFORM)
+    # One of each for a plane. Magnitude, sample and position are single numbers.
+    assert code.count(lambda name: name.startswith("LDG") and name.endswith("128")) == 8
+    assert code.count(lambda name: name.startswith("LDG")) <= 8 + 3
+    assert code.count(lambda name: name.startswith("STG")) == 8
+    assert code.count(lambda name: name.startswith("STG") and name.endswith("128")) == 8
+
+
+@dtypes
+def test_embeddings_are_loaded_and_stored_128_bits_at_a_time_on_amd(dtype, module, compiled):
+    code = compiled("gfx942", dtype, module.UNIFORM)
+    for kind in ("load", "store"):
+        assert code.instructions[f"global_{kind}_dwordx4"] == 8
+
+
+@nvidia
+def test_the_sum_is_rounded_once_and_to_nearest_even(target, module, compiled):
+    """What the interpreter shows with a rounding of its own."""
+    code = compiled(target, "bfloat16", module.UNIFORM)
+    assert "cvt.rn.bf16" in code.text
+    assert not set(code.text.split()) & {"cvt.rz.bf16.f32;", "cvt.rz.bf16x2.f32;"}
+    assert code.count(lambda name: name.startswith(("FADD", "FMUL"))) <= 4
