@@ -17,6 +17,7 @@ from jax import Array
 from numpy.typing import NDArray
 
 from embnoise.testing.drivers import DriverBase, NativeArray, NativeLayer, named, signature_of
+from embnoise.testing.failures import NotClaimedError
 
 __all__ = ["JaxDriver", "driver"]
 
@@ -41,6 +42,7 @@ class JaxDriver(DriverBase):
     name = "jax"
     dtypes = ("float32", "bfloat16", "float16")
     examples = 3  # each new shape is compiled
+    transformations = ("vmap", "grad_of_grad", "remat", "sharded")
 
     def __init__(self) -> None:
         self.key = jax.random.key(0)
@@ -158,6 +160,24 @@ class JaxDriver(DriverBase):
             if kept_variables is not None:
                 self._variables[id(layer)] = kept_variables
 
+    def transform(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        """``call`` under ``jax.vmap``, ``jax.grad`` twice, ``jax.checkpoint`` or on a mesh."""
+
+        def run(layer: NativeLayer, inputs: Array, **keywords: Any) -> Array:
+            if _is_a(layer, "flax.linen") and id(layer) not in self._variables:
+                call(layer, inputs, **keywords | {"training": False})  # makes its variables
+            parameters, with_parameters = self._taken_apart(layer)
+
+            def output(x: Array) -> Array:
+                whole, variables = with_parameters(parameters)
+                with self._holding(self.key, whole, variables):
+                    result: Array = call(whole, x, **keywords)
+                    return result
+
+            return _TRANSFORMATIONS[name](output, inputs)
+
+        return run
+
     def seed(self, seed: int) -> None:
         self.key = jax.random.key(seed)
 
@@ -211,6 +231,42 @@ class JaxDriver(DriverBase):
             return output
 
         return run
+
+
+def _vmap(call: Callable[[Array], Array], x: Array) -> Array:
+    result: Array = jax.vmap(call)(x[None])
+    return result[0]
+
+
+def _grad_of_grad(call: Callable[[Array], Array], x: Array) -> Array:
+    """The second derivative of sum(y**3) / 6, which is y where the gradient of the call is 1."""
+    first = jax.grad(lambda x: (call(x) ** 3).sum() / 6)
+    second: Array = jax.grad(lambda x: first(x).sum())(x)
+    return second
+
+
+def _remat(call: Callable[[Array], Array], x: Array) -> Array:
+    """The gradient of sum(y**2) / 2, which is the y of the forward pass that is recomputed."""
+    gradient: Array = jax.grad(jax.checkpoint(lambda x: (call(x) ** 2).sum() / 2))(x)
+    return gradient
+
+
+def _sharded(call: Callable[[Array], Array], x: Array) -> Array:
+    """With the batch over as many devices as divide it."""
+    most = len(jax.devices())
+    count = max(n for n in range(1, most + 1) if x.shape[0] % n == 0)
+    if count == 1:
+        raise NotClaimedError(f"of {most} devices, none can share a batch of {x.shape[0]}")
+    mesh = jax.make_mesh((count,), ("rows",), devices=jax.devices()[:count])
+    rows = jax.sharding.PartitionSpec("rows")  # type: ignore[no-untyped-call]
+    spec = jax.sharding.NamedSharding(mesh, rows)
+    result: Array = jax.jit(call, in_shardings=spec, out_shardings=spec)(jax.device_put(x, spec))
+    return result
+
+
+_TRANSFORMATIONS = {
+    "vmap": _vmap, "grad_of_grad": _grad_of_grad, "remat": _remat, "sharded": _sharded,
+}  # fmt: skip
 
 
 def _is_a(layer: NativeLayer, library: str) -> Any:

@@ -22,6 +22,7 @@ from embnoise.testing.drivers import (
     signature_of,
 )
 from embnoise.testing.failures import NotClaimedError
+from embnoise_torch.transformed_calls import TRANSFORMATIONS
 
 __all__ = ["TorchDriver", "driver"]
 
@@ -41,6 +42,7 @@ class TorchDriver(DriverBase):
     ids_dtypes = dtypes
     fused = True
     traces_once = False
+    transformations = tuple(TRANSFORMATIONS)
 
     def __init__(self, device: str = "cpu") -> None:
         self.device = device
@@ -144,6 +146,15 @@ class TorchDriver(DriverBase):
                 if is_opaque(signature_of(layer)) and _module_in(layer) is not None:
                     del given["training"]
                 return compiled[id(layer)](inputs, **given)
+
+        return run
+
+    def transform(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        """``call`` under a transformation of ``torch.func``, ``torch.autograd`` and others."""
+
+        def run(layer: NativeLayer, inputs: Tensor, **keywords: Any) -> Tensor:
+            self.switch(layer, keywords.get("training", True))
+            return TRANSFORMATIONS[name](lambda x: call(layer, x, **keywords), inputs)
 
         return run
 

@@ -44,6 +44,10 @@ class Claims:
             ``linear(1, 0, 100)``, or any function of the step. ``None``: alpha is constant.
         antithetic: Whether the rows 2i and 2i + 1 of a batch get opposite noise.
         compilable: Whether the layer works under its framework's compiler.
+        transformations: The transformations under which the layer adds the noise of a plain call.
+            PyTorch: ``"vmap"``, ``"grad_of_grad"``, ``"remat"`` (gradient checkpointing) and
+            ``"opcheck"`` (its custom operators pass ``torch.library.opcheck``). JAX: ``"vmap"``,
+            ``"grad_of_grad"``, ``"remat"`` and ``"sharded"`` (a batch split over the devices).
         saved_names: The names of what the layer saves on purpose: the last parts of names in the
             saved state. The tables of a layer that embeds ids are allowed anyway.
         clean_without_grad: Whether there is no noise while gradients are turned off.
@@ -71,6 +75,7 @@ class Claims:
     schedule: Callable[[int], float] | None = None
     antithetic: bool = False
     compilable: bool = True
+    transformations: tuple[str, ...] = ()
     saved_names: tuple[str, ...] = ()
     clean_without_grad: bool = False
     distinct_ranks: bool = False
@@ -101,10 +106,11 @@ class Claims:
         self._check_schedule()
         for name in FLAGS:
             check_bool(name, getattr(self, name))
-        names = self.saved_names
-        if isinstance(names, str) or not all(isinstance(name, str) for name in names):
-            raise TypeError(f"saved_names must be a tuple of names, got {format_value(names)}")
-        object.__setattr__(self, "saved_names", tuple(names))
+        for each in ("transformations", "saved_names"):
+            names = getattr(self, each)
+            if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+                raise TypeError(f"{each} must be a tuple of names, got {format_value(names)}")
+            object.__setattr__(self, each, tuple(names))
 
     def _check_schedule(self) -> None:
         if self.schedule is None:
@@ -198,6 +204,8 @@ NOTES = {
     "constant.",
     "antithetic": "Rows 2i and 2i + 1 have opposite noise.",
     "compilable": "The layer works under `torch.compile`, `jax.jit`, `tf.function`.",
+    "transformations": "The layer adds the same noise under these transformations, by name: "
+    '`("vmap", "remat")`, for example.',
     "saved_names": "The names of the entries that the layer saves on purpose.",
     "clean_without_grad": "No noise if gradients are disabled, as in `generate()` and reference "
     "passes.",

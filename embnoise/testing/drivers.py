@@ -120,6 +120,7 @@ class DriverBase(Driver):
         traces_once: Whether compiled code keeps the Python values that it saw while tracing, as
             with ``jax.jit`` and ``tf.function``. False for a compiler that guards on Python state
             and compiles again when it changes, as ``torch.compile`` does. Default: True.
+        transformations: The names that ``transform`` knows. Default: none.
         key: A random key for a user's ``call`` that names it; ``None`` if the framework has none.
     """
 
@@ -128,6 +129,7 @@ class DriverBase(Driver):
     examples: int = 25
     fused: bool = False
     traces_once: bool = True
+    transformations: tuple[str, ...] = ()
     key: Any = None
 
     def make(
@@ -180,6 +182,17 @@ class DriverBase(Driver):
     def compile(self, call: Callable[..., Any]) -> Callable[..., Any]:
         """``call`` under the framework's compiler, as in training."""
         raise self._lacks("compile")
+
+    def transform(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        """``call`` with the same output, computed under a transformation.
+
+        A call that the transformation does not allow may raise any error.
+
+        Args:
+            name: One of ``transformations``.
+            call: Takes what the method ``call`` takes. The inputs are embeddings.
+        """
+        raise self._lacks("transform")
 
     def without_gradients(self) -> AbstractContextManager[Any]:
         """A context in which the framework records no gradients."""

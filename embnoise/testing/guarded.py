@@ -17,7 +17,7 @@ from embnoise.testing.failures import (
 __all__ = ["guarded"]
 
 _METHODS = ("to_numpy", "from_numpy", "gradient", "seed", "switch", "random_state", "state",
-            "compile")  # fmt: skip
+            "compile", "transform")  # fmt: skip
 """``make`` and ``call`` run the user's code, and are told apart where they are called."""
 _CONTEXTS = ("kept_state", "without_gradients", "rank")
 

@@ -116,6 +116,12 @@ class LayerUnderTest:
         self.transcript.set("compiled", f"driver.compile({self._call_source})")
         self._call_source = "compiled"
 
+    def transform(self, name: str) -> None:
+        """Compute the layer's calls under a transformation from now on."""
+        self._call = self.driver.transform(name, self._call)
+        self.transcript.set("transformed", f"driver.transform({name!r}, {self._call_source})")
+        self._call_source = "transformed"
+
     def train(self, inputs: Inputs, step: int | None = None) -> Array:
         """The output in training mode, at the next step or at a later one."""
         return self.run(inputs, training=True, step=self.advance(inputs, step))

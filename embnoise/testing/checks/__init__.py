@@ -17,6 +17,7 @@ from embnoise.testing.checks import (
     seeds,
     sizes,
     state,
+    transformations,
 )
 from embnoise.testing.registry import CHECKS, Spec
 
@@ -39,6 +40,7 @@ __all__ = [
     "seeds",
     "sizes",
     "state",
+    "transformations",
 ]
 
 ALL: tuple[Spec, ...] = tuple(CHECKS[code] for code in sorted(CHECKS))
