@@ -21,6 +21,7 @@ from embnoise import Noise, linear, neftune, symnoise
 from embnoise.testing import Claims
 from embnoise_jax import add_noise
 from embnoise_jax.testing import driver
+from tests.testing.transformation_faults import JAX as UNDER_TRANSFORMATIONS
 from tests.testing.zoo import Correct, Faulty
 
 VOCABULARY = 8
@@ -534,4 +535,5 @@ FAULTY = [
     bad(FrozenTable, "EN13", "stop_gradient", "the table does not train", inputs="ids"),
     bad(MultipliedAfter, "EN10", r"multiplied by sqrt\(d\) after", "embeddings multiplied after",
         inputs="ids"),
+    *UNDER_TRANSFORMATIONS,
 ]  # fmt: skip

@@ -15,6 +15,7 @@ from torch import nn
 from embnoise import Noise, cosine, linear, neftune, symnoise
 from embnoise.testing import Claims
 from embnoise_torch import EmbeddingNoise, add_noise, attach
+from tests.testing.transformation_faults import TORCH as UNDER_TRANSFORMATIONS
 from tests.testing.zoo import Correct, Faulty
 
 VOCABULARY = 8
@@ -795,4 +796,5 @@ FAULTY = [
     bad(MultipliedAfter, "EN10", r"multiplied by sqrt\(d\) after", "embeddings multiplied after",
         None, "ids"),
     bad(FrozenTable, "EN13", "detached", "the table does not train", None, "ids"),
+    *UNDER_TRANSFORMATIONS,
 ]  # fmt: skip

@@ -93,17 +93,24 @@ def outputs_of(check: Any) -> tuple[dict[str, np.ndarray], Any]:
     outputs, raw, transcripts = {}, LayerUnderTest.raw, []
 
     def recorded(self, *arguments, **keywords):
-        output = raw(self, *arguments, **keywords)
+        try:
+            output = raw(self, *arguments, **keywords)
+        except Exception:
+            forget_from(self.transcript._calls)  # the call is written down, and has no output
+            raise
         if self.transcript._paused:
             return output
         transcripts.append(self.transcript)
         if self.transcript is not transcripts[0]:  # that of a check that this one builds on
             return output
         number = self.transcript._calls  # it starts again when the transcript is cleared
-        for name in [name for name in outputs if int(name[1:]) >= number]:
-            del outputs[name]
+        forget_from(number)
         outputs[f"y{number}"] = self.driver.to_numpy(output)
         return output
+
+    def forget_from(number):
+        for name in [name for name in outputs if int(name[1:]) >= number]:
+            del outputs[name]
 
     with mock.patch.object(LayerUnderTest, "raw", recorded):
         return outputs, check.run()
