@@ -31,7 +31,10 @@ GROUPS = {
 @pytest.mark.skipif(KERAS_BACKEND != "tensorflow", reason="this is such a process")
 @pytest.mark.parametrize(
     "group",
-    [pytest.param(group, marks=pytest.mark.sweep if group == "models" else ()) for group in GROUPS],
+    [
+        pytest.param(group, marks=pytest.mark.sweep if group in ("models", "kit") else ())
+        for group in GROUPS
+    ],
 )
 @pytest.mark.parametrize("backend", params("jax", "torch"))
 def test_the_suite_holds(backend, group):

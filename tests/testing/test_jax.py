@@ -10,7 +10,7 @@ name = lambda layer: layer.name  # noqa: E731
 # They take 10 to 60 s, most of it in JAX's compiler; the others have the same noise.
 SLOW = {
     "equinox: attach", "jax: gaussian", "jax: symnoise", "linen: attach", "nnx: Embedded",
-    "nnx: counting", "nnx: EmbeddingNoise", "jax: add_noise",
+    "nnx: counting", "nnx: EmbeddingNoise", "nnx: attach", "jax: add_noise",
 }  # fmt: skip
 SAMPLED = [
     pytest.param(layer, marks=pytest.mark.sweep if layer.name in SLOW else ()) for layer in CORRECT

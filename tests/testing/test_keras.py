@@ -13,7 +13,8 @@ name = lambda layer: layer.name  # noqa: E731
 
 # They take 20 to 30 s, most of it in compilers; the others have the same noise.
 SLOW = {
-    "attach_sequential", "EmbeddingNoise_by_its_count", "EmbeddingNoise_gaussian",
+    "attach_functional", "attach_sequential", "EmbeddingNoise_by_its_count",
+    "EmbeddingNoise_gaussian",
     "EmbeddingNoise_linear", "EmbeddingNoise_symnoise", "keras_model",
 }  # fmt: skip
 SAMPLED = [
