@@ -12,8 +12,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,14 +20,13 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor, nn
-from tqdm import trange
 from transformers.integrations.neftune import neftune_post_forward_hook
 
 from embnoise import Noise
 from embnoise_torch import add_noise, attach
 from embnoise_torch.kernels import kernel_for
 from overhead import hooked
-from timing import Runs
+from timing import Runs, elapsed, interleaved
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 DISTRIBUTIONS = ("uniform", "rademacher", "gaussian")
@@ -130,29 +127,21 @@ def training_steps(device: torch.device, quick: bool) -> Runs:
 
 def milliseconds(runs: Runs, device: torch.device, rounds: int) -> dict[str, float]:
     """The median time of each on the device."""
-    seen: dict[str, list[float]] = {name: [] for name in runs}
-    for run in runs.values():
-        for _ in range(3):
-            run()
-    for _ in trange(rounds, leave=False, disable=None):
-        for name, run in runs.items():
-            seen[name].append(_one(run, device))
-    return {name: statistics.median(times) for name, times in seen.items()}
+    clock = on_device if device.type == "cuda" else elapsed
+    return {name: 1e3 * own for name, own in interleaved(runs, rounds, clock=clock).items()}
 
 
-def _one(run: Callable[[], object], device: torch.device) -> float:
-    if device.type != "cuda":
-        start = time.perf_counter()
-        run()
-        return 1e3 * (time.perf_counter() - start)
+def on_device(run: Callable[[], object], calls: int) -> float:
+    """The seconds of some calls by the device's own clock."""
     first: Any
     last: Any
     first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
     first.record()
-    run()
+    for _ in range(calls):
+        run()
     last.record()
     last.synchronize()
-    return float(first.elapsed_time(last))
+    return 1e-3 * float(first.elapsed_time(last))
 
 
 def plot(results: list[dict[str, Any]], path: Path, title: str) -> None:

@@ -11,7 +11,20 @@ from tqdm import trange
 Runs = dict[str, Callable[[], object]]
 
 
-def interleaved(runs: Runs, rounds: int, calls: int = 1) -> dict[str, float]:
+def elapsed(run: Callable[[], object], calls: int) -> float:
+    """The seconds of some calls."""
+    start = time.perf_counter()
+    for _ in range(calls):
+        run()
+    return time.perf_counter() - start
+
+
+def interleaved(
+    runs: Runs,
+    rounds: int,
+    calls: int = 1,
+    clock: Callable[[Callable[[], object], int], float] = elapsed,
+) -> dict[str, float]:
     """Median seconds of one call of each run; the runs take turns, each round in another order."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     names = list(runs)
@@ -20,9 +33,5 @@ def interleaved(runs: Runs, rounds: int, calls: int = 1) -> dict[str, float]:
     for turn in trange(rounds, leave=False, disable=None):
         first = turn % len(names)
         for name in names[first:] + names[:first]:
-            run = runs[name]
-            start = time.perf_counter()
-            for _ in range(calls):
-                run()
-            seconds[name].append((time.perf_counter() - start) / calls)
+            seconds[name].append(clock(runs[name], calls) / calls)
     return {name: statistics.median(own) for name, own in seconds.items()}

@@ -15,7 +15,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from embnoise.backend import Handle, Noise
-from embnoise.testing.saved_model import Lookup, SavedModel, TokenBatch
+from embnoise.testing.saved_model import MOST_IDS, Lookup, SavedModel, TokenBatch, read_config
 from embnoise_keras._compat import all_layers
 from embnoise_keras.attach import attach
 from embnoise_keras.find import embeddings_of
@@ -23,8 +23,6 @@ from embnoise_keras.find import embeddings_of
 __all__ = ["KIND", "KerasModel", "load", "owns"]
 
 KIND = "a .keras file or the folder of a keras-hub preset"
-_MOST_IDS = 10_000
-"""How many ids of a vocabulary are used."""
 _ENDINGS = ("token_ids", "padding_mask", "attention_mask", "segment_ids")
 """The inputs that the kit knows how to fill, by the ends of their names."""
 
@@ -33,11 +31,7 @@ def owns(path: Path) -> bool:
     """Whether a path is a ``.keras`` file or a preset, whose configuration names a class."""
     if path.is_file():
         return path.suffix == ".keras"
-    try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(config, dict) and "registered_name" in config
+    return "registered_name" in read_config(path)
 
 
 def load(path: Path, layer: str | None) -> KerasModel:
@@ -90,7 +84,7 @@ class KerasModel(SavedModel):
                 f"time; pass --layer, one of {paths}"
             )
         self.embedding = self._embedding.path
-        size = min(self._embedding.input_dim, _MOST_IDS)
+        size = min(self._embedding.input_dim, MOST_IDS)
         self.token_ids = np.arange(1, size)
         self._inputs = _inputs_of(model)
         self._by_name = isinstance(getattr(model, "input", None), dict)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import json
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,27 +15,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from embnoise.backend import Handle, Noise
-from embnoise.testing.saved_model import Lookup, SavedModel, TokenBatch
+from embnoise.testing.saved_model import MOST_IDS, Lookup, SavedModel, TokenBatch, read_config
 from embnoise_torch.attach import attach
 
 __all__ = ["KIND", "TransformersModel", "load", "owns"]
 
 KIND = "a folder that save_pretrained of transformers wrote"
-_MOST_IDS = 10_000
-"""How many ids of a vocabulary are used."""
 
 
 def owns(path: Path) -> bool:
     """Whether a path is a model's folder: its ``config.json`` names a model type."""
-    return "model_type" in _config_of(path)
-
-
-def _config_of(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return config if isinstance(config, dict) else {}
+    return "model_type" in read_config(path)
 
 
 def load(path: Path, layer: str | None) -> TransformersModel:
@@ -81,7 +70,7 @@ def _load(transformers: Any, path: Path) -> Any:
     try:
         config = transformers.AutoConfig.from_pretrained(path, **local)
     except ValueError as error:
-        kind = _config_of(path)["model_type"]
+        kind = read_config(path)["model_type"]
         if "model type" not in str(error):
             raise
         raise ValueError(
@@ -205,7 +194,7 @@ def _ordinary_ids(config: Any, embedding: Any) -> NDArray[np.int64]:
         for name, value in vars(each).items():
             if name.endswith(("_token_id", "_token_index")):
                 special |= {value} if isinstance(value, int) else set(value or ())
-    size = min(embedding.weight.shape[0], _MOST_IDS)
+    size = min(embedding.weight.shape[0], MOST_IDS)
     return np.array([number for number in range(size) if number not in special])
 
 

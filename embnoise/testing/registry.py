@@ -20,6 +20,7 @@ __all__ = [
     "Spec",
     "check",
     "needs_distribution",
+    "needs_length",
     "needs_repeats",
 ]
 
@@ -113,3 +114,8 @@ def needs_repeats(claims: Claims) -> str | None:
 def needs_distribution(claims: Claims) -> str | None:
     """For checks of single values."""
     return None if claims.distribution_rule else "distribution=None"
+
+
+def needs_length(claims: Claims) -> str | None:
+    """For checks of L."""
+    return None if claims.length else "length=None"

@@ -6,6 +6,7 @@ words for messages, ``owns(path)`` and ``load(path, layer)``.
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +23,10 @@ from embnoise._noise import Noise
 from embnoise._state import Handle
 from embnoise.testing.find_driver import adapter_of
 
-__all__ = ["Lookup", "SavedModel", "TokenBatch", "load_model"]
+__all__ = ["MOST_IDS", "Lookup", "SavedModel", "TokenBatch", "load_model", "read_config"]
+
+MOST_IDS = 10_000
+"""How many ids of a vocabulary a model is called with."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,15 @@ class SavedModel(ABC):
     @abstractmethod
     def state(self) -> Mapping[str, Any]:
         """What saving the model writes: a checksum for each weight, and its configuration."""
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The ``config.json`` of a folder; empty if it has none that is an object."""
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return config if isinstance(config, dict) else {}
 
 
 def load_model(path: Path, layer: str | None, adapter: str | None) -> SavedModel:

@@ -81,45 +81,40 @@ class EveryTable(Table):
         return self.noisy(self.table(ids)) + self.noisy(self.positions(places))
 
 
-class MaskSum(nn.Module):
+class Added(nn.Module):
+    """Adds noise to embeddings in training."""
+
+    def __init__(self, alpha):
+        super().__init__()
+        self.alpha = alpha
+
+    def forward(self, x):
+        return x + self.noise(x) if self.training else x
+
+
+class MaskSum(Added):
     """L is the sum of the mask; lengths are held in the dtype of the embeddings."""
 
-    def __init__(self, alpha):
-        super().__init__()
-        self.alpha = alpha
-
     def forward(self, x, mask):
-        if not self.training:
-            return x
-        mask = mask.to(x.dtype)
+        return x + self.noise(x, mask.to(x.dtype)) if self.training else x
+
+    def noise(self, x, mask):
         size = self.alpha / torch.sqrt(mask.sum(dim=1) * x.shape[2])
-        return x + (2 * torch.rand_like(x) - 1) * mask[..., None] * size[:, None, None]
+        return (2 * torch.rand_like(x) - 1) * mask[..., None] * size[:, None, None]
 
 
-class OneDraw(nn.Module):
+class OneDraw(Added):
     """One Gaussian vector, added to every token of the batch."""
 
-    def __init__(self, alpha):
-        super().__init__()
-        self.alpha = alpha
-
-    def forward(self, x):
-        if not self.training:
-            return x
-        return x + (torch.randn(x.shape[2]) * self.alpha).to(x.dtype)
+    def noise(self, x):
+        return (torch.randn(x.shape[2]) * self.alpha).to(x.dtype)
 
 
-class Absolute(nn.Module):
+class Absolute(Added):
     """Uniform noise of a size that does not depend on L or d."""
 
-    def __init__(self, alpha):
-        super().__init__()
-        self.alpha = alpha
-
-    def forward(self, x):
-        if not self.training:
-            return x
-        return x + (2 * torch.rand(x.shape, dtype=x.dtype) - 1) * self.alpha
+    def noise(self, x):
+        return (2 * torch.rand(x.shape, dtype=x.dtype) - 1) * self.alpha
 
 
 def table(layer):

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.testing.jax_layers import CORRECT, FAULTY
-from tests.testing.zoo import holds, is_caught, raises_no_alarm
+from tests.testing.zoo import holds, is_caught, raises_no_alarm, without_slow
 
 name = lambda layer: layer.name  # noqa: E731
 
@@ -12,9 +12,7 @@ SLOW = {
     "equinox: attach", "jax: gaussian", "jax: symnoise", "linen: attach", "nnx: Embedded",
     "nnx: counting", "nnx: EmbeddingNoise", "nnx: attach", "jax: add_noise",
 }  # fmt: skip
-SAMPLED = [
-    pytest.param(layer, marks=pytest.mark.sweep if layer.name in SLOW else ()) for layer in CORRECT
-]
+SAMPLED = without_slow(CORRECT, SLOW)
 
 
 @pytest.mark.parametrize("layer", SAMPLED, ids=name)

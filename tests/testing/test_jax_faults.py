@@ -2,13 +2,13 @@
 
 import pytest
 
-from tests.testing.faults.families import FAULTS
+from tests.testing.faults.families import faulty
 from tests.testing.faults.jax_layer import make
 from tests.testing.faults.layer import correct
 from tests.testing.zoo import holds, is_caught, raises_no_alarm, some
 
 CORRECT = correct("jax", make)
-FAULTY = [fault.layer("jax", make) for fault in FAULTS if "jax" in fault.frameworks]
+FAULTY = faulty("jax", make)
 
 name = lambda layer: layer.name.partition(": ")[2]  # noqa: E731
 

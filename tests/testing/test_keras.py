@@ -3,7 +3,7 @@
 import pytest
 
 from tests.testing.keras_layers import CORRECT, FAULTY
-from tests.testing.zoo import holds, is_caught, raises_no_alarm, some
+from tests.testing.zoo import holds, is_caught, raises_no_alarm, some, without_slow
 
 # A fault overflows, which NumPy warns of under JAX.
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in cast:RuntimeWarning")
@@ -14,12 +14,9 @@ name = lambda layer: layer.name  # noqa: E731
 # They take 20 to 30 s, most of it in compilers; the others have the same noise.
 SLOW = {
     "attach_functional", "attach_sequential", "EmbeddingNoise_by_its_count",
-    "EmbeddingNoise_gaussian",
-    "EmbeddingNoise_linear", "EmbeddingNoise_symnoise", "keras_model",
+    "EmbeddingNoise_gaussian", "EmbeddingNoise_linear", "EmbeddingNoise_symnoise", "keras_model",
 }  # fmt: skip
-SAMPLED = [
-    pytest.param(layer, marks=pytest.mark.sweep if layer.name in SLOW else ()) for layer in CORRECT
-]
+SAMPLED = without_slow(CORRECT, SLOW)
 
 
 @pytest.mark.parametrize("layer", SAMPLED, ids=name)

@@ -2,13 +2,13 @@
 
 import pytest
 
-from tests.testing.faults.families import FAULTS
+from tests.testing.faults.families import faulty
 from tests.testing.faults.keras_layer import make
 from tests.testing.faults.layer import correct
 from tests.testing.zoo import holds, is_caught, raises_no_alarm, some
 
 CORRECT = correct("keras", make)
-FAULTY = [fault.layer("keras", make) for fault in FAULTS if "keras" in fault.frameworks]
+FAULTY = faulty("keras", make)
 
 name = lambda layer: layer.name.partition(": ")[2]  # noqa: E731
 

@@ -2,13 +2,13 @@
 
 import pytest
 
-from tests.testing.faults.families import FAULTS
+from tests.testing.faults.families import faulty
 from tests.testing.faults.layer import correct
 from tests.testing.faults.torch_layer import make
 from tests.testing.zoo import holds, is_caught, raises_no_alarm
 
 CORRECT = correct("torch", make)
-FAULTY = [fault.layer("torch", make) for fault in FAULTS if "torch" in fault.frameworks]
+FAULTY = faulty("torch", make)
 
 name = lambda layer: layer.name.partition(": ")[2]  # noqa: E731
 

@@ -57,6 +57,14 @@ def some(layers: Sequence[Correct], every: int) -> list[Any]:
     ]
 
 
+def without_slow(layers: list[Correct], slow: set[str]) -> list[Any]:
+    """Parameters of a test: the layers, of which those with these names are for the sweep."""
+    return [
+        pytest.param(layer, marks=pytest.mark.sweep) if layer.name in slow else layer
+        for layer in layers
+    ]
+
+
 def holds(layer: Correct) -> None:
     """Every promise of the layer holds, and all that should be tested is."""
     report = check_layer(layer.case(), profile="quick", raises=False)

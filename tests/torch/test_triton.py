@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("triton", reason="Triton has no wheel for this platform")
 
+from embnoise_torch.kernels import _codes
 from tests.torch import triton_code
 from tests.torch.triton_code import TARGETS, TYPES
 
@@ -41,8 +42,8 @@ dtypes = pytest.mark.parametrize("dtype", TYPES)
 
 @nvidia
 @dtypes
-def test_instructions_are_within_the_budget(target, dtype, module, compiled):
-    code = compiled(target, dtype, module.UNIFORM)
+def test_instructions_are_within_the_budget(target, dtype, compiled):
+    code = compiled(target, dtype, _codes.UNIFORM)
     assert code.instructions.total() <= MOST[dtype] * code.elements
     assert code.registers <= MOST_REGISTERS
 
@@ -56,16 +57,16 @@ def test_instructions_are_within_the_budget(target, dtype, module, compiled):
     ],
 )
 @dtypes
-def test_no_spills_and_no_shared_memory(target, dtype, distribution, module, compiled):
-    code = compiled(target, dtype, getattr(module, distribution))
+def test_no_spills_and_no_shared_memory(target, dtype, distribution, compiled):
+    code = compiled(target, dtype, getattr(_codes, distribution))
     assert not code.spilled
     assert not code.count(lambda name: name.startswith(("LDS", "STS", "BAR", "SHFL", "ds_")))
 
 
 @nvidia
 @dtypes
-def test_embeddings_are_loaded_and_stored_128_bits_at_a_time(target, dtype, module, compiled):
-    code = compiled(target, dtype, module.UNIFORM)
+def test_embeddings_are_loaded_and_stored_128_bits_at_a_time(target, dtype, compiled):
+    code = compiled(target, dtype, _codes.UNIFORM)
     # One of each for a plane. Magnitude, sample and position are single numbers.
     assert code.count(lambda name: name.startswith("LDG") and name.endswith("128")) == 8
     assert code.count(lambda name: name.startswith("LDG")) <= 8 + 3
@@ -74,16 +75,16 @@ def test_embeddings_are_loaded_and_stored_128_bits_at_a_time(target, dtype, modu
 
 
 @dtypes
-def test_embeddings_are_loaded_and_stored_128_bits_at_a_time_on_amd(dtype, module, compiled):
-    code = compiled("gfx942", dtype, module.UNIFORM)
+def test_embeddings_are_loaded_and_stored_128_bits_at_a_time_on_amd(dtype, compiled):
+    code = compiled("gfx942", dtype, _codes.UNIFORM)
     for kind in ("load", "store"):
         assert code.instructions[f"global_{kind}_dwordx4"] == 8
 
 
 @nvidia
-def test_the_sum_is_rounded_once_and_to_nearest_even(target, module, compiled):
+def test_the_sum_is_rounded_once_and_to_nearest_even(target, compiled):
     """What the interpreter shows with a rounding of its own."""
-    code = compiled(target, "bfloat16", module.UNIFORM)
+    code = compiled(target, "bfloat16", _codes.UNIFORM)
     assert "cvt.rn.bf16" in code.text
     assert not set(code.text.split()) & {"cvt.rz.bf16.f32;", "cvt.rz.bf16x2.f32;"}
     assert code.count(lambda name: name.startswith(("FADD", "FMUL"))) <= 4

@@ -15,11 +15,10 @@ from numba import njit, types
 from numba.extending import intrinsic, overload
 
 from embnoise.backend import MULTIPLIERS, ROUNDS, WEYL
+from embnoise_torch.kernels._codes import RADEMACHER, UNIFORM
 
 _MULTIPLIER0, _MULTIPLIER1 = np.uint64(MULTIPLIERS[0]), np.uint64(MULTIPLIERS[1])
 _WEYL0, _WEYL1 = np.uint32(WEYL[0]), np.uint32(WEYL[1])
-
-UNIFORM, RADEMACHER, TABLE = 0, 1, 2
 
 
 # Numba inlines everything below. LLVM would inline too late for the loops to be vectorized, which

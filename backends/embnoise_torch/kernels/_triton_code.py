@@ -14,10 +14,9 @@ import triton
 import triton.language as tl
 
 from embnoise.backend import MULTIPLIERS, ROUNDS, WEYL
+from embnoise_torch.kernels._codes import RADEMACHER, UNIFORM
 
-__all__ = ["OPTIONS", "RADEMACHER", "TABLE", "UNIFORM", "block_size", "perturb"]
-
-UNIFORM, RADEMACHER, TABLE = 0, 1, 2
+__all__ = ["OPTIONS", "block_size", "perturb"]
 
 OPTIONS = {"num_warps": 1, "enable_fp_fusion": False}
 """How ``perturb`` is compiled. What is to be fused into one rounding, the code says itself."""

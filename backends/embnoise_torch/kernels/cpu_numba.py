@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from embnoise.backend import RADEMACHER, UNIFORM, Noise, Prepared, distribution_of, philox_key
+from embnoise.backend import Noise, Prepared, distribution_of, philox_key
+from embnoise_torch.kernels._codes import code_of
 from embnoise_torch.kernels._plans import host_plan
 from embnoise_torch.kernels.registry import Kernel, register_kernel
 from embnoise_torch.parallel import run_parallel
@@ -31,11 +32,6 @@ def load() -> Kernel | None:
     def add_with_numba(x: Tensor, noise: Noise, prepared: Prepared) -> None:
         magnitude, sample, position = host_plan(x, noise, prepared)
         distribution = distribution_of(noise)
-        code = _numba_code.TABLE
-        if distribution is UNIFORM:
-            code = _numba_code.UNIFORM
-        elif distribution is RADEMACHER:
-            code = _numba_code.RADEMACHER
         memory = _memory(x)
         step = prepared.step % 2**32
         chunk = max(1, _CHUNK // x.shape[1])
@@ -50,7 +46,7 @@ def load() -> Kernel | None:
                 position,
                 step,
                 *philox_key(noise),
-                code,
+                code_of(distribution),
                 distribution.table,
                 taken,
                 chunk,

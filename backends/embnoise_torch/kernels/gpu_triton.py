@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 
 from embnoise.backend import (
-    RADEMACHER,
-    UNIFORM,
     Distribution,
     Noise,
     Prepared,
     distribution_of,
     philox_key,
 )
+from embnoise_torch.kernels._codes import TABLE, code_of
 from embnoise_torch.kernels._plans import device_plan
 from embnoise_torch.kernels.registry import Kernel, register_kernel
 
@@ -41,13 +40,9 @@ def kernel_with(code: ModuleType) -> Kernel:
             return
         magnitude, sample, position = device_plan(x, noise, prepared)
         distribution = distribution_of(noise)
-        kind, table = code.TABLE, magnitude  # any pointer, where the table is not read
-        if distribution is UNIFORM:
-            kind = code.UNIFORM
-        elif distribution is RADEMACHER:
-            kind = code.RADEMACHER
-        else:
-            table = _table(distribution, x.device)
+        kind = code_of(distribution)
+        # Any pointer does where the table is not read.
+        table = _table(distribution, x.device) if kind == TABLE else magnitude
         warp = 64 if torch.version.hip else 32
         blocks, size = -(-dim // 8), code.block_size(dim, x.element_size(), warp)
         with torch.cuda.device_of(x):  # type: ignore[no-untyped-call] # that is where Triton launches

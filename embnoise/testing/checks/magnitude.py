@@ -12,7 +12,14 @@ from embnoise.testing.diagnosis import cause_of_ratio
 from embnoise.testing.failures import NotClaimedError
 from embnoise.testing.inputs import Array, Inputs, right_mask
 from embnoise.testing.magnitudes import claimed_magnitudes
-from embnoise.testing.registry import ALPHA, DISTRIBUTION, SIZE, check, needs_distribution
+from embnoise.testing.registry import (
+    ALPHA,
+    DISTRIBUTION,
+    SIZE,
+    check,
+    needs_distribution,
+    needs_length,
+)
 from embnoise.testing.statistics import (
     RATE,
     amplitude,
@@ -99,11 +106,7 @@ def within_bound(context: CheckContext) -> None:
     over_batches(context, body)
 
 
-def _claims_length(claims: Claims) -> str | None:
-    return None if claims.length else "length=None"
-
-
-@check("EN19", claimed=_claims_length, random=True, premises=ALPHA)
+@check("EN19", claimed=needs_length, random=True, premises=ALPHA)
 def length_of_ragged_rows(context: CheckContext) -> None:
     """In a padded batch the noise of every row has the magnitude for that row's length.
 
@@ -116,7 +119,7 @@ def length_of_ragged_rows(context: CheckContext) -> None:
     _rows_have_their_length(context, right_mask(lengths, width).astype(np.int64), dim)
 
 
-@check("EN20", claimed=_claims_length, random=True, premises=ALPHA)
+@check("EN20", claimed=needs_length, random=True, premises=ALPHA)
 def length_of_packed_rows(context: CheckContext) -> None:
     """In a packed row the noise of every document has the magnitude for that document's length.
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from embnoise.testing.claims import Claims
 from embnoise.testing.context import CheckContext
 from embnoise.testing.failures import NotClaimedError, NotFiniteError, UntestableError
 from embnoise.testing.inputs import SMALL, Inputs, left_mask, right_mask
-from embnoise.testing.registry import DISTRIBUTION, SIZE, check, needs_repeats
+from embnoise.testing.registry import DISTRIBUTION, SIZE, check, needs_length, needs_repeats
 from embnoise.testing.right_rows import DRAWS, expect_right_rows, fresh, units_of
 from embnoise.testing.runs import repeated_run
 from embnoise.testing.statistics import RATE, amplitude, amplitude_window
@@ -28,11 +27,7 @@ def _batches(context: CheckContext) -> dict[str, Inputs]:
     }
 
 
-def _claims_length(claims: Claims) -> str | None:
-    return None if claims.length else "length=None"
-
-
-@check("EN47", claimed=_claims_length, random=True, premises=(*SIZE, "EN09"))
+@check("EN47", claimed=needs_length, random=True, premises=(*SIZE, "EN09"))
 def padding_anywhere(context: CheckContext) -> None:
     """Padding on the left, on the right and between tokens counts alike.
 
