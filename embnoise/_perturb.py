@@ -12,8 +12,7 @@ computes. Both give the same lattice integers:
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,27 +93,65 @@ def perturb(
     """
     integers = lattice(sample, position, step, key, x.shape[1], xp=xp, word_dtype=word_dtype)
     scale = xp.reshape(magnitude, (-1, 1))
-    # Exact: two float32 have 48 significant bits between them.
-    noise = xp.astype(scale, xp.float64) * xp.astype(distribution.unit(integers, xp), xp.float64)
-    wide = xp.astype(x, xp.float64)
-    noisy = wide + noise
-    if dtype_name(x) != "float64":
-        noisy = xp.astype(_round_to_odd(noisy, wide, noise, xp), xp.float32)
+    noisy = _rounded_once(x, scale, distribution.unit(integers, xp), xp)
     return xp.where(scale != 0, xp.astype(noisy, x.dtype), x)
 
 
-def _round_to_odd(total: Any, x: Array, noise: Array, xp: FusedArrayNamespace) -> Array:
-    """The float64 ``total = x + noise``, rounded to odd instead of to nearest.
+def _rounded_once(x: Array, scale: Array, unit: Array, xp: FusedArrayNamespace) -> Array:
+    """``x + scale * unit`` with one rounding, to float64 for a float64 ``x``, else to float32."""
+    if xp.float64 is None:
+        return _fused_in_float32(xp.astype(x, xp.float32), scale, unit, xp)
+    # Exact: two float32 have 48 significant bits between them.
+    noise = xp.astype(scale, xp.float64) * xp.astype(unit, xp.float64)
+    wide = xp.astype(x, xp.float64)
+    noisy = wide + noise
+    if dtype_name(x) == "float64":
+        return noisy
+    return xp.astype(_to_odd(noisy, _lost(noisy, wide, noise), xp), xp.float32)
 
-    Rounding it on to float32 gives what one rounding of the exact sum gives (Boldo and Melquiond,
-    "Emulation of FMA and correctly rounded sums: proved algorithms using rounding to odd", 2008).
+
+def _lost(total: Array, left: Array, right: Array) -> Array:
+    """What was rounded off in ``total = left + right``, exactly (Knuth's TwoSum)."""
+    back = total - right
+    return (right - (total - back)) + (left - back)
+
+
+def _to_odd(total: Any, lost: Array, xp: FusedArrayNamespace) -> Array:
+    """A sum that was rounded to nearest, rounded to odd instead.
+
+    Rounding it on to a narrower format gives what one rounding of the exact sum gives (Boldo and
+    Melquiond, "Emulation of FMA and correctly rounded sums: proved algorithms using rounding to
+    odd", 2008).
+
+    Args:
+        total: The sum, float32 or float64.
+        lost: What was rounded off.
+        xp: The array namespace.
     """
-    back = total - noise
-    lost = (noise - (total - back)) + (x - back)
-    inexact_and_even = (lost != 0) & ((total.view(xp.int64) & 1) == 0)
-    infinity = xp.full_like(total, math.inf)
-    toward = xp.where(lost > 0, infinity, -infinity)
-    return xp.where(inexact_and_even, xp.nextafter(total, toward), total)
+    bits = total.view(xp.int32 if dtype_name(total) == "float32" else xp.int64)
+    outward = (lost > 0) == (total > 0)
+    neighbor = (bits + xp.where(outward, 1, -1)).view(total.dtype)
+    return xp.where((lost != 0) & ((bits & 1) == 0), neighbor, total)
+
+
+def _fused_in_float32(x: Array, scale: Array, unit: Array, xp: FusedArrayNamespace) -> Array:
+    """``x + scale * unit`` with one rounding, for devices without float64.
+
+    The product is split into two float32 (Dekker), and the three numbers are added with one
+    rounding as Boldo and Melquiond do. It is exact unless the product is below 2**-100.
+    """
+    product = scale * unit
+    high = scale * 4097.0 - (scale * 4097.0 - scale)
+    low = scale - high
+    unit_high = unit * 4097.0 - (unit * 4097.0 - unit)
+    unit_low = unit - unit_high
+    rest = ((high * unit_high - product) + high * unit_low + low * unit_high) + low * unit_low
+    small = x + rest
+    total = product + small
+    lost = _lost(small, x, rest), _lost(total, product, small)
+    tail = lost[0] + lost[1]
+    fused = total + _to_odd(tail, _lost(tail, *lost), xp)
+    return xp.where(xp.isfinite(total), fused, total)
 
 
 def perturb_elementwise(
@@ -129,11 +166,12 @@ def perturb_elementwise(
     xp: ArrayNamespace,
     word_dtype: Any,
     channels: tuple[int | Array, int] | None = None,
+    rounded_once: bool = False,
 ) -> Array:
     """``x + magnitude * unit``, element by element, rounded to float32 and then to x's dtype.
 
-    Whether product and sum are fused into one rounding is left to the compiler; the specification
-    allows both.
+    Whether product and sum are fused into one rounding is left to the compiler, which the
+    specification allows, unless ``rounded_once`` asks for it.
 
     Args:
         x: Embeddings [..., d]. For float64 the sum is taken and kept in float64.
@@ -148,6 +186,8 @@ def perturb_elementwise(
         channels: If x holds some of the embeddings' channels: which one its first is, and how many
             the embeddings have, a number or a 0-d array of dtype ``word_dtype`` and a number.
             Default: x holds all of them.
+        rounded_once: Whether product and sum are rounded once, as by ``perturb``, which takes some
+            operations more. ``xp`` must be a ``FusedArrayNamespace`` then.
 
     Returns:
         A new array of x's shape and dtype.
@@ -170,8 +210,11 @@ def perturb_elementwise(
 
     wide = xp.float64 if dtype_name(x) == "float64" else xp.float32
     scale = magnitude[..., None]
-    unit = xp.astype(distribution.unit(integers, xp), wide)
-    noisy = xp.astype(x, wide) + xp.astype(scale, wide) * unit
+    unit = distribution.unit(integers, xp)
+    if rounded_once:
+        noisy = _rounded_once(x, scale, unit, cast("FusedArrayNamespace", xp))
+    else:
+        noisy = xp.astype(x, wide) + xp.astype(scale, wide) * xp.astype(unit, wide)
     return xp.where(scale != 0, xp.astype(noisy, x.dtype), x)
 
 

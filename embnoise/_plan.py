@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from embnoise._arrays import NUMPY, Array, ArrayNamespace, Scalar
 from embnoise._noise import Noise, check_noise
-from embnoise._tokens import TokenArrays, Tokens, coordinates
+from embnoise._tokens import Sequences, TokenArrays, Tokens, coordinates
 from embnoise._validation import check_bool, embedding_shape, resolve_step
 
-__all__ = ["Plan", "Prepared", "flat_plan", "plan", "prepare"]
+__all__ = ["Plan", "Prepared", "flat_plan", "magnitudes_by_length", "plan", "prepare"]
 
 
 class Prepared(NamedTuple):
@@ -111,6 +111,34 @@ def plan(
         magnitude = xp.where((sample & 1) == 0, magnitude, -magnitude)
         sample = sample - (sample & 1)
     return Plan(magnitude, sample, tokens.position)
+
+
+def magnitudes_by_length(
+    noise: Noise, alpha: float, lengths: NDArray[np.integer[Any]], width: int, dim: int
+) -> NDArray[np.float32]:
+    """The magnitude of a token by the length of its sequence, for a scale without the RMS.
+
+    What a kernel needs that counts the tokens of a sequence itself.
+
+    Args:
+        noise: What noise to add.
+        alpha: Alpha at the step.
+        lengths: Numbers of real tokens, of any shape.
+        width: L, the number of tokens in a row.
+        dim: d.
+
+    Returns:
+        float32 of the shape of ``lengths``, or of one element if the length makes no difference.
+    """
+    real = np.maximum(lengths, 1).astype(np.float32)  # no token is noised in a sequence of none
+    none = np.zeros((), np.int64)
+    tokens = Tokens(Sequences(real, _no_total), none, none, None)
+    magnitude = _magnitudes(noise, alpha, tokens, width, dim, mean_squares=_no_total, xp=NUMPY)
+    return np.asarray(magnitude)
+
+
+def _no_total(*_: Array) -> Array:
+    raise AssertionError("the magnitude depends on the embeddings, not on the length alone")
 
 
 def _magnitudes(

@@ -24,7 +24,7 @@ from embnoise._named_arguments import bind_by_name, call_with_named
 from embnoise._noise import Noise, check_noise
 from embnoise._perturb import lattice, perturb, perturb_elementwise, perturb_inplace
 from embnoise._philox import MULTIPLIERS, ROUNDS, WEYL, philox4x32
-from embnoise._plan import Plan, Prepared, flat_plan, plan, prepare
+from embnoise._plan import Plan, Prepared, flat_plan, magnitudes_by_length, plan, prepare
 from embnoise._schedules import Schedule
 from embnoise._state import Handle, NoiseState
 from embnoise._token_functions import TokenFunctions
@@ -79,6 +79,7 @@ __all__ = [
     "format_value",
     "is_scheduled",
     "lattice",
+    "magnitudes_by_length",
     "noise_by_layer",
     "perturb",
     "perturb_elementwise",

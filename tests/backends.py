@@ -124,10 +124,9 @@ if is_tested("torch"):
         Backend("torch-ops", to_torch, from_torch, add_noise, with_kernel(add_with_torch)),
     ]
     if installed("triton"):
-        from embnoise_torch.kernels.gpu_triton import kernel_with
-        from tests.torch.triton_code import code, rounding_as_gpus_do
+        from tests.torch.triton_code import interpreted_kernel, rounding_as_gpus_do
 
-        _INTERPRETED = kernel_with(code(interpreted=True))
+        _INTERPRETED = interpreted_kernel()
 
         @contextmanager
         def with_triton() -> Iterator[None]:

@@ -35,19 +35,29 @@ TARGETS = {
 _BINARIES = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 
-def code(*, interpreted: bool) -> ModuleType:
-    """The kernel's module once more, with functions that are interpreted, or that can be compiled.
+def code(name: str, *, interpreted: bool) -> ModuleType:
+    """A module of the kernel once more, with functions that are interpreted, or can be compiled.
 
     Triton decides when a function is defined.
+
+    Args:
+        name: ``"_triton_code"`` or ``"_triton_plan"``.
+        interpreted: Whether to interpret them.
     """
-    path = Path(gpu_triton.__file__).with_name("_triton_code.py")
-    spec = importlib.util.spec_from_file_location("embnoise_triton_code", path)
+    path = Path(gpu_triton.__file__).with_name(f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"embnoise{name}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     with mock.patch.dict(os.environ, TRITON_INTERPRET=str(int(interpreted))):
         spec.loader.exec_module(module)
     return module
+
+
+def interpreted_kernel() -> gpu_triton.TritonKernel:
+    """The kernel in Triton's interpreter, for tensors on the CPU."""
+    names = ("_triton_code", "_triton_plan")
+    return gpu_triton.TritonKernel(*(code(name, interpreted=True) for name in names))
 
 
 @contextmanager
@@ -79,7 +89,8 @@ class MachineCode:
     """What a kernel was compiled to.
 
     Attributes:
-        instructions: How often each instruction occurs. There are no loops.
+        instructions: How often each instruction occurs where a token gets noise. There are no
+            loops. What copies a token without noise is not counted.
         elements: How many elements a thread takes.
         registers: How many registers a thread takes.
         spilled: Whether some are kept in memory.
@@ -96,24 +107,68 @@ class MachineCode:
         return sum(n for name, n in self.instructions.items() if matches(name))
 
 
-def machine_code(module: ModuleType, target: str, dtype: str, distribution: int) -> MachineCode:
+def machine_code(
+    module: ModuleType, target: str, dtype: str, distribution: int, *, lookup: bool
+) -> MachineCode:
     """Compile the kernel for a GPU, as a call with aligned tensors and a large d would."""
     name, itemsize = TYPES[dtype]
     gpu = TARGETS[target]
     block = module.block_size(4096, itemsize, gpu.warp_size)
-    pointers = {"magnitudes": "*fp32", "samples": "*i64", "positions": "*i64", "table": "*fp32"}
-    numbers = dict.fromkeys(("step", "key0", "key1", "dim", "blocks"), "i32")
-    constexprs = dict.fromkeys(("DISTRIBUTION", "BLOCK"), "constexpr")
-    signature = {"x": f"*{name}", **pointers, **numbers, **constexprs}
-    constants = {"DISTRIBUTION": distribution, "BLOCK": block}
-    # Pointers, dim and blocks are multiples of 16.
-    aligned = {(place,): [["tt.divisibility", 16]] for place in (0, 1, 2, 3, 4, 8, 9)}
-    source = ASTSource(module.perturb, signature, constants, aligned)
+    constants = {
+        "channel_stride": 1,
+        "DISTRIBUTION": distribution,
+        "LOOKUP": lookup,
+        "IN_PLACE": not lookup,
+        "BLOCK": block,
+    }
+    numbers = ("rows", "row_stride", "key0", "key1", "dim", "blocks")
+    types = {
+        "source": f"*{name}",
+        "ids": "*i64",
+        "plan": "*i32",
+        "table": "*fp32",
+        "target": f"*{name}",
+        **dict.fromkeys(numbers, "i32"),
+        **dict.fromkeys(constants, "constexpr"),
+    }
+    signature = {name: types[name] for name in module.noisy_rows.arg_names}
+    aligned = ("source", "ids", "plan", "table", "target", "row_stride", "dim", "blocks")
+    places = {
+        (place,): [["tt.divisibility", 16]]
+        for place, name in enumerate(signature)
+        if name in aligned
+    }
+    source = ASTSource(module.noisy_rows, signature, constants, places)
     compiled = triton.compile(source, target=gpu, options=module.OPTIONS)
     elements = 8 * block // gpu.warp_size
     if gpu.backend == "hip":
         return _of_amd(compiled.asm["amdgcn"], elements)
     return _of_nvidia(compiled.asm["cubin"], compiled.asm["ptx"], elements)
+
+
+def compile_plan(module: ModuleType, target: str, *, documents: bool) -> None:
+    """Compile the kernel that plans a batch, with everything that it can read.
+
+    Raises:
+        triton.CompilationError: It cannot be compiled.
+    """
+    constants = {
+        **dict.fromkeys(("MASK", "SEGMENTS", "NUMBERED", "POSITIONS", "WHERE"), True),
+        **dict.fromkeys(("BY_LENGTH", "ANTITHETIC"), True),
+        "SEGMENTS": documents,
+        "SAMPLES": 2,
+        "CHUNK": module.chunk_size(4096, documents=documents),
+    }
+    types = {
+        **dict.fromkeys(("mask", "segments", "positions", "samples"), "*i64"),
+        **{"where": "*i1", "magnitudes": "*fp32", "plan": "*i32"},
+        **dict.fromkeys(("first_sample", "sample_step"), "i64"),
+        **dict.fromkeys(("step", "length"), "i32"),
+        **dict.fromkeys(constants, "constexpr"),
+    }
+    signature = {name: types[name] for name in module.plan_rows.arg_names}
+    source = ASTSource(module.plan_rows, signature, constants)
+    triton.compile(source, target=TARGETS[target], options=module.OPTIONS)
 
 
 def _of_nvidia(binary: bytes, ptx: str, elements: int) -> MachineCode:
@@ -122,7 +177,12 @@ def _of_nvidia(binary: bytes, ptx: str, elements: int) -> MachineCode:
         file.flush()
         listing = _output("nvdisasm", file.name)
         usage = _output("cuobjdump", "--dump-resource-usage", file.name)
-    found = re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\d+ )?([A-Z][A-Z0-9_.]*)", listing)
+    found = []
+    for block in re.split(r"^\.L\w+:|\bEXIT\b.*|\bBRA\b.*", listing, flags=re.MULTILINE):
+        names = re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\d+ )?([A-Z][A-Z0-9_.]*)", block)
+        kinds = {name.partition(".")[0] for name in names}
+        if not kinds >= {"LDG", "STG"} or kinds & {"FFMA", "DFMA"}:
+            found += names
     numbers = {key: int(value) for key, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", usage)}
     return MachineCode(
         Counter(name for name in found if name != "NOP"),

@@ -13,7 +13,7 @@ from torch import Tensor
 from embnoise.backend import NUMPY, Noise, Prepared, TokenArrays, flat_plan, plan, uses_rms
 from embnoise_torch.namespace import Namespace
 
-__all__ = ["device_plan", "host_plan"]
+__all__ = ["device_plan", "host_plan", "packed_plan"]
 
 FlatPlan: TypeAlias = tuple[NDArray[np.float32], NDArray[np.uint32], NDArray[np.uint32]]
 
@@ -71,6 +71,17 @@ def device_plan(x: Tensor, noise: Noise, prepared: Prepared) -> tuple[Tensor, Te
         array.expand(prepared.shape[:2]).reshape(-1) for array in planned
     )
     return magnitude, sample.long() & 0xFFFFFFFF, position.long() & 0xFFFFFFFF
+
+
+def packed_plan(x: Tensor, noise: Noise, prepared: Prepared) -> Tensor:
+    """The plan of every token as one array, int32 [B * L, 4].
+
+    The four are the bits of its magnitude, its sample, its position, and the step.
+    """
+    magnitude, sample, position = device_plan(x, noise, prepared)
+    step = torch.full_like(sample, prepared.step % 2**32)
+    words = torch.stack([sample, position, step], dim=1)
+    return torch.cat([magnitude.view(torch.int32)[:, None], words.to(torch.int32)], dim=1)
 
 
 def _mean_squares(x: Tensor, prepared: Prepared) -> Tensor:

@@ -1,11 +1,17 @@
-"""The GPU kernel: compiled by Triton, for NVIDIA (CUDA) and AMD (ROCm)."""
+"""The GPU kernel: compiled by Triton, for NVIDIA (CUDA) and AMD (ROCm).
+
+One launch plans a batch, and one adds the noise, to embeddings or on their way out of the table.
+"""
 
 from __future__ import annotations
 
 from functools import lru_cache
 from types import ModuleType
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from embnoise.backend import (
@@ -13,54 +19,141 @@ from embnoise.backend import (
     Noise,
     Prepared,
     distribution_of,
+    magnitudes_by_length,
     philox_key,
+    uses_rms,
 )
 from embnoise_torch.kernels._codes import TABLE, code_of
-from embnoise_torch.kernels._plans import device_plan
+from embnoise_torch.kernels._plans import device_plan, packed_plan
 from embnoise_torch.kernels.registry import Kernel, register_kernel
 
-__all__ = ["kernel_with"]
+__all__ = ["TritonKernel"]
 
 
 def load() -> Kernel | None:
     """The kernel; ``None`` if Triton is not installed."""
     try:
-        from embnoise_torch.kernels import _triton_code  # noqa: PLC0415, Triton may be missing
+        from embnoise_torch.kernels import (  # noqa: PLC0415, Triton may be missing
+            _triton_code,
+            _triton_plan,
+        )
     except ImportError:
         return None
-    return kernel_with(_triton_code)
+    return TritonKernel(_triton_code, _triton_plan)
 
 
-def kernel_with(code: ModuleType) -> Kernel:
-    """The kernel, with what ``_triton_code`` defines: compiled, or interpreted in tests."""
+class TritonKernel:
+    """The kernel, with what ``_triton_code`` and ``_triton_plan`` define.
 
-    def add_with_triton(x: Tensor, noise: Noise, prepared: Prepared) -> None:
-        tokens, dim = x.shape
-        if x.numel() == 0:
-            return
-        magnitude, sample, position = device_plan(x, noise, prepared)
+    Args:
+        code: ``_triton_code``: compiled, or interpreted in tests.
+        planner: ``_triton_plan``.
+    """
+
+    def __init__(self, code: ModuleType, planner: ModuleType) -> None:
+        self._code = code
+        self._planner = planner
+
+
+    def __call__(self, x: Tensor, noise: Noise, prepared: Prepared) -> None:
+        """Add noise to ``x`` in place."""
+        self._launch(x, None, self.plan(x, noise, prepared), noise, target=x)
+
+    def noisy(self, x: Tensor, plan: Tensor, noise: Noise) -> Tensor:
+        """Embeddings [n, d], of any strides, with their noise, in a new tensor."""
+        return self._launch(x, None, plan, noise, target=x.new_empty(x.shape))
+
+    def lookup(self, table: Tensor, ids: Tensor, plan: Tensor, noise: Noise) -> Tensor:
+        """Rows of an embedding table [V, d], of any strides, with their noise: [n, d].
+
+        Args:
+            table: The embedding table.
+            ids: int32 or int64 [n], contiguous, on the table's device. The embedding of one that is
+                not in the table is NaN, since an error would have to wait for the device.
+            plan: int32 [n, 4].
+            noise: What noise to add.
+        """
+        target = table.new_empty((ids.numel(), table.shape[1]))
+        return self._launch(table, ids, plan, noise, target=target)
+
+    def _launch(
+        self, source: Tensor, ids: Tensor | None, plan: Tensor, noise: Noise, *, target: Tensor
+    ) -> Tensor:
+        tokens, dim = target.shape
+        if target.numel() == 0:
+            return target
         distribution = distribution_of(noise)
         kind = code_of(distribution)
-        # Any pointer does where the table is not read.
-        table = _table(distribution, x.device) if kind == TABLE else magnitude
         warp = 64 if torch.version.hip else 32
-        blocks, size = -(-dim // 8), code.block_size(dim, x.element_size(), warp)
-        with torch.cuda.device_of(x):  # type: ignore[no-untyped-call] # that is where Triton launches
-            code.perturb[tokens, -(-blocks // size)](
-                x,
-                magnitude.contiguous(),
-                sample.contiguous(),
-                position.contiguous(),
-                table,
-                *map(_signed, (prepared.step, *philox_key(noise))),
+        blocks, size = -(-dim // 8), self._code.block_size(dim, target.element_size(), warp)
+        with torch.cuda.device_of(target):  # type: ignore[no-untyped-call] # where Triton launches
+            self._code.noisy_rows[tokens, -(-blocks // size)](
+                source,
+                plan if ids is None else ids,  # any pointer does where it is not read
+                plan,
+                _table(distribution, target.device) if kind == TABLE else plan,
+                target,
+                source.shape[0],
+                *source.stride(),
+                *map(_signed, philox_key(noise)),
                 dim,
                 blocks,
                 DISTRIBUTION=kind,
+                LOOKUP=ids is not None,
+                IN_PLACE=source is target,
                 BLOCK=size,
-                **code.OPTIONS,
+                **self._code.OPTIONS,
             )
+        return target
 
-    return add_with_triton
+    def plan(self, x: Tensor, noise: Noise, prepared: Prepared) -> Tensor:
+        """The plan of a batch, int32 [B * L, 4], in one launch and without waiting for the device.
+
+        A scale that uses the RMS of the embeddings takes PyTorch's operations.
+
+        Args:
+            x: The embeddings [B * L, d]; only their device counts unless the scale uses their RMS.
+            noise: What noise to add.
+            prepared: What ``prepare`` returned.
+        """
+        if uses_rms(noise):
+            return packed_plan(x, noise, prepared)
+        batch, length, dim = prepared.shape
+        device = x.device
+        numbered = prepared.tokens.mask is not None and (
+            prepared.tokens.mask is prepared.tokens.segment_ids
+        )
+        first, spacing, sample_ids = _samples(prepared.tokens.sample_ids)
+        tokens = prepared.tokens._replace(sample_ids=sample_ids).map(
+            lambda array: torch.as_tensor(array, device=device).contiguous()
+        )
+        counted = tokens.mask is not None or tokens.segment_ids is not None
+        magnitudes = _magnitudes(noise, prepared.alpha, length, dim, counted, device)
+        samples = tokens.sample_ids
+        plan = torch.empty((batch * length, 4), dtype=torch.int32, device=device)
+        chunk = self._planner.chunk_size(length, documents=tokens.segment_ids is not None)
+        arrays = (tokens.mask, tokens.segment_ids, tokens.positions, samples, tokens.where)
+        with torch.cuda.device_of(plan):  # type: ignore[no-untyped-call]
+            self._planner.plan_rows[batch, -(-length // chunk)](
+                *(plan if array is None else array for array in arrays),
+                magnitudes,
+                plan,
+                first,
+                spacing,
+                _signed(prepared.step),
+                length,
+                MASK=tokens.mask is not None,
+                SEGMENTS=tokens.segment_ids is not None,
+                NUMBERED=numbered,
+                POSITIONS=tokens.positions is not None,
+                SAMPLES=0 if samples is None else 2 if samples.numel() == batch * length else 1,
+                WHERE=tokens.where is not None,
+                BY_LENGTH=magnitudes.numel() > 1,
+                ANTITHETIC=noise.antithetic,
+                CHUNK=chunk,
+                **self._planner.OPTIONS,
+            )
+        return plan
 
 
 def _signed(word: int) -> int:
@@ -68,9 +161,40 @@ def _signed(word: int) -> int:
     return (word + 2**31) % 2**32 - 2**31
 
 
+def _samples(ids: Tensor | NDArray[Any] | None) -> tuple[int, int, Tensor | NDArray[Any] | None]:
+    """Sample ids as the first one and the spacing; or as they are, if they are not evenly spaced.
+
+    Numbers need no transfer to the device.
+    """
+    if ids is None:
+        return 0, 1, None
+    if not isinstance(ids, np.ndarray) or ids.ndim != 1 or not ids.size:
+        return 0, 0, ids
+    spacing = int(ids[1] - ids[0]) if ids.size > 1 else 1
+    evenly = bool((np.diff(ids) == spacing).all())
+    return (int(ids[0]), spacing, None) if evenly else (0, 0, ids)
+
+
+@lru_cache(maxsize=16)
+def _magnitudes(
+    noise: Noise, alpha: float, length: int, dim: int, counted: bool, device: torch.device
+) -> Tensor:
+    """The magnitude of every token, float32 [1], or [L + 1] by the length of its sequence."""
+    lengths = np.arange(length + 1) if counted else np.array([length])
+    magnitudes = magnitudes_by_length(noise, alpha, lengths, length, dim).reshape(-1)
+    return _on_device(torch.from_numpy(magnitudes), device)
+
+
 @lru_cache(maxsize=8)
 def _table(distribution: Distribution, device: torch.device) -> Tensor:
-    return torch.as_tensor(distribution.table.copy(), device=device)
+    return _on_device(torch.from_numpy(distribution.table.copy()), device)
+
+
+def _on_device(array: Tensor, device: torch.device) -> Tensor:
+    """The array on a device, without waiting for it."""
+    if device.type == "cuda":
+        array = array.pin_memory()
+    return array.to(device, non_blocking=True)
 
 
 register_kernel("cuda", "triton", load, priority=10)
