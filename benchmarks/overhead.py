@@ -28,6 +28,7 @@ from transformers.integrations.neftune import neftune_post_forward_hook
 from embnoise import neftune
 from embnoise.backend import TokenArrays
 from embnoise_torch import attach
+from embnoise_torch.custom_op import add_ready_
 from timing import Runs, interleaved
 
 BATCH, LENGTH, DIM, VOCABULARY = 8, 512, 2048, 32_000
@@ -83,7 +84,7 @@ def memory_of_the_noise(model: nn.Embedding, ids: Tensor) -> float:
     source = next(iter(handle._sources.values()))
     tracemalloc.start()
     with Allocations() as allocations:
-        source.add_lookup_(output, ids, TokenArrays(mask), [])
+        add_ready_(output, source.noise, source.ready_lookup(output, ids, TokenArrays(mask), []))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     handle.remove()

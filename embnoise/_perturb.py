@@ -12,7 +12,7 @@ computes. Both give the same lattice integers:
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,8 +129,8 @@ def _to_odd(total: Any, lost: Array, xp: FusedArrayNamespace) -> Array:
         xp: The array namespace.
     """
     bits = total.view(xp.int32 if dtype_name(total) == "float32" else xp.int64)
-    outward = (lost > 0) == (total > 0)
-    neighbor = (bits + xp.where(outward, 1, -1)).view(total.dtype)
+    away_from_0 = xp.astype(xp.where((lost > 0) == (total > 0), 1, -1), bits.dtype)
+    neighbor = (bits + away_from_0).view(total.dtype)
     return xp.where((lost != 0) & ((bits & 1) == 0), neighbor, total)
 
 
@@ -166,12 +166,11 @@ def perturb_elementwise(
     xp: ArrayNamespace,
     word_dtype: Any,
     channels: tuple[int | Array, int] | None = None,
-    rounded_once: bool = False,
 ) -> Array:
     """``x + magnitude * unit``, element by element, rounded to float32 and then to x's dtype.
 
-    Whether product and sum are fused into one rounding is left to the compiler, which the
-    specification allows, unless ``rounded_once`` asks for it.
+    Whether product and sum are fused into one rounding is left to the compiler; the specification
+    allows both.
 
     Args:
         x: Embeddings [..., d]. For float64 the sum is taken and kept in float64.
@@ -186,8 +185,6 @@ def perturb_elementwise(
         channels: If x holds some of the embeddings' channels: which one its first is, and how many
             the embeddings have, a number or a 0-d array of dtype ``word_dtype`` and a number.
             Default: x holds all of them.
-        rounded_once: Whether product and sum are rounded once, as by ``perturb``, which takes some
-            operations more. ``xp`` must be a ``FusedArrayNamespace`` then.
 
     Returns:
         A new array of x's shape and dtype.
@@ -210,11 +207,8 @@ def perturb_elementwise(
 
     wide = xp.float64 if dtype_name(x) == "float64" else xp.float32
     scale = magnitude[..., None]
-    unit = distribution.unit(integers, xp)
-    if rounded_once:
-        noisy = _rounded_once(x, scale, unit, cast("FusedArrayNamespace", xp))
-    else:
-        noisy = xp.astype(x, wide) + xp.astype(scale, wide) * xp.astype(unit, wide)
+    unit = xp.astype(distribution.unit(integers, xp), wide)
+    noisy = xp.astype(x, wide) + xp.astype(scale, wide) * unit
     return xp.where(scale != 0, xp.astype(noisy, x.dtype), x)
 
 

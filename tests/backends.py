@@ -114,14 +114,14 @@ def jax_verb(verb: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
 BACKENDS = [Backend("numpy", lambda x: x, lambda x: x, embnoise.add_noise)]
 if is_tested("torch"):
     from embnoise_torch import add_noise
-    from embnoise_torch.kernels.any_torch import add_with_torch
+    from embnoise_torch.kernels.any_torch import TorchKernel
     from embnoise_torch.kernels.cpu_numpy import add_with_numpy
 
     if installed("numba"):
         BACKENDS.append(Backend("torch-numba", to_torch, from_torch, add_noise))
     BACKENDS += [
         Backend("torch-numpy", to_torch, from_torch, add_noise, with_kernel(add_with_numpy)),
-        Backend("torch-ops", to_torch, from_torch, add_noise, with_kernel(add_with_torch)),
+        Backend("torch-ops", to_torch, from_torch, add_noise, with_kernel(TorchKernel())),
     ]
     if installed("triton"):
         from tests.torch.triton_code import interpreted_kernel, rounding_as_gpus_do

@@ -1,4 +1,4 @@
-"""The operator that ``torch.compile`` sees: opaque, in place, with tensors as its only inputs.
+"""The operator that ``torch.compile`` sees on a CPU: opaque, in place, with tensors as its inputs.
 
 The step, alpha and the counter live behind it, in a *source* that it finds by number. A compiled
 graph therefore neither breaks at the noise nor is compiled again because they changed.
@@ -8,26 +8,55 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
 
-from embnoise.backend import TokenArrays
+from embnoise.backend import Noise, Prepared, TokenArrays
 from embnoise_torch import _compat
+from embnoise_torch.kernels import add_
 
-__all__ = ["Source", "apply_", "call_opaque", "find", "register"]
+__all__ = ["Ready", "Source", "add_ready_", "apply_", "call_opaque", "find", "register"]
+
+
+class Ready(NamedTuple):
+    """What a kernel needs to know about embeddings that get noise."""
+
+    prepared: Prepared
+    transposed: bool = False
+    """Whether the embeddings are [L, B, d]; what is prepared is of [B, L, d] all the same."""
+
+
+def add_ready_(x: Tensor, noise: Noise, ready: Ready | None) -> None:
+    """Add noise to ``x`` in place, unseen by autograd."""
+    if ready is None:
+        return
+    if not ready.transposed:
+        add_(x, noise, ready.prepared)
+        return
+    columns = x.detach().transpose(0, 1)
+    copy = columns.contiguous()
+    add_(copy, noise, ready.prepared)
+    columns.copy_(copy)
 
 
 class Source(Protocol):
-    """Something that adds its noise to a tensor."""
+    """Something that has noise for a tensor."""
 
     number: int
     """What ``register`` returned for it."""
+    noise: Noise
 
-    def apply_(self, x: Tensor, *arrays: Tensor | None) -> None:
-        """Add noise to ``x`` in place, unseen by autograd."""
+    def ready(self, x: Tensor, inputs: Tensor | None, /, *arrays: Tensor | None) -> Ready | None:
+        """What is known about embeddings that get the next noise; ``None`` if they get none.
+
+        Args:
+            x: Embeddings [B, L, d] or [L, d], whose values do not count.
+            inputs: What was looked up, where that is known.
+            *arrays: What the kind of source says.
+        """
 
     def add_traced_(
         self,
@@ -67,8 +96,12 @@ def find(number: int) -> Source | None:
 
 @torch.library.custom_op("embnoise::apply_", mutates_args={"x"}, tags=(torch.Tag.cudagraph_unsafe,))
 def apply_(x: Tensor, arrays: Sequence[Tensor | None], source: int) -> None:
-    """Call ``Source.apply_`` of the source with this number."""
-    call_opaque(_SOURCES[source].apply_, x, *arrays)
+    """Add the next noise of the source with this number."""
+    call_opaque(_apply, x, arrays, _SOURCES[source])
+
+
+def _apply(x: Tensor, arrays: Sequence[Tensor | None], source: Source) -> None:
+    add_ready_(x, source.noise, source.ready(x, None, *arrays))
 
 
 @apply_.register_fake

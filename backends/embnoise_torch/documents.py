@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from embnoise_torch.kernels import registry
 from embnoise_torch.model_call import CallTokens
 
 __all__ = ["segments_of"]
@@ -30,6 +31,8 @@ def segments_of(call: CallTokens, mask: Tensor | None, shape: tuple[int, int]) -
     if call.documents is not None:
         return _fitted("seq_idx", call.documents, shape) + 1  # counted from 0; -1 is padding
     if mask is not None and mask.dtype is not torch.bool and mask.numel():
+        if call.positions is None and registry.offers(mask.device.type, "lookup"):
+            return mask  # that kernel reads it, and nothing has to wait for the device
         lowest, highest = (int(each) for each in torch.aminmax(mask))
         if lowest < 0:
             raise ValueError(

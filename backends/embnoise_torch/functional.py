@@ -15,6 +15,7 @@ from embnoise.backend import (
 )
 from embnoise_torch import _compat, custom_op
 from embnoise_torch.kernels import add_
+from embnoise_torch.planned import add_compiled
 from embnoise_torch.pure import pure_source
 from embnoise_torch.transforms import add_pure, check_tokens, is_recorded, step_tensor
 
@@ -107,6 +108,5 @@ def _add_recorded(
         return x
     if not torch.compiler.is_compiling() or is_recorded():
         return add_pure(x, noise, step, tokens)
-    noisy = x.clone(memory_format=torch.contiguous_format)
-    custom_op.apply_(noisy.detach(), [step_tensor(x, step), *tokens], _number_of(noise))
-    return noisy
+    arrays = [step_tensor(x, step), *tokens]
+    return add_compiled(x, None, arrays, noise, _number_of(noise), fresh=False)

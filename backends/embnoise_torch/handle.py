@@ -13,12 +13,14 @@ from torch.optim import Optimizer
 
 from embnoise import backend
 from embnoise.backend import Counter, Noise, TokenArrays, TokenFunctions
-from embnoise_torch import _compat, custom_op
+from embnoise_torch import _compat
 from embnoise_torch.call_stack import ActiveCall, Caller, call_tokens
+from embnoise_torch.custom_op import Ready, add_ready_
 from embnoise_torch.find import find_callers
 from embnoise_torch.forward_override import Forward, ForwardOverride
 from embnoise_torch.functional import check_tensor
 from embnoise_torch.model_call import CallTokens, ModelCall, flat_calls
+from embnoise_torch.planned import add_compiled, can_fuse, lookup, lookup_compiled, plan_of
 from embnoise_torch.sample_ids import SampleIds
 from embnoise_torch.source import AttachedSource
 from embnoise_torch.special_ids import SpecialIds, special_ids_of
@@ -125,32 +127,54 @@ class Handle(backend.Handle):
 
         def wrap(forward: Forward) -> Forward:
             def noisy(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-                result = forward(module, *args, **kwargs)
                 if not (module.training and torch.is_grad_enabled()):
-                    return result
-                x = result[0] if isinstance(result, tuple) else result
-                ids = args[0] if args else next(iter(kwargs.values()), None)
+                    return forward(module, *args, **kwargs)
+                ids: Any = args[0] if args else next(iter(kwargs.values()), None)
+                table: Any = module.weight if fresh else None
+                fused = fresh and can_fuse(module, ids, source.noise)
                 compiling = torch.compiler.is_compiling()
+                if fused and not compiling and not _compat.is_transformed(table):
+                    return self._look_up(source, module, ids, number)
+                result = forward(module, *args, **kwargs)
+                x = result[0] if isinstance(result, tuple) else result
                 if is_recorded() if compiling else _compat.is_transformed(x):
                     x = self._add_recorded(source, x, ids, number)
-                    return (x, *result[1:]) if isinstance(result, tuple) else x
-                if not fresh:
-                    x = x.clone(memory_format=torch.contiguous_format)
-                if compiling:
+                elif compiling:
                     given, calls = self._token_arrays(ids, number)
                     arrays = [ids, *given, *flat_calls(calls)]
-                    custom_op.apply_(x.detach(), arrays, source.number)
-                elif _compat.in_backward():
-                    source.add_lookup_(x, ids, TokenArrays(), [])  # the calls have returned
+                    if fused:
+                        x = lookup_compiled(x, table, ids, arrays, source.number)
+                    else:
+                        x = add_compiled(x, ids, arrays, source.noise, source.number, fresh=fresh)
                 else:
-                    if self._listen_again():
-                        self._warn_of_missed_calls()
-                    source.add_lookup_(x, ids, *self._token_arrays(ids, number))
+                    if not fresh:
+                        x = x.clone(memory_format=torch.contiguous_format)
+                    add_ready_(x, source.noise, self._ready(source, x, ids, number))
                 return (x, *result[1:]) if isinstance(result, tuple) else x
 
             return noisy
 
         return wrap
+
+    def _look_up(
+        self, source: AttachedSource, module: nn.Module, ids: Tensor, number: int
+    ) -> Tensor:
+        """A lookup with noise, in one pass."""
+        table: Any = module.weight
+        like = torch.empty((*ids.shape, table.shape[1]), dtype=table.dtype, device="meta")
+        ready = self._ready(source, like, ids, number)
+        plan = plan_of(ready, like, source.noise, ids.device)
+        return lookup(module, ids, plan, source.number)
+
+    def _ready(
+        self, source: AttachedSource, x: Tensor, ids: Tensor | None, number: int
+    ) -> Ready | None:
+        """What is known about the output of a lookup."""
+        if _compat.in_backward():
+            return source.ready_lookup(x, ids, TokenArrays(), [])  # the calls have returned
+        if self._listen_again():
+            self._warn_of_missed_calls()
+        return source.ready_lookup(x, ids, *self._token_arrays(ids, number))
 
     def _add_recorded(
         self, source: AttachedSource, x: Tensor, ids: Tensor | None, number: int

@@ -18,7 +18,9 @@ from embnoise.backend import (
     embedding_shape,
 )
 from embnoise_torch import _compat, custom_op
+from embnoise_torch.custom_op import add_ready_
 from embnoise_torch.functional import check_tensor
+from embnoise_torch.planned import add_compiled
 from embnoise_torch.sample_ids import SampleIds
 from embnoise_torch.source import LayerSource
 from embnoise_torch.transforms import add_counted, add_pure, check_tokens, is_recorded, step_tensor
@@ -112,14 +114,18 @@ class EmbeddingNoise(NoiseState, nn.Module):
             return x
         if self.noise.alpha == 0 or x.numel() == 0:
             return x
-        noisy = x.clone(memory_format=torch.contiguous_format)
         if step is not None:
             step = step_tensor(x, step)
         if compiling:
-            custom_op.apply_(noisy.detach(), [step, *tokens], self._source.number)
-        else:
-            custom_op.call_opaque(self._source.apply_, noisy, step, *tokens)
+            return add_compiled(
+                x, None, [step, *tokens], self.noise, self._source.number, fresh=False
+            )
+        noisy = x.clone(memory_format=torch.contiguous_format)
+        custom_op.call_opaque(self._add_, noisy, step, tokens)
         return noisy
+
+    def _add_(self, x: Tensor, step: Tensor | None, tokens: TokenArrays) -> None:
+        add_ready_(x, self.noise, self._source.ready(x, None, step, *tokens))
 
     def _forward_transformed(
         self, x: Tensor, step: int | Tensor | None, tokens: TokenArrays

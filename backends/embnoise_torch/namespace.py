@@ -16,6 +16,7 @@ class Namespace:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
+        self.float64 = None if device.type in _WITHOUT_FLOAT64 else torch.float64
 
     def __getattr__(self, name: str) -> Any:
         return getattr(torch, name)
@@ -39,7 +40,8 @@ class Namespace:
 
     def sqrt(self, x: Tensor) -> Tensor:
         # On the CPU, torch.sqrt of a float32 is off by one ulp for every fifth integer.
-        return torch.sqrt(x.double()).to(x.dtype)
+        wide = x.cpu().double() if self.float64 is None else x.double()
+        return torch.sqrt(wide).to(device=x.device, dtype=x.dtype)
 
     def take(self, x: Tensor, index: Tensor) -> Tensor:
         return x[index]
@@ -47,6 +49,8 @@ class Namespace:
     def take_along_axis(self, x: Tensor, index: Tensor, axis: int) -> Tensor:
         return torch.take_along_dim(x, index, axis)
 
+
+_WITHOUT_FLOAT64 = ("mps",)
 
 # Tables of unit values, moved to a device once; the array is kept so that its id stays its own.
 _TABLES: dict[tuple[int, torch.device], tuple[np.ndarray[Any, Any], Tensor]] = {}

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from embnoise.backend import Noise, TokenArrays, prepare
 from embnoise_torch import custom_op
-from embnoise_torch.kernels import add_
+from embnoise_torch.custom_op import Ready, add_ready_
 
 __all__ = ["PureSource", "described", "pure_source"]
 
@@ -21,21 +21,18 @@ class PureSource:
         self.noise = noise
         self.number = custom_op.register(self)
 
-    def apply_(self, x: Tensor, *arrays: Tensor | None) -> None:
-        """Add noise to ``x`` in place.
+    def ready(self, x: Tensor, inputs: Tensor | None, /, *arrays: Tensor | None) -> Ready | None:
+        """What is known about ``x``: see ``Source``.
 
         Args:
             x: Embeddings [B, L, d] or [L, d].
+            inputs: Without a meaning here.
             *arrays: The step, then the fields of ``TokenArrays``.
         """
-        step, *tokens = arrays
-        self.add_(x, step, TokenArrays(*tokens))
-
-    def add_(self, x: Tensor, step: Tensor | None, tokens: TokenArrays) -> None:
-        """Add the noise of a step to ``x`` in place."""
+        step, *rest = arrays
+        tokens = TokenArrays(*rest)
         prepared = prepare(x, self.noise, step=step, training=True, tokens=tokens)
-        if prepared is not None:
-            add_(x, self.noise, prepared)
+        return None if prepared is None else Ready(prepared)
 
     def add_traced_(
         self,
@@ -48,7 +45,7 @@ class PureSource:
         """Add noise to ``x`` in place: see ``Source``."""
         if tokens.sample_ids is None:
             tokens = tokens._replace(sample_ids=rows)
-        self.add_(x, step, tokens)
+        add_ready_(x, self.noise, self.ready(x, None, step, *tokens))
 
 
 @cache

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from embnoise.backend import Counter, Noise, TokenArrays, embedding_shape, prepare, resolve_step
 from embnoise_torch import custom_op
+from embnoise_torch.custom_op import Ready, add_ready_
 from embnoise_torch.functional import check_tensor
-from embnoise_torch.kernels import add_
 from embnoise_torch.lookup_tokens import resolve_tokens
 from embnoise_torch.model_call import CallTokens, calls_in
 from embnoise_torch.recompute import Draw, RecomputeCache
@@ -50,8 +50,8 @@ class _CountingSource:
         self.counter = counter
         self._cache.clear()
 
-    def apply_(self, x: Tensor, *arrays: Tensor | None) -> None:
-        """Add noise to ``x`` in place, unseen by autograd."""
+    def ready(self, x: Tensor, inputs: Tensor | None, /, *arrays: Tensor | None) -> Ready | None:
+        """What is known about embeddings that get the next noise: see ``Source``."""
         raise NotImplementedError
 
     def add_traced_(
@@ -65,28 +65,31 @@ class _CountingSource:
         """Add the noise of the next lookup to ``x`` in place: see ``Source``."""
         told = unpacked(tokens)
         described = None if told is None else (told, False)
-        self.add_next_(x, _fingerprint(x) if inputs is None else inputs, lambda _: described, rows)
+        ready = self.next_lookup(x, inputs, lambda _: described, rows)
+        add_ready_(x, self.noise, ready)
 
-    def add_next_(
+    def next_lookup(
         self,
         x: Tensor,
-        inputs: Tensor,
+        inputs: Tensor | None,
         describe: Callable[[tuple[int, int]], tuple[TokenArrays, bool] | None],
         rows: Tensor | None = None,
-    ) -> None:
-        """Add the noise of the next lookup to ``x`` in place.
+    ) -> Ready | None:
+        """Count the next lookup; returns what is known about it, or ``None`` if it gets no noise.
 
         Args:
             x: Embeddings [B, L, d] or [L, d].
-            inputs: What was looked up, by which a recomputed lookup is recognized.
+            inputs: What was looked up, by which a recomputed lookup is recognized. Where it is not
+                known, a channel of the embeddings does.
             describe: From B and L to what is known about the tokens, and whether ``x`` is
                 [L, B, d]; ``None`` if this lookup has no token and does not count. It is not called
                 in a recomputed forward pass, where the calls around the lookup may have returned.
             rows: Which sample of the lookup each row is; row i is sample i by default.
         """
         if self.paused:
-            return
+            return None
         check_tensor(x)
+        inputs = x.detach()[..., 0].clone() if inputs is None else inputs
         shape = embedding_shape(x)
 
         def next_draw() -> Draw | None:
@@ -100,20 +103,15 @@ class _CountingSource:
             return Draw(before.step, before.samples, tokens, transposed)
 
         draw = self._cache.draw(inputs, next_draw)
-        if draw is not None and draw.transposed:
-            columns = x.detach().transpose(0, 1)
-            copy = columns.contiguous()
-            self.add_at_(copy, draw, rows)
-            columns.copy_(copy)
-        elif draw is not None:
-            self.add_at_(x, draw, rows)
+        return None if draw is None else self._at(x, draw, rows)
 
-    def add_at_(self, x: Tensor, draw: Draw, rows: Tensor | None = None) -> None:
-        """Add the noise of a draw to ``x`` in place."""
+    def _at(self, x: Tensor, draw: Draw, rows: Tensor | None = None) -> Ready | None:
+        """What is known about the lookup of a draw."""
         tokens = draw.tokens
-        prepared = prepare(x, self.noise, step=draw.step, training=True, tokens=tokens)
+        columns = x.transpose(0, 1) if draw.transposed else x
+        prepared = prepare(columns, self.noise, step=draw.step, training=True, tokens=tokens)
         if prepared is None:
-            return
+            return None
         if tokens.sample_ids is None:
             sample_ids: Any
             if rows is None:
@@ -121,7 +119,7 @@ class _CountingSource:
             else:
                 sample_ids = self.sample_ids.of_rows(draw.first_sample, rows)
             prepared = prepared._replace(tokens=tokens._replace(sample_ids=sample_ids))
-        add_(x, self.noise, prepared)
+        return Ready(prepared, draw.transposed)
 
 
 def _restored(kind: type[_CountingSource], settings: Any, counter: Counter) -> _CountingSource:
@@ -133,19 +131,19 @@ def _restored(kind: type[_CountingSource], settings: Any, counter: Counter) -> _
 class LayerSource(_CountingSource):
     """The noise of one ``EmbeddingNoise``."""
 
-    def apply_(self, x: Tensor, *arrays: Tensor | None) -> None:
-        """Add noise to ``x`` in place.
+    def ready(self, x: Tensor, inputs: Tensor | None, /, *arrays: Tensor | None) -> Ready | None:
+        """What is known about embeddings that get the next noise: see ``Source``.
 
         Args:
             x: Embeddings [B, L, d] or [L, d].
+            inputs: One channel of the embeddings, if it is known.
             *arrays: The step, or ``None`` to count; then the fields of ``TokenArrays``.
         """
         step, *rest = arrays
         tokens = TokenArrays(*rest)
         if step is None:
-            self.add_next_(x, _fingerprint(x), lambda _: (tokens, False))
-        elif not self.paused:
-            self.add_at_(x, Draw(resolve_step(step), 0, tokens))
+            return self.next_lookup(x, inputs, lambda _: (tokens, False))
+        return None if self.paused else self._at(x, Draw(resolve_step(step), 0, tokens))
 
 
 class AttachedSource(_CountingSource):
@@ -168,24 +166,24 @@ class AttachedSource(_CountingSource):
         super().__init__(noise, sample_ids, calls_per_step)
         self._special = special
 
-    def apply_(self, x: Tensor, *arrays: Tensor | None) -> None:
-        """Add noise to ``x``, the output of a lookup, in place.
+    def ready(self, x: Tensor, inputs: Tensor | None, /, *arrays: Tensor | None) -> Ready | None:
+        """What is known about the output of the next lookup: see ``Source``.
 
         Args:
             x: Embeddings [B, L, d] or [L, d].
+            inputs: Without a meaning here.
             *arrays: What was looked up; the fields of ``TokenArrays`` that the user's functions
                 give; then those of ``CallTokens`` for every active call.
         """
         ids, *rest = arrays
         given, told = TokenArrays(*rest[:_TOKEN_ARRAYS]), rest[_TOKEN_ARRAYS:]
-        self.add_lookup_(x, ids, given, calls_in(told))
+        return self.ready_lookup(x, ids, given, calls_in(told))
 
-    def add_lookup_(
+    def ready_lookup(
         self, x: Tensor, ids: Tensor | None, given: TokenArrays, calls: Sequence[CallTokens]
-    ) -> None:
-        """``apply_`` for arrays that are told apart."""
-        inputs = _fingerprint(x) if ids is None else ids
-        self.add_next_(x, inputs, lambda shape: self.resolve(ids, shape, given, calls))
+    ) -> Ready | None:
+        """``ready`` for arrays that are told apart."""
+        return self.next_lookup(x, ids, lambda shape: self.resolve(ids, shape, given, calls))
 
     def resolve(
         self,
@@ -194,7 +192,7 @@ class AttachedSource(_CountingSource):
         given: TokenArrays,
         calls: Sequence[CallTokens],
     ) -> tuple[TokenArrays, bool] | None:
-        """What ``add_next_`` describes a lookup by, from what ``add_lookup_`` takes."""
+        """What ``next_lookup`` describes a lookup by, from what ``ready_lookup`` takes."""
         if any(each is not None for each in given[:-1]):
             return given, False  # what tokens= returned, in place of what the calls tell
         if not calls and not self._special.placeholders:
@@ -241,8 +239,3 @@ def unpacked(tokens: TokenArrays) -> TokenArrays | None:
         return tokens._replace(mask=mask, segment_ids=None)
     # A row without segments is one segment.
     return tokens._replace(mask=mask, segment_ids=torch.where(segments < 0, mask, segments))
-
-
-def _fingerprint(x: Tensor) -> Tensor:
-    """One channel of the embeddings: it tells one lookup from another, and is small."""
-    return x.detach()[..., 0].clone()

@@ -59,7 +59,7 @@ def add_lookup(
     given: TokenArrays,
     calls: Sequence[CallTokens],
 ) -> Tensor:
-    """The output of a lookup with noise: see ``AttachedSource.add_lookup_`` for the arrays."""
+    """The output of a lookup with noise: see ``AttachedSource.ready_lookup`` for the arrays."""
     tokens = given
     if all(each is None for each in given[:-1]) and not _compat.is_jit_tracing():
         key = counted_key(source.number)

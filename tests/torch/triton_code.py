@@ -161,7 +161,9 @@ def compile_plan(module: ModuleType, target: str, *, documents: bool) -> None:
     }
     types = {
         **dict.fromkeys(("mask", "segments", "positions", "samples"), "*i64"),
-        **{"where": "*i1", "magnitudes": "*fp32", "plan": "*i32"},
+        "where": "*i1",
+        "magnitudes": "*fp32",
+        "plan": "*i32",
         **dict.fromkeys(("first_sample", "sample_step"), "i64"),
         **dict.fromkeys(("step", "length"), "i32"),
         **dict.fromkeys(constants, "constexpr"),

@@ -13,7 +13,7 @@ from torch import Tensor
 from embnoise.backend import NUMPY, Noise, Prepared, TokenArrays, flat_plan, plan, uses_rms
 from embnoise_torch.namespace import Namespace
 
-__all__ = ["device_plan", "host_plan", "packed_plan"]
+__all__ = ["device_plan", "host_plan", "packed_plan", "unpacked_plan"]
 
 FlatPlan: TypeAlias = tuple[NDArray[np.float32], NDArray[np.uint32], NDArray[np.uint32]]
 
@@ -58,14 +58,20 @@ def _as_numpy(array: Tensor | NDArray[Any]) -> NDArray[Any]:
     return array.detach().cpu().numpy()
 
 
-def device_plan(x: Tensor, noise: Noise, prepared: Prepared) -> tuple[Tensor, Tensor, Tensor]:
-    """Magnitude (float32), sample and position (int64 words) of every token, [B * L] each."""
-    tokens = prepared.tokens.map(lambda array: torch.as_tensor(array, device=x.device))
+def device_plan(
+    x: Tensor, noise: Noise, prepared: Prepared, device: torch.device | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Magnitude (float32), sample and position (int64 words) of every token, [B * L] each.
+
+    They are on ``device``, by default that of ``x``.
+    """
+    device = device or x.device
+    tokens = prepared.tokens.map(lambda array: torch.as_tensor(array, device=device))
     planned = plan(
         noise,
         prepared._replace(tokens=tokens),
         mean_squares=lambda: _mean_squares(x, prepared),
-        xp=Namespace(x.device),
+        xp=Namespace(device),
     )
     magnitude, sample, position = (
         array.expand(prepared.shape[:2]).reshape(-1) for array in planned
@@ -73,18 +79,28 @@ def device_plan(x: Tensor, noise: Noise, prepared: Prepared) -> tuple[Tensor, Te
     return magnitude, sample.long() & 0xFFFFFFFF, position.long() & 0xFFFFFFFF
 
 
-def packed_plan(x: Tensor, noise: Noise, prepared: Prepared) -> Tensor:
+def packed_plan(x: Tensor, noise: Noise, prepared: Prepared, device: torch.device) -> Tensor:
     """The plan of every token as one array, int32 [B * L, 4].
 
     The four are the bits of its magnitude, its sample, its position, and the step.
     """
-    magnitude, sample, position = device_plan(x, noise, prepared)
+    magnitude, sample, position = device_plan(x, noise, prepared, device)
     step = torch.full_like(sample, prepared.step % 2**32)
     words = torch.stack([sample, position, step], dim=1)
     return torch.cat([magnitude.view(torch.int32)[:, None], words.to(torch.int32)], dim=1)
 
 
+def unpacked_plan(plan: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Magnitude (float32), sample, position and step (int64 words) of every token, [n] each."""
+    sample, position, step = (plan[:, 1:].long() & 0xFFFFFFFF).unbind(1)
+    return plan[:, 0].view(torch.float32), sample, position, step
+
+
 def _mean_squares(x: Tensor, prepared: Prepared) -> Tensor:
-    """The mean square over the channels of every token's embedding, float64 [B, L]."""
-    norms: Tensor = torch.linalg.vector_norm(x, dim=-1, dtype=torch.float64)
+    """The mean square over the channels of every token's embedding, [B, L].
+
+    In float64, or in float32 on a device without float64.
+    """
+    wide = Namespace(x.device).float64 or torch.float32
+    norms: Tensor = torch.linalg.vector_norm(x, dim=-1, dtype=wide)
     return (norms.square() / prepared.shape[2]).reshape(prepared.shape[:2])

@@ -3,7 +3,7 @@
 Written with PyTorch's operations, a plan takes some tens of launches, and a GPU waits for each.
 """
 
-# mypy: disable-error-code="misc,no-untyped-call,no-untyped-def"
+# mypy: disable-error-code="misc,no-untyped-call,no-untyped-def,untyped-decorator"
 
 from __future__ import annotations
 
@@ -35,6 +35,57 @@ def _real(mask, segments, place, inside, MASK: tl.constexpr, SEGMENTS: tl.conste
     if MASK:
         real = real & (tl.load(mask + place, mask=inside, other=0) != 0)
     return real, segment
+
+
+@triton.jit
+def _counts(
+    mask,
+    segments,
+    row,
+    start,
+    real,
+    segment,
+    length,
+    MASK: tl.constexpr,  # noqa: N803
+    SEGMENTS: tl.constexpr,  # noqa: N803
+    SAMPLES: tl.constexpr,  # noqa: N803
+    CHUNK: tl.constexpr,  # noqa: N803
+):
+    """How many real tokens precede each token, and how many its sequence has.
+
+    Also returns how many negative segments there are in the row.
+    """
+    before = tl.full((), 0, tl.int64)
+    total = tl.full((), 0, tl.int64)
+    numbers = tl.full((), 0, tl.int64)
+    negative = tl.full((), 0, tl.int64)
+    for first in range(0, length, CHUNK):
+        other = first + tl.arange(0, CHUNK)
+        others, theirs = _real(mask, segments, row * length + other, other < length, MASK, SEGMENTS)
+        here = tl.reduce(others.to(tl.int64), 0, _add)
+        before += tl.where(first < start, here, 0)
+        total += here
+        numbers += tl.reduce((theirs > 1).to(tl.int64), 0, _add)
+        negative += tl.reduce((theirs < 0).to(tl.int64), 0, _add)
+    own = real.to(tl.int64)
+    rank = before + tl.associative_scan(own, 0, _add) - own
+    count = tl.full((CHUNK,), 0, tl.int64) + total
+    if SEGMENTS and numbers + negative > 0:  # otherwise a row is one sequence
+        column = start + tl.arange(0, CHUNK)
+        count = tl.full((CHUNK,), 0, tl.int64)
+        within = tl.full((CHUNK,), 0, tl.int64)
+        for first in range(0, length, CHUNK):
+            other = first + tl.arange(0, CHUNK)
+            others, theirs = _real(
+                mask, segments, row * length + other, other < length, MASK, SEGMENTS
+            )
+            same = others[None, :] & (segment[:, None] == theirs[None, :])
+            earlier = same & (other[None, :] < column[:, None])
+            count += tl.reduce(same.to(tl.int64), 1, _add)
+            within += tl.reduce(earlier.to(tl.int64), 1, _add)
+        if SAMPLES == 2:
+            rank = within
+    return rank, count, negative
 
 
 @triton.jit(do_not_specialize=["first_sample", "sample_step", "step"])
@@ -96,38 +147,12 @@ def plan_rows(
 
     rank = column.to(tl.int64)
     count = tl.full((CHUNK,), 0, tl.int64) + length
+    additive = False
     if MASK or SEGMENTS:
-        before = tl.full((), 0, tl.int64)
-        total = tl.full((), 0, tl.int64)
-        numbers = tl.full((), 0, tl.int64)
-        negative = tl.full((), 0, tl.int64)
-        for first in range(0, length, CHUNK):
-            other = first + tl.arange(0, CHUNK)
-            others, theirs = _real(
-                mask, segments, row * length + other, other < length, MASK, SEGMENTS
-            )
-            here = tl.reduce(others.to(tl.int64), 0, _add)
-            before += tl.where(first < start, here, 0)
-            total += here
-            numbers += tl.reduce((theirs > 1).to(tl.int64), 0, _add)
-            negative += tl.reduce((theirs < 0).to(tl.int64), 0, _add)
-        own = real.to(tl.int64)
-        rank = before + tl.associative_scan(own, 0, _add) - own
-        count = tl.full((CHUNK,), 0, tl.int64) + total
-        if SEGMENTS and numbers + negative > 0:
-            count = tl.full((CHUNK,), 0, tl.int64)
-            within = tl.full((CHUNK,), 0, tl.int64)
-            for first in range(0, length, CHUNK):
-                other = first + tl.arange(0, CHUNK)
-                others, theirs = _real(
-                    mask, segments, row * length + other, other < length, MASK, SEGMENTS
-                )
-                same = others[None, :] & (segment[:, None] == theirs[None, :])
-                earlier = same & (other[None, :] < column[:, None])
-                count += tl.reduce(same.to(tl.int64), 1, _add)
-                within += tl.reduce(earlier.to(tl.int64), 1, _add)
-            if SAMPLES == 2:
-                rank = within
+        rank, count, negative = _counts(
+            mask, segments, row, start, real, segment, length, MASK, SEGMENTS, SAMPLES, CHUNK
+        )
+        additive = NUMBERED and negative > 0
     if POSITIONS:
         rank = tl.load(positions + place, mask=inside, other=0).to(tl.int64)
 
@@ -144,8 +169,7 @@ def plan_rows(
     if WHERE:
         real = real & (tl.load(where + place, mask=inside, other=0) != 0)
     magnitude = tl.where(real, magnitude, 0.0)
-    if NUMBERED:
-        magnitude = tl.where(negative > 0, float("nan"), magnitude)
+    magnitude = tl.where(additive, float("nan"), magnitude)
     if ANTITHETIC:
         magnitude = tl.where((sample & 1) == 0, magnitude, -magnitude)
         sample = sample - (sample & 1)

@@ -1,41 +1,52 @@
-"""The kernel for every device: PyTorch's own operations, block by block."""
+"""The kernel for every device: PyTorch's own operations."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from embnoise.backend import Noise, Prepared, distribution_of, perturb, philox_key
-from embnoise_torch.kernels._plans import device_plan
+from embnoise_torch.kernels._plans import packed_plan, unpacked_plan
 from embnoise_torch.kernels.registry import ANY_DEVICE, register_kernel
 from embnoise_torch.namespace import Namespace
 
-__all__ = ["add_with_torch"]
+__all__ = ["TorchKernel"]
 
 _BLOCK = 2**22
 
 
-def add_with_torch(x: Tensor, noise: Noise, prepared: Prepared) -> None:
-    """Add noise with PyTorch's operations."""
-    magnitude, sample, position = device_plan(x, noise, prepared)
-    xp = Namespace(x.device)
-    rows = max(1, _BLOCK // x.shape[1])
-    for start in range(0, x.shape[0], rows):
-        part = slice(start, start + rows)
-        noisy: Any = perturb(
-            x[part],
-            magnitude[part],
-            sample[part],
-            position[part],
-            prepared.step % 2**32,
+class TorchKernel:
+    """The kernel for every device: block by block, or in a form that ``torch.compile`` fuses."""
+
+    def __call__(self, x: Tensor, noise: Noise, prepared: Prepared) -> None:
+        """Add noise to ``x`` in place."""
+        plan = self.plan(x, noise, prepared, x.device)
+        rows = max(1, _BLOCK // x.shape[1])
+        for start in range(0, x.shape[0], rows):
+            part = slice(start, start + rows)
+            x[part] = self.noisy(x[part], plan[part], noise)
+
+    def plan(self, x: Tensor, noise: Noise, prepared: Prepared, device: torch.device) -> Tensor:
+        """See ``PlannedKernel``."""
+        return packed_plan(x, noise, prepared, device)
+
+    def noisy(self, x: Tensor, plan: Tensor, noise: Noise) -> Tensor:
+        """See ``PlannedKernel``."""
+        magnitude, sample, position, step = unpacked_plan(plan)
+        noisy = perturb(
+            x,
+            magnitude,
+            sample,
+            position,
+            step[:, None],
             philox_key(noise),
             distribution_of(noise),
-            xp=xp,
+            xp=Namespace(x.device),
             word_dtype=torch.int64,
         )
-        x[part] = noisy
+        return cast("Tensor", noisy)
 
 
-register_kernel(ANY_DEVICE, "torch_ops", lambda: add_with_torch)
+register_kernel(ANY_DEVICE, "torch_ops", TorchKernel)

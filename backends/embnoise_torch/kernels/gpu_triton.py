@@ -24,7 +24,7 @@ from embnoise.backend import (
     uses_rms,
 )
 from embnoise_torch.kernels._codes import TABLE, code_of
-from embnoise_torch.kernels._plans import device_plan, packed_plan
+from embnoise_torch.kernels._plans import packed_plan
 from embnoise_torch.kernels.registry import Kernel, register_kernel
 
 __all__ = ["TritonKernel"]
@@ -54,10 +54,9 @@ class TritonKernel:
         self._code = code
         self._planner = planner
 
-
     def __call__(self, x: Tensor, noise: Noise, prepared: Prepared) -> None:
         """Add noise to ``x`` in place."""
-        self._launch(x, None, self.plan(x, noise, prepared), noise, target=x)
+        self._launch(x, None, self.plan(x, noise, prepared, x.device), noise, target=x)
 
     def noisy(self, x: Tensor, plan: Tensor, noise: Noise) -> Tensor:
         """Embeddings [n, d], of any strides, with their noise, in a new tensor."""
@@ -106,20 +105,29 @@ class TritonKernel:
             )
         return target
 
-    def plan(self, x: Tensor, noise: Noise, prepared: Prepared) -> Tensor:
+    def plan(self, x: Tensor, noise: Noise, prepared: Prepared, device: torch.device) -> Tensor:
         """The plan of a batch, int32 [B * L, 4], in one launch and without waiting for the device.
 
         A scale that uses the RMS of the embeddings takes PyTorch's operations.
 
         Args:
-            x: The embeddings [B * L, d]; only their device counts unless the scale uses their RMS.
+            x: The embeddings [B * L, d], whose values count only if the scale uses their RMS.
             noise: What noise to add.
             prepared: What ``prepare`` returned.
+            device: Where the plan is to be.
+
+        Raises:
+            RuntimeError: A CUDA graph is captured, which would repeat the noise of this call.
         """
+        if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+            raise RuntimeError(
+                "embnoise: a CUDA graph that is captured here would add the same noise in every "
+                "replay. Use torch.compile(mode='reduce-overhead'), which leaves out of its graphs "
+                "what draws the noise, or capture what follows the embedding"
+            )
         if uses_rms(noise):
-            return packed_plan(x, noise, prepared)
+            return packed_plan(x, noise, prepared, device)
         batch, length, dim = prepared.shape
-        device = x.device
         numbered = prepared.tokens.mask is not None and (
             prepared.tokens.mask is prepared.tokens.segment_ids
         )

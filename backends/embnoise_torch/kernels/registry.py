@@ -6,11 +6,21 @@ from collections.abc import Callable
 from functools import cache
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from embnoise.backend import Noise, Prepared
+from embnoise_torch import _compat
 
-__all__ = ["Kernel", "add_", "kernel_for", "register_kernel"]
+__all__ = [
+    "Kernel",
+    "LookupKernel",
+    "PlannedKernel",
+    "add_",
+    "kernel_for",
+    "offers",
+    "register_kernel",
+]
 
 ANY_DEVICE = "any"
 """The device type of a kernel that serves where no other does."""
@@ -27,6 +37,42 @@ class Kernel(Protocol):
             noise: What noise to add.
             prepared: The shape, step, alpha and token arrays. The step and alpha are numbers; the
                 arrays are tensors on any device, or NumPy arrays.
+        """
+
+
+class PlannedKernel(Kernel, Protocol):
+    """A kernel in two parts, of which the second takes tensors alone.
+
+    A compiler sees the two: what depends on the state of the noise is in the first one's result.
+    """
+
+    def plan(self, x: Tensor, noise: Noise, prepared: Prepared, device: torch.device, /) -> Tensor:
+        """The plan of a batch, int32 [B * L, 4].
+
+        Of every token, the bits of its magnitude (float32), its sample, its position, and the step.
+
+        Args:
+            x: Embeddings [B * L, d]; on the device "meta" if the scale does not use their RMS.
+            noise: What noise to add.
+            prepared: The shape, step, alpha and token arrays.
+            device: Where the plan is to be.
+        """
+
+    def noisy(self, x: Tensor, plan: Tensor, noise: Noise, /) -> Tensor:
+        """Embeddings [n, d] with their noise, in a new tensor. It must be traceable."""
+
+
+class LookupKernel(PlannedKernel, Protocol):
+    """A kernel that can add the noise to embeddings on their way out of the table."""
+
+    def lookup(self, table: Tensor, ids: Tensor, plan: Tensor, noise: Noise, /) -> Tensor:
+        """Rows of an embedding table [V, d], of any strides, with their noise: [n, d].
+
+        Args:
+            table: The embedding table.
+            ids: int32 or int64 [n], contiguous, on the table's device.
+            plan: int32 [n, 4].
+            noise: What noise to add.
         """
 
 
@@ -50,8 +96,8 @@ def register_kernel(
     Example:
         >>> from embnoise_torch.kernels import kernel_for, register_kernel
         >>> register_kernel("my_device", "mine", lambda: None)  # not usable here
-        >>> kernel_for("my_device").__name__
-        'add_with_torch'
+        >>> type(kernel_for("my_device")).__name__
+        'TorchKernel'
     """
     kernels = _KERNELS.setdefault(device_type, [])
     kernels[:] = [each for each in kernels if each[1] != name]
@@ -68,6 +114,12 @@ def kernel_for(device_type: str) -> Kernel:
         if kernel is not None:
             return kernel
     raise AssertionError(f"the kernel for {ANY_DEVICE!r} device serves everywhere")
+
+
+@_compat.constant_in_dynamo
+def offers(device_type: str, part: str) -> bool:
+    """Whether the kernel of a type of device has a method of this name: "noisy" or "lookup"."""
+    return hasattr(kernel_for(device_type), part)
 
 
 def add_(x: Tensor, noise: Noise, prepared: Prepared) -> None:
