@@ -8,7 +8,7 @@ import pytest
 
 from embnoise import Noise
 from embnoise._distributions import resolve_distribution
-from embnoise._perturb import _round_to_odd
+from embnoise._perturb import _fused_in_float32, _lost, _to_odd
 from embnoise._philox import philox4x32
 from tests.backends import DTYPES, over_backends
 
@@ -115,4 +115,27 @@ def test_outputs_are_within_one_ulp_of_exact(backend, dtype, name):
 )
 def test_the_sum_is_rounded_once(x, noise, rounded):
     x, noise = np.array([x]), np.array([noise])
-    assert _round_to_odd(x + noise, x, noise, np).astype(np.float32).tolist() == [rounded]
+    total = x + noise
+    assert _to_odd(total, _lost(total, x, noise), np).astype(np.float32).tolist() == [rounded]
+
+
+def test_a_device_without_float64_rounds_once_too():
+    random = np.random.default_rng(0)
+    count = 200_000
+    unit = ((random.integers(0, 65536, count) - 32767.5) / 32768).astype(np.float32)
+    scale, x = np.ldexp(
+        random.uniform([[1], [-2]], 2, (2, count)), random.integers(-60, 30, (2, count))
+    ).astype(np.float32)
+    cancels = random.random(count) < 0.3
+    x = np.where(cancels, -(scale * unit), x)
+    near = random.random(count) < 0.3
+    x = np.where(near, x * (1 + random.integers(-4, 5, count) * np.float32(2**-23)), x)
+    x = x.astype(np.float32)
+    x[:4] = np.inf, -np.inf, np.nan, 0
+    noise = scale.astype(np.float64) * unit
+    wide = x + noise
+    with np.errstate(all="ignore"):
+        expected = _to_odd(wide, _lost(wide, x, noise), np).astype(np.float32)
+        seen = _fused_in_float32(x, scale, unit, np)
+    assert seen.dtype == np.float32
+    np.testing.assert_array_equal(seen, expected)
