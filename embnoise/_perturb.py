@@ -131,7 +131,8 @@ def _to_odd(total: Any, lost: Array, xp: FusedArrayNamespace) -> Array:
     bits = total.view(xp.int32 if dtype_name(total) == "float32" else xp.int64)
     away_from_0 = xp.astype(xp.where((lost > 0) == (total > 0), 1, -1), bits.dtype)
     neighbor = (bits + away_from_0).view(total.dtype)
-    return xp.where((lost != 0) & ((bits & 1) == 0), neighbor, total)
+    inexact = (lost > 0) | (lost < 0)  # NaN, where the sum is infinite, is neither
+    return xp.where(inexact & ((bits & 1) == 0), neighbor, total)
 
 
 def _fused_in_float32(x: Array, scale: Array, unit: Array, xp: FusedArrayNamespace) -> Array:
