@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from transformers.integrations.neftune import neftune_post_forward_hook
 
 from embnoise import Noise
+from embnoise.backend import TokenArrays, prepare
 from embnoise_torch import add_noise, attach
-from embnoise_torch.kernels import kernel_for
+from embnoise_torch.kernels import add_, kernel_for
 from overhead import hooked
 from timing import Runs, elapsed, interleaved
 
@@ -57,6 +58,41 @@ def check_bits(device: torch.device) -> int:
     return compared
 
 
+def check_lookups(device: torch.device) -> int:
+    """Compare attached embeddings with ``add_noise`` on the CPU, in eager mode and compiled.
+
+    Three steps each: a CUDA graph that is replayed must have new noise.
+
+    Returns:
+        How many outputs were compared.
+
+    Raises:
+        AssertionError: An output has other bits.
+    """
+    compared = 0
+    modes: dict[str, Callable[[Any], Any]] = {"eager": lambda table: table}
+    if device.type == "cuda":
+        modes["compiled"] = torch.compile
+        modes["CUDA graph"] = partial(torch.compile, mode="reduce-overhead")
+    ids = torch.randint(0, 100, (4, 48))
+    mask = torch.rand(ids.shape) < 0.8
+    for mode, compiled in modes.items():
+        for dtype in DTYPES.values():
+            table = nn.Embedding(100, 264, dtype=dtype)
+            noise = Noise(5.0, seed=3)
+            clean = table(ids).detach()
+            expected = [add_noise(clean, noise, step=step, mask=mask) for step in range(3)]
+            table.to(device)
+            on_it = mask.to(device)
+            with attach(table, noise, calls_per_step=1, tokens=lambda ids, m=on_it: {"mask": m}):
+                run = compiled(table)
+                for step in range(3):
+                    seen = run(ids.to(device)).detach().cpu()
+                    assert torch.equal(_bits(seen), _bits(expected[step])), (mode, dtype, step)
+                    compared += seen.numel()
+    return compared
+
+
 def _bits(x: Tensor) -> Tensor:
     sizes = {2: torch.int16, 4: torch.int32, 8: torch.int64}
     return x.view(sizes[x.element_size()])
@@ -82,13 +118,19 @@ def lookups(device: torch.device, dtype: torch.dtype, shape: tuple[int, int, int
         "transformers": lambda: hook(ids),
     }
     if device.type == "cuda":
-        compiled = torch.compile(table)
-        runs["lookup, compiled"] = lambda: compiled(ids)
+        runs["lookup, compiled"] = partial(torch.compile(table), ids)
+        model = noisy(table, Noise(5.0, seed=0))
+        runs["embnoise, compiled"] = partial(torch.compile(model), ids)
+        graph = torch.compile(noisy(table, Noise(5.0, seed=0)), mode="reduce-overhead")
+        runs["embnoise, CUDA graph"] = partial(graph, ids)
     for distribution in DISTRIBUTIONS:
         model = noisy(table, Noise(5.0, distribution=distribution, seed=0))
         runs[f"embnoise, {distribution}"] = partial(model, ids)
     pure = Noise(5.0, seed=0)
     runs["add_noise"] = lambda: add_noise(source, pure, step=0)
+    prepared = prepare(target, pure, step=0, training=True, tokens=TokenArrays())
+    if prepared is not None:
+        runs["in place"] = partial(add_, target, pure, prepared)
     return runs
 
 
@@ -181,9 +223,11 @@ def main() -> None:
     if device.type == "cuda" and not torch.cuda.is_available():
         parser.error("there is no GPU here; --device cpu --quick shows what the script does")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    kernel = getattr(kernel_for(device.type), "__name__", "unnamed")
+    used = kernel_for(device.type)
+    kernel = getattr(used, "__name__", type(used).__name__)
     print(f"{name}, PyTorch {torch.__version__}, kernel {kernel}")
-    print(f"bits: {check_bits(device)} elements as on the CPU")
+    compared = check_bits(device) + check_lookups(device)
+    print(f"bits: {compared} elements as on the CPU")
     rounds = 5 if arguments.quick else 50
     results = []
     for dtype, native in DTYPES.items():
