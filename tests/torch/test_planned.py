@@ -104,7 +104,7 @@ def test_lookup_and_noise_in_one_pass(kind, gpu, monkeypatch):
 
 
 def _never(*_args, **_kwargs):
-    raise AssertionError("this was to be one pass")
+    raise AssertionError("this was not to be called")
 
 
 @needs_triton
@@ -321,6 +321,20 @@ def test_compiled_noise_is_the_same_and_new_in_every_call(device, kind, request)
             assert [name for name in seen if name.startswith("embnoise")] == [
                 "embnoise.plan.default"
             ]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("distribution", ["uniform", "rademacher", "gaussian"])
+def test_a_device_without_float64(dtype, distribution, request, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 50, 37, generator=generator).to(dtype)
+    mask = torch.rand(3, 50, generator=generator) < 0.8
+    noise = Noise(20.0, distribution=distribution)
+    expected = add_noise(x, noise, step=5, mask=mask)
+    request.getfixturevalue("other")
+    monkeypatch.setattr("embnoise_torch.namespace._WITHOUT_FLOAT64", ("cpu",))
+    seen = add_noise(x, noise, step=5, mask=mask)
+    assert torch.equal(bits(seen), bits(expected))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
