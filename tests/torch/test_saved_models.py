@@ -160,15 +160,15 @@ def test_a_broken_model_is_found(change, caught, says, llama, monkeypatch, capsy
 
 
 def test_noise_that_is_added_twice_is_found(llama, monkeypatch):
-    from embnoise_torch import source  # noqa: PLC0415
+    from embnoise_torch import custom_op  # noqa: PLC0415
 
-    add_ = source.add_
+    add_ = custom_op.add_
 
     def twice(*arguments):
         add_(*arguments)
         add_(*arguments)
 
-    monkeypatch.setattr(source, "add_", twice)
+    monkeypatch.setattr(custom_op, "add_", twice)
     report = check_model(llama, raises=False)
     (wrong,) = [each for each in report.results if each.wrong]
     assert wrong.code == "MD02"
