@@ -18,6 +18,7 @@ from embnoise_torch.kernels import kernel_for, register_kernel, registry
 from embnoise_torch.kernels.any_torch import TorchKernel
 from tests.frameworks import installed
 from tests.torch.models import batch, llama
+from tests.torch.test_compile import compiled
 
 if installed("triton"):
     from tests.torch.triton_code import interpreted_kernel, rounding_as_gpus_do
@@ -321,6 +322,30 @@ def test_compiled_noise_is_the_same_and_new_in_every_call(device, kind, request)
             assert [name for name in seen if name.startswith("embnoise")] == [
                 "embnoise.plan.default"
             ]
+
+
+@pytest.mark.parametrize("device", ["gpu", "other"])
+def test_a_compiled_model_with_lengths_that_vary(device, request):
+    """It compiles as often as on the CPU, and gives the same."""
+    if device == "gpu" and not installed("triton"):
+        pytest.skip("Triton is not installed")
+    model = llama()
+
+    def run():
+        torch._dynamo.reset()
+        fast, counter = compiled(model)
+        losses = []
+        with attach(model, neftune()):
+            for length in (5, 6, 9):
+                ids = batch(length=length)
+                out = fast(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids)
+                out.loss.backward()
+                losses.append(out.loss.item())
+        return counter.frame_count, losses
+
+    expected = run()
+    request.getfixturevalue(device)
+    assert run() == expected
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
