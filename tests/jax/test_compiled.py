@@ -1,4 +1,4 @@
-"""What XLA makes of the noise: few operations, no results of 64 bits."""
+"""What XLA makes of the noise: no large buffers, few operations, no results of 64 bits."""
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,8 @@ from tests.jax.models import reference, same
 from tests.strategies import embeddings
 
 SHAPE = BATCH, LENGTH, DIM = 4, 128, 512
+MASK = jnp.arange(LENGTH) < 32 * (1 + jnp.arange(BATCH)[:, None])
+BATCHES = [{}, {"mask": MASK}, {"segment_ids": jnp.where(MASK, 1 + jnp.arange(LENGTH) // 16, 0)}]
 
 
 def compiled(noise, dtype, about):
@@ -19,6 +21,14 @@ def compiled(noise, dtype, about):
 
     x = jax.ShapeDtypeStruct(SHAPE, dtype)
     return jax.jit(noisy).lower(x, jnp.int32(3), about).compile()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("about", BATCHES, ids="-".join)
+def test_the_output_is_the_only_large_buffer(about, dtype):
+    memory = compiled(neftune(scale="relative"), dtype, about).memory_analysis()
+    # The others are [B, L]: eight of them add up the squares of 16-bit embeddings.
+    assert memory.temp_size_in_bytes < 0.1 * memory.output_size_in_bytes
 
 
 def test_a_product_of_two_words_is_one_multiplication():
