@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -25,13 +26,17 @@ def interleaved(
     calls: int = 1,
     clock: Callable[[Callable[[], object], int], float] = elapsed,
 ) -> dict[str, float]:
-    """Median seconds of one call of each run; the runs take turns, each round in another order."""
+    """Median seconds of one call of each run; the runs take turns, each round in another order.
+
+    Orders are drawn, because a run may leave the caches and the memory allocator in a state that
+    slows down the next one.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    names = list(runs)
+    names, orders = list(runs), random.Random(0)  # noqa: S311
     for run in runs.values():
         run()
-    for turn in trange(rounds, leave=False, disable=None):
-        first = turn % len(names)
-        for name in names[first:] + names[:first]:
+    for _ in trange(rounds, leave=False, disable=None):
+        orders.shuffle(names)
+        for name in names:
             seconds[name].append(clock(runs[name], calls) / calls)
     return {name: statistics.median(own) for name, own in seconds.items()}

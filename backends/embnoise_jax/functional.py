@@ -5,6 +5,7 @@ B batch, L tokens in a row, d channels.
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -153,8 +154,7 @@ def _add_planned(
     shape = (*embedding_shape(x)[:2], dim)
 
     def mean_squares() -> Array:
-        wide = jax.lax.stop_gradient(x).astype(jnp.promote_types(x.dtype, jnp.float32))
-        return jnp.mean(jnp.square(wide), axis=-1).reshape(shape[:2])
+        return _mean_squares(jax.lax.stop_gradient(x)).reshape(shape[:2])
 
     prepared = Prepared(shape, step, alpha, tokens)
     planned = plan(settings, prepared, mean_squares=mean_squares, xp=NAMESPACE)
@@ -164,6 +164,22 @@ def _add_planned(
     magnitude, sample, position = parts
     coordinates = (sample.astype(jnp.uint32), position.astype(jnp.uint32))
     return _add_with_gradient_1(x, magnitude, *coordinates, step, key, offset, dim, settings)
+
+
+def _mean_squares(x: Array) -> Array:
+    """The mean square of every token's embedding, [...], at least in float32.
+
+    Of 16-bit embeddings, XLA would write a float32 copy for the CPU before it sums that up. It does
+    not where several sums are taken at once, so there is one for every eighth channel.
+    """
+    if x.dtype.itemsize > 2:
+        return jnp.mean(jnp.square(x), axis=-1)
+    count = math.gcd(x.shape[-1], 8)
+    columns = x.reshape(*x.shape[:-1], -1, count)
+    squares = [jnp.square(columns[..., i].astype(jnp.float32)) for i in range(count)]
+    zeros = [np.float32(0)] * count
+    sums = jax.lax.reduce(squares, zeros, partial(jax.tree.map, jax.lax.add), (x.ndim - 1,))
+    return jnp.stack(sums).sum(axis=0) / x.shape[-1]
 
 
 def _unsharded(part: Array, shape: tuple[int, int, int]) -> Array:
@@ -189,18 +205,20 @@ def _add_with_gradient_1(
     dim: int,
     settings: Noise,
 ) -> Array:
-    noisy = perturb_elementwise(
-        x,
-        magnitude,
-        sample,
-        position,
-        step,
-        key,
-        distribution_of(settings),
-        xp=NAMESPACE,
-        word_dtype=jnp.uint32,
-        channels=None if offset is None else (offset, dim),
-    )
+    # Philox multiplies in 64 bits; nothing of that width enters or leaves.
+    with jax.enable_x64(True):
+        noisy = perturb_elementwise(
+            x,
+            magnitude,
+            sample,
+            position,
+            step,
+            key,
+            distribution_of(settings),
+            xp=NAMESPACE,
+            word_dtype=jnp.uint32,
+            channels=None if offset is None else (offset, dim),
+        )
     return cast("Array", noisy)
 
 

@@ -68,6 +68,14 @@ def test_automatic():
         assert same(noisy, plain(X, 5)), (part, about.keys())
 
 
+def test_the_rms_of_whole_sequences():
+    noise = neftune(scale="relative")
+    for dtype in (jnp.float32, jnp.bfloat16):
+        x = jax.device_put(X.astype(dtype), NamedSharding(mesh(), P("data")))
+        expected = jax.jit(partial(add_noise, noise=noise, step=5))(X.astype(dtype))
+        assert same(compiled(partial(add_noise, noise=noise, step=5), x), expected), dtype
+
+
 def test_shard_map():
     expected = jax.jit(lambda x: add_noise(x, neftune(), step=5))(X)
     for part in PARTS[:3]:
@@ -202,6 +210,7 @@ def test_the_test_would_notice_a_collective():
 if __name__ == "__main__":
     assert len(jax.devices()) == 8
     test_automatic()
+    test_the_rms_of_whole_sequences()
     test_shard_map()
     test_shard_map_over_channels()
     test_parts_that_would_get_the_same_noise_are_refused()
