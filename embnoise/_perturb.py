@@ -155,18 +155,19 @@ def perturb_elementwise(
     here = np.arange(x.shape[-1])
     if channels is None:
         planes, blocks = np.divmod(here, -(-x.shape[-1] // 8))
-        number, half = (xp.asarray(part, dtype=word_dtype) for part in np.divmod(planes, 2))
-        block = xp.asarray(blocks, dtype=word_dtype)
+        block, number, shift = (
+            xp.asarray(part, dtype=word_dtype) for part in (blocks, planes // 2, 16 * (planes % 2))
+        )
     else:
         first, dim = channels
         count = xp.asarray(-(-dim // 8), dtype=word_dtype)
         channel = xp.asarray(here, dtype=word_dtype) + first
         plane, block = channel // count, channel % count
-        number, half = plane // 2, plane % 2
+        number, shift = plane // 2, 16 * (plane % 2)
     counter = (block, position[..., None], sample[..., None], step)
     w0, w1, w2, w3 = philox4x32(counter, key, xp=xp)
     word = xp.where(number < 2, xp.where(number < 1, w0, w1), xp.where(number < 3, w2, w3))
-    integers = xp.bitwise_right_shift(word, 16 * half) & 0xFFFF
+    integers = xp.bitwise_right_shift(word, shift) & 0xFFFF
 
     wide = xp.float64 if dtype_name(x) == "float64" else xp.float32
     scale = magnitude[..., None]

@@ -4,9 +4,9 @@ Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC
 four 32-bit words and a key of two give four random words, with no state between calls.
 
 Words live in one of two containers, recognized by their width. In 64-bit integers (NumPy's uint64,
-PyTorch's int64) the product of two words is computed at once and its halves are masked out; a
-signed container wraps around to the same low 64 bits. In 32-bit unsigned integers (JAX without its
-64-bit mode) the high half comes from 16-bit limbs.
+PyTorch's int64) the halves of a product are masked out; a signed container wraps around to the same
+low 64 bits. In 32-bit unsigned integers (JAX) the product alone takes 64 bits, which compilers turn
+into one widening multiplication, and no mask is needed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ Key: TypeAlias = "tuple[int, int] | tuple[Array, Array]"
 """Two 32-bit words: Python ints, or 0-d arrays of the counters' dtype."""
 
 _WORD = 0xFFFFFFFF
-_LIMB = 0xFFFF
 
 
 def philox4x32(
@@ -66,15 +65,9 @@ def _high_low(multiplier: int, word: Array, xp: ArrayNamespace) -> tuple[Array, 
     if _is_wide(word):
         product = word * multiplier
         return xp.bitwise_right_shift(product, 32) & _WORD, product & _WORD
-    multiplier_high, multiplier_low = multiplier >> 16, multiplier & _LIMB
-    word_high, word_low = xp.bitwise_right_shift(word, 16), word & _LIMB
-    # No sum below exceeds 32 bits: a product of limbs leaves room for two more of them.
-    low = word_low * multiplier_low
-    middle = word_low * multiplier_high + xp.bitwise_right_shift(low, 16)
-    cross = word_high * multiplier_low + (middle & _LIMB)
-    high = word_high * multiplier_high
-    high = high + xp.bitwise_right_shift(middle, 16) + xp.bitwise_right_shift(cross, 16)
-    return high, word * np.uint32(multiplier)
+    product = xp.astype(word, xp.uint64) * multiplier
+    high = xp.bitwise_right_shift(product, 32)
+    return xp.astype(high, word.dtype), xp.astype(product, word.dtype)
 
 
 def _is_wide(word: Array) -> bool:

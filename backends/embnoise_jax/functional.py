@@ -189,18 +189,20 @@ def _add_with_gradient_1(
     dim: int,
     settings: Noise,
 ) -> Array:
-    noisy = perturb_elementwise(
-        x,
-        magnitude,
-        sample,
-        position,
-        step,
-        key,
-        distribution_of(settings),
-        xp=NAMESPACE,
-        word_dtype=jnp.uint32,
-        channels=None if offset is None else (offset, dim),
-    )
+    # Philox multiplies in 64 bits; nothing of that width enters or leaves.
+    with jax.enable_x64(True):
+        noisy = perturb_elementwise(
+            x,
+            magnitude,
+            sample,
+            position,
+            step,
+            key,
+            distribution_of(settings),
+            xp=NAMESPACE,
+            word_dtype=jnp.uint32,
+            channels=None if offset is None else (offset, dim),
+        )
     return cast("Array", noisy)
 
 

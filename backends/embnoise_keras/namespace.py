@@ -12,7 +12,7 @@ __all__ = ["NAMESPACE"]
 class _Namespace:
     """TensorFlow's operations under NumPy's names: an ``embnoise.backend.ArrayNamespace``."""
 
-    int32, float32, float64 = tf.int32, tf.float32, tf.float64
+    int32, uint64, float32, float64 = tf.int32, tf.uint64, tf.float32, tf.float64
     cos = staticmethod(tf.cos)
     divide = staticmethod(tf.divide)
     exp = staticmethod(tf.exp)
