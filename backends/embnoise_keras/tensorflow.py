@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import tensorflow as tf
 
 from embnoise.backend import (
-    Distribution,
     Noise,
     Prepared,
     TokenArrays,
     distribution_of,
     format_value,
-    perturb_elementwise,
     philox_key,
     plan,
     prepare,
 )
 from embnoise_keras.namespace import NAMESPACE
+from embnoise_keras.tiles import kernel
 
 __all__ = ["add_noise"]
 
@@ -78,60 +76,23 @@ def _noisy(x: tf.Tensor, noise: Noise, prepared: Prepared) -> tf.Tensor:
         mean_squares=mean_squares,
         xp=NAMESPACE,
     )
-    magnitude, sample, position = (tf.broadcast_to(part, (batch, length)) for part in planned)
+    magnitude, sample, position = (
+        tf.reshape(tf.broadcast_to(part, (batch, length)), [-1]) for part in planned
+    )
     words = [_word(each) for each in (sample, position, prepared.step, *philox_key(noise))]
-    kernel = _kernel(distribution_of(noise), x.dtype, dim)
+    add = kernel(distribution_of(noise), x.dtype, dim)
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
     def with_gradient_1(x: tf.Tensor) -> Any:
-        rows = tf.reshape(x, (batch, length, dim))
-        return tf.reshape(kernel(rows, magnitude, *words), sizes), lambda upstream: upstream
+        # The gradient below is all there is: none is prepared for the kernel.
+        rows = tf.stop_gradient(tf.reshape(x, (batch * length, dim)))
+        return tf.reshape(add(rows, magnitude, *words), sizes), lambda upstream: upstream
 
     return tf.ensure_shape(with_gradient_1(x), x.shape)
 
 
 def _word(value: Any) -> tf.Tensor:
-    """Integers modulo 2**32, in the 64 bits that Philox can work with."""
+    """Integers modulo 2**32."""
     if isinstance(value, int):
-        return tf.constant(value % 2**32, tf.uint64)
-    return tf.cast(tf.cast(value, tf.int64) & 0xFFFFFFFF, tf.uint64)
-
-
-@cache
-def _kernel(distribution: Distribution, dtype: tf.DType, dim: int) -> Any:
-    """The noise of a distribution, compiled by XLA, which fuses it, also inside a plain graph."""
-
-    def noisy(
-        x: tf.Tensor,
-        magnitude: tf.Tensor,
-        sample: tf.Tensor,
-        position: tf.Tensor,
-        step: tf.Tensor,
-        key0: tf.Tensor,
-        key1: tf.Tensor,
-    ) -> tf.Tensor:
-        key = (key0, key1)
-        return perturb_elementwise(
-            x,
-            magnitude,
-            sample,
-            position,
-            step,
-            key,
-            distribution,
-            xp=NAMESPACE,
-            word_dtype=tf.uint64,
-        )
-
-    tokens, number = [None, None], tf.TensorSpec([], tf.uint64)
-    signature = (
-        tf.TensorSpec([*tokens, dim], dtype),
-        tf.TensorSpec(tokens, tf.float32),
-        tf.TensorSpec(tokens, tf.uint64),
-        tf.TensorSpec(tokens, tf.uint64),
-        number,
-        number,
-        number,
-    )
-    # Traced once; XLA then compiles it for each shape that it meets.
-    return tf.function(noisy, signature, autograph=False, jit_compile=tf.test.is_built_with_xla())
+        return tf.constant(value % 2**32, tf.uint32)
+    return tf.cast(tf.cast(value, tf.int64) & 0xFFFFFFFF, tf.uint32)

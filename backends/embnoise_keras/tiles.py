@@ -1,0 +1,142 @@
+"""TensorFlow's kernel: the noise of embeddings, tile by tile.
+
+n tokens, d channels. XLA compiles a program for every shape that it meets. So the tokens are taken
+in tiles of three sizes, for which XLA compiles once each, whatever the lengths are. A tile stays in
+the processor's cache.
+
+A tile takes two programs. The first computes every random word once. XLA would fuse it with the
+second, and then compute the words again for each of the eight channels of a block.
+
+On a GPU, and in a function that its caller lets XLA compile, there are no tiles.
+"""
+
+from __future__ import annotations
+
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from embnoise.backend import Distribution, philox4x32
+from embnoise_keras.namespace import NAMESPACE
+
+__all__ = ["kernel"]
+
+SIZES = 2**14, 2**16, 2**18
+"""The elements of a tile. The largest is taken that the embeddings fill, or else the smallest."""
+
+_TOKENS, _NUMBER = tf.TensorSpec([None], tf.uint32), tf.TensorSpec([], tf.uint32)
+_COUNTER = [_TOKENS, _TOKENS, _NUMBER, _NUMBER, _NUMBER]  # sample, position, step and key
+
+
+@cache
+def kernel(distribution: Distribution, dtype: tf.DType, dim: int) -> Any:
+    """The function that adds the noise of a distribution to embeddings, eagerly or in a graph.
+
+    It takes the embeddings, of ``dtype`` [n, ``dim``]; their magnitudes, float32 [n]; samples and
+    positions, uint32 [n]; the step and the two words of the key, uint32. It returns a new tensor
+    like the embeddings.
+    """
+    embeddings = [tf.TensorSpec([None, dim], dtype), tf.TensorSpec([None], tf.float32)]
+    words = tf.TensorSpec([None, 2, -(-dim // 8)], tf.uint64)
+    tile = _function(partial(_tile, distribution), *embeddings, words, xla=True)
+    whole = _function(partial(_whole, distribution), *embeddings, *_COUNTER, xla=True)
+    return _function(partial(_noisy, tile, whole), *embeddings, *_COUNTER)
+
+
+def _function(function: partial[Any], *signature: tf.TensorSpec, xla: bool = False) -> Any:
+    # TensorFlow warns of a function that it traces often, and tells functions apart by their code;
+    # each `partial` counts as a function of its own.
+    compiled = xla and tf.test.is_built_with_xla()
+    return tf.function(function, signature, autograph=False, jit_compile=compiled)
+
+
+def _noisy(tile: Any, whole: Any, *arguments: tf.Tensor) -> tf.Tensor:
+    # In a program of XLA, the index is that of no device.
+    on_cpu = tf.raw_ops.DeviceIndex(device_names=["CPU"])
+    tiled = partial(_tiled, tile, *arguments)
+    return tf.switch_case(on_cpu, [tiled], default=partial(whole, *arguments))
+
+
+def _tiled(tile: Any, x: tf.Tensor, magnitude: tf.Tensor, *counter: tf.Tensor) -> tf.Tensor:
+    count, dim = tf.shape(x)[0], x.shape[1]
+    sizes = [max(1, elements // dim) for elements in SIZES]
+    rows = tf.reduce_max(tf.where(sizes <= count, sizes, sizes[0]))
+    total = tf.maximum(count, rows)
+    sample, position, *step_and_key = counter
+    # As they are, if there are more tokens than in a tile.
+    parts = [_extended(part, total - count) for part in (x, magnitude, sample, position)]
+    pair = np.arange(2, dtype=np.uint32)[:, None]
+    block = np.arange(-(-dim // 8), dtype=np.uint32)[None]
+
+    def add_tile(start: tf.Tensor, noisy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        first = tf.minimum(start, total - rows)  # the last tile may begin within the one before
+        own, scale, *tokens = (part[first : first + rows] for part in parts)
+        added = tile(own, scale, _words(pair, block, *tokens, *step_and_key))
+        # Unlike `tensor_scatter_nd_update`, this does not copy all of `noisy`.
+        return start + rows, tf.raw_ops.InplaceUpdate(x=noisy, i=first + tf.range(rows), v=added)
+
+    noisy = tf.raw_ops.Empty(shape=(total, dim), dtype=x.dtype)
+    _, noisy = tf.while_loop(lambda start, _: start < count, add_tile, (0, noisy))
+    return noisy[:count]
+
+
+def _extended(part: tf.Tensor, missing: tf.Tensor) -> tf.Tensor:
+    return tf.pad(part, [[0, missing]] + [[0, 0]] * (part.shape.rank - 1))
+
+
+def _two_words(
+    pair: tf.Tensor,
+    block: tf.Tensor,
+    sample: tf.Tensor,
+    position: tf.Tensor,
+    step: tf.Tensor,
+    *key: tf.Tensor,
+) -> tf.Tensor:
+    """Two of the four random words of a block in one integer, for n tokens: uint64 [n, ...].
+
+    ``pair`` tells which two, 0 or 1; it and ``block`` broadcast to [...].
+    """
+    position, sample = (each[:, None, None] for each in (position, sample))
+    words = philox4x32((block, position, sample, step), key, xp=NAMESPACE)
+    word0, word1, word2, word3 = (tf.cast(word, tf.uint64) for word in words)
+    return tf.where(pair == 0, word1 * 2**32 | word0, word3 * 2**32 | word2)
+
+
+_GRID = tf.TensorSpec([None, None], tf.uint32)
+_words = _function(partial(_two_words), _GRID, _GRID, *_COUNTER, xla=True)
+"""The compiled ``_two_words``: one for all distributions, dtypes and embedding sizes."""
+
+
+def _tile(
+    distribution: Distribution, x: tf.Tensor, magnitude: tf.Tensor, words: tf.Tensor
+) -> tf.Tensor:
+    """The noisy embeddings, plane by plane, from words [n, 2, blocks]."""
+    (count, _, blocks), dim = tf.unstack(tf.shape(words)), x.shape[1]
+    shift = 16 * np.arange(4)[:, None]
+    padded = tf.pad(x, [[0, 0], [0, 8 * blocks - dim]])
+    planes = tf.reshape(padded, (count, 2, 4, blocks))
+    noisy = _sum(distribution, planes, magnitude[:, None, None, None], words[:, :, None], shift)
+    return tf.reshape(noisy, (count, 8 * blocks))[:, :dim]
+
+
+def _whole(
+    distribution: Distribution, x: tf.Tensor, magnitude: tf.Tensor, *counter: tf.Tensor
+) -> tf.Tensor:
+    """The noisy embeddings, channel by channel."""
+    channels, blocks = np.arange(x.shape[1], dtype=np.uint32), -(-x.shape[1] // 8)
+    plane, block = channels // blocks, channels % blocks
+    words = _words(plane[None] // 4, block[None], *counter)[:, 0]
+    return _sum(distribution, x, magnitude[:, None], words, 16 * (plane % 4))
+
+
+def _sum(
+    distribution: Distribution, x: tf.Tensor, scale: tf.Tensor, words: tf.Tensor, shift: Any
+) -> tf.Tensor:
+    """``x + scale * unit``, rounded to float32 and then to x's dtype."""
+    integers = tf.bitwise.right_shift(words, tf.cast(shift, tf.uint64)) & 0xFFFF
+    wide = tf.float64 if x.dtype == tf.float64 else tf.float32
+    unit = tf.cast(distribution.unit(integers, NAMESPACE), wide)
+    noisy = tf.cast(x, wide) + tf.cast(scale, wide) * unit
+    return tf.where(scale != 0, tf.cast(noisy, x.dtype), x)
