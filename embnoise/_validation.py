@@ -164,14 +164,8 @@ def check_token_array(
     if not is_array(array):
         raise TypeError(f"{name} must be an array, got {format_value(array)}")
     shape = tuple(array.shape)
-    accepted_shapes: list[tuple[int, ...]] = [(batch, length)]
-    if accepts_rows:
-        accepted_shapes.append((batch,))
-    if batch == 1:
-        accepted_shapes.append((length,))
-    if not any(_may_equal(shape, accepted) for accepted in accepted_shapes):
-        accepted = f"{(batch, length)}" + (f" or {(batch,)}" if accepts_rows else "")
-        raise ValueError(f"{name} must be of shape {accepted}, got shape {shape}")
+    if shape != (batch, length):  # comparing with each of the accepted shapes takes longer
+        _check_token_shape(name, shape, batch, length, accepts_rows=accepts_rows)
     kind = dtype_kind(array)
     if kind in ("int", "uint") or (accepts_bool and kind == "bool"):
         return
@@ -185,6 +179,19 @@ def check_token_array(
         f"{name} must be of a boolean or integer dtype (nonzero marks a token), "
         f"got {dtype_name(array)}{hint}"
     )
+
+
+def _check_token_shape(
+    name: str, shape: tuple[int, ...], batch: int, length: int, *, accepts_rows: bool
+) -> None:
+    accepted_shapes: list[tuple[int, ...]] = [(batch, length)]
+    if accepts_rows:
+        accepted_shapes.append((batch,))
+    if batch == 1:
+        accepted_shapes.append((length,))
+    if not any(_may_equal(shape, accepted) for accepted in accepted_shapes):
+        accepted = f"{(batch, length)}" + (f" or {(batch,)}" if accepts_rows else "")
+        raise ValueError(f"{name} must be of shape {accepted}, got shape {shape}")
 
 
 def _may_equal(shape: tuple[int | None, ...], accepted: tuple[int | None, ...]) -> bool:

@@ -29,7 +29,7 @@ def _halves(values, halves, back):
 @njit
 def _bfloats(values, bfloats):
     for i in range(values.size):
-        bfloats[i] = _numba_code._to_bfloat(values[i])
+        bfloats[i] = np.int16(_numba_code._round_to_bfloat(values[i]) >> np.uint32(16))
 
 
 def awkward_floats():
@@ -75,6 +75,38 @@ def test_infinities_and_nan_stay(dtype):
         assert noisy[0, 0, :2].tolist() == [float("inf"), -float("inf")]
         assert noisy[0, 0, 2].isnan()
         assert noisy[0, 0, 3].isfinite()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("distribution", ["uniform", "rademacher", "gaussian"])
+def test_all_values_of_16_bits_at_both_places_of_a_pair(dtype, distribution):
+    values = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(dtype)
+    values = torch.cat([values, values[1:], values[:1]]).reshape(1, 64, 2048)
+    noise = neftune(30.0, distribution=distribution)
+    noisy = add_noise(values, noise, step=0)
+    with with_kernel(add_with_numpy)():
+        expected = add_noise(values, noise, step=0)
+    assert torch.equal(noisy.isnan(), values.isnan())
+    assert torch.equal(noisy[~noisy.isnan()], expected[~noisy.isnan()])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_rows_of_every_width_keep_to_themselves(dtype):
+    """Planes that begin at odd elements, are short, or have no channel at all."""
+    noise = neftune(100.0, distribution="rademacher")
+    for dim in (*range(1, 35), 63, 65, 127, 129, 257):
+        x = torch.zeros(2, 3, dim, dtype=dtype)
+        noisy = add_noise(x, noise, step=0)
+        with with_kernel(add_with_numpy)():
+            assert torch.equal(noisy, add_noise(x, noise, step=0)), dim
+
+
+def test_magnitudes_below_the_normal_range():
+    x, noise = torch.zeros(1, 4, 40), neftune(1e-36, scale="absolute")
+    with with_kernel(add_with_numpy)():
+        expected = add_noise(x, noise, step=0)
+    assert expected.any()
+    assert torch.equal(add_noise(x, noise, step=0), expected)
 
 
 def _numpy_noise(x):

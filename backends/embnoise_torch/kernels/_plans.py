@@ -22,7 +22,8 @@ def host_plan(x: Tensor, noise: Noise, prepared: Prepared) -> FlatPlan:
     """Magnitude, sample and position of every token, [B * L] each."""
     shape = prepared.shape
     tokens = prepared.tokens.map(_as_numpy)
-    if tokens.mask is not None and tokens.mask.all():
+    mask = tokens.mask
+    if mask is not None and np.count_nonzero(mask) == mask.size:  # a third of the time of all()
         tokens = tokens._replace(mask=None)
     sample_ids = tokens.sample_ids
     only_samples = tokens.mask is tokens.segment_ids is tokens.positions is tokens.where is None

@@ -9,8 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from embnoise.backend import Noise, Prepared, distribution_of, philox_key
-from embnoise_torch.kernels._codes import code_of
+from embnoise.backend import RADEMACHER, UNIFORM, Noise, Prepared, distribution_of, philox_key
 from embnoise_torch.kernels._plans import host_plan
 from embnoise_torch.kernels.registry import Kernel, register_kernel
 from embnoise_torch.parallel import run_parallel
@@ -31,30 +30,26 @@ def load() -> Kernel | None:
 
     def add_with_numba(x: Tensor, noise: Noise, prepared: Prepared) -> None:
         magnitude, sample, position = host_plan(x, noise, prepared)
-        distribution = distribution_of(noise)
+        settings = prepared.step % 2**32, *philox_key(noise), _units(noise)
         memory = _memory(x)
-        step = prepared.step % 2**32
         chunk = max(1, _CHUNK // x.shape[1])
         threads = 1 if x.numel() < _SERIAL else torch.get_num_threads()
         taken = np.zeros(1, np.int64)
 
         def work() -> None:
-            _numba_code.perturb(
-                memory,
-                magnitude,
-                sample,
-                position,
-                step,
-                *philox_key(noise),
-                code_of(distribution),
-                distribution.table,
-                taken,
-                chunk,
-            )
+            _numba_code.perturb(memory, magnitude, sample, position, *settings, taken, chunk)
 
         run_parallel(work, threads)
 
     return add_with_numba
+
+
+def _units(noise: Noise) -> Any:
+    """The unit values of a noise's distribution, as ``perturb`` takes them."""
+    distribution = distribution_of(noise)
+    if distribution is UNIFORM:
+        return None
+    return True if distribution is RADEMACHER else distribution.table
 
 
 def _memory(x: Tensor) -> NDArray[Any]:
