@@ -21,8 +21,10 @@ lint: $(VENV)/test-all.done
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 benchmark: $(VENV)/examples.done
+	$(BIN)/python benchmarks/lookups.py $(ARGS)
 	$(BIN)/python benchmarks/overhead.py $(ARGS)
 	$(BIN)/python benchmarks/compiled.py $(ARGS)
+	$(BIN)/python benchmarks/lengths.py $(ARGS)
 
 $(VENV)/%.done: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

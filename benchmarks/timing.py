@@ -10,6 +10,9 @@ from tqdm import trange
 
 Runs = dict[str, Callable[[], object]]
 
+_SHORTEST = 1e-3
+"""Seconds: what is shorter is measured by several calls."""
+
 
 def elapsed(run: Callable[[], object], calls: int) -> float:
     """The seconds of some calls."""
@@ -35,3 +38,11 @@ def interleaved(
         for name in names[first:] + names[:first]:
             seconds[name].append(clock(runs[name], calls) / calls)
     return {name: statistics.median(own) for name, own in seconds.items()}
+
+
+def rounds_within(runs: Runs, seconds: float, most: int) -> tuple[int, int]:
+    """How many rounds, at least 3, and calls in each make ``interleaved`` take some seconds."""
+    one_round = interleaved(runs, 1)
+    calls = max(1, round(_SHORTEST / min(one_round.values())))
+    rounds = round(seconds / (calls * sum(one_round.values())))
+    return min(most, max(3, rounds)), calls

@@ -10,13 +10,13 @@ import pytest
 import torch
 from numba import njit
 
-from benchmarks.overhead import memory_of_the_noise
 from embnoise import neftune
 from embnoise_torch import add_noise
 from embnoise_torch.kernels import _numba_code, cpu_numba
 from embnoise_torch.kernels.cpu_numpy import add_with_numpy
 from embnoise_torch.parallel import run_parallel
 from tests.backends import with_kernel
+from tests.torch.allocations import memory_of_the_noise
 
 
 @njit
