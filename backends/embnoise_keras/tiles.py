@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from embnoise.backend import Distribution, philox4x32
 from embnoise_keras.namespace import NAMESPACE
@@ -42,7 +43,20 @@ def kernel(distribution: Distribution, dtype: tf.DType, dim: int) -> Any:
     words = tf.TensorSpec([None, 2, -(-dim // 8)], tf.uint64)
     tile = _function(partial(_tile, distribution), *embeddings, words, xla=True)
     whole = _function(partial(_whole, distribution), *embeddings, *_COUNTER, xla=True)
-    return _function(partial(_noisy, tile, whole), *embeddings, *_COUNTER)
+    in_graph = _function(partial(_noisy, tile, whole), *embeddings, *_COUNTER)
+
+    def add(x: tf.Tensor, *rest: tf.Tensor) -> tf.Tensor:
+        # TensorFlow would optimize a graph anew whenever its caches are cleared, as by set_seed.
+        if not tf.executing_eagerly() or "CPU" not in x.device:
+            return in_graph(x, *rest)
+        return (_one_tile if len(x) <= _sizes(dim)[0] else _tiled)(tile, x, *rest)
+
+    return add
+
+
+def _sizes(dim: int) -> list[int]:
+    """The tokens of a tile."""
+    return [max(1, elements // dim) for elements in SIZES]
 
 
 def _function(function: partial[Any], *signature: tf.TensorSpec, xla: bool = False) -> Any:
@@ -61,25 +75,39 @@ def _noisy(tile: Any, whole: Any, *arguments: tf.Tensor) -> tf.Tensor:
 
 def _tiled(tile: Any, x: tf.Tensor, magnitude: tf.Tensor, *counter: tf.Tensor) -> tf.Tensor:
     count, dim = tf.shape(x)[0], x.shape[1]
-    sizes = [max(1, elements // dim) for elements in SIZES]
+    sizes = _sizes(dim)
     rows = tf.reduce_max(tf.where(sizes <= count, sizes, sizes[0]))
     total = tf.maximum(count, rows)
     sample, position, *step_and_key = counter
     # As they are, if there are more tokens than in a tile.
     parts = [_extended(part, total - count) for part in (x, magnitude, sample, position)]
-    pair = np.arange(2, dtype=np.uint32)[:, None]
-    block = np.arange(-(-dim // 8), dtype=np.uint32)[None]
 
     def add_tile(start: tf.Tensor, noisy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         first = tf.minimum(start, total - rows)  # the last tile may begin within the one before
         own, scale, *tokens = (part[first : first + rows] for part in parts)
-        added = tile(own, scale, _words(pair, block, *tokens, *step_and_key))
+        added = tile(own, scale, _words(*_pairs_and_blocks(dim), *tokens, *step_and_key))
         # Unlike `tensor_scatter_nd_update`, this does not copy all of `noisy`.
         return start + rows, tf.raw_ops.InplaceUpdate(x=noisy, i=first + tf.range(rows), v=added)
 
     noisy = tf.raw_ops.Empty(shape=(total, dim), dtype=x.dtype)
     _, noisy = tf.while_loop(lambda start, _: start < count, add_tile, (0, noisy))
     return noisy[:count]
+
+
+def _one_tile(tile: Any, x: tf.Tensor, magnitude: tf.Tensor, *counter: tf.Tensor) -> tf.Tensor:
+    """``_tiled`` for tokens that fill at most the smallest tile, with few operations."""
+    count, dim = x.shape
+    sample, position, *step_and_key = counter
+    x, magnitude, *tokens = (
+        _extended(part, _sizes(dim)[0] - count) for part in (x, magnitude, sample, position)
+    )
+    words = _words(*_pairs_and_blocks(dim), *tokens, *step_and_key)
+    return tile(x, magnitude, words)[:count]
+
+
+def _pairs_and_blocks(dim: int) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+    """``pair`` and ``block`` of all random words of a token: see ``_two_words``."""
+    return np.arange(2, dtype=np.uint32)[:, None], np.arange(-(-dim // 8), dtype=np.uint32)[None]
 
 
 def _extended(part: tf.Tensor, missing: tf.Tensor) -> tf.Tensor:

@@ -126,14 +126,13 @@ class Handle(backend.Handle):
         fresh = type(module).forward is nn.Embedding.forward and "forward" not in vars(module)
 
         def wrap(forward: Forward) -> Forward:
-            def noisy(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            def noisy(module: Any, *args: Any, **kwargs: Any) -> Any:
                 if not (module.training and torch.is_grad_enabled()):
                     return forward(module, *args, **kwargs)
                 ids: Any = args[0] if args else next(iter(kwargs.values()), None)
-                table: Any = module.weight if fresh else None
                 fused = fresh and can_fuse(module, ids, source.noise)
                 compiling = torch.compiler.is_compiling()
-                if fused and not compiling and not _compat.is_transformed(table):
+                if fused and not compiling and not _compat.is_transformed(module.weight):
                     return self._look_up(source, module, ids, number)
                 result = forward(module, *args, **kwargs)
                 x = result[0] if isinstance(result, tuple) else result
@@ -143,7 +142,7 @@ class Handle(backend.Handle):
                     given, calls = self._token_arrays(ids, number)
                     arrays = [ids, *given, *flat_calls(calls)]
                     if fused:
-                        x = lookup_compiled(x, table, ids, arrays, source.number)
+                        x = lookup_compiled(x, module.weight, ids, arrays, source.number)
                     else:
                         x = add_compiled(x, ids, arrays, source.noise, source.number, fresh=fresh)
                 else:

@@ -34,13 +34,13 @@ def _uses_rms(noise: Noise) -> bool:
 
 def can_fuse(module: nn.Module, ids: Any, noise: Noise) -> bool:
     """Whether the noise can be added on the way out of the table of a plain ``nn.Embedding``."""
+    # On a CPU, and every lookup there is one call of this, nothing more is asked.
+    if type(ids) is not Tensor or not registry.offers(ids.device.type, "lookup"):
+        return False
     table: Any = module.weight
     return (
-        isinstance(ids, Tensor)
-        and registry.offers(table.device.type, "lookup")
         # A subclass may hold something else than the embeddings: quantized ones, or a shard.
-        and type(table) in (Tensor, nn.Parameter)
-        and type(ids) is Tensor
+        type(table) in (Tensor, nn.Parameter)
         and ids.device == table.device
         and ids.dtype in (torch.int32, torch.int64)
         and ids.ndim in (1, 2)

@@ -24,7 +24,7 @@ def test_a_correct_layer_keeps_its_promises(layer):
     holds(layer)
 
 
-@pytest.mark.parametrize("layer", some(CORRECT, 5), ids=name)
+@pytest.mark.parametrize("layer", some(CORRECT, 5, SLOW), ids=name)
 def test_no_false_alarm(layer):
     raises_no_alarm(layer, [1])
 

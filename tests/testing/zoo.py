@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
@@ -49,10 +49,12 @@ class Faulty(Correct):
     """Whether nothing but the kit's seeds decides what the layer draws."""
 
 
-def some(layers: Sequence[Correct], every: int) -> list[Any]:
-    """Parameters of a test: some layers, and the others for the sweep."""
+def some(layers: Sequence[Correct], every: int, slow: Collection[str] = ()) -> list[Any]:
+    """Parameters of a test: some layers that are not slow, and the others for the sweep."""
     return [
-        layer if number % every == 0 else pytest.param(layer, marks=pytest.mark.sweep)
+        pytest.param(layer, marks=pytest.mark.sweep)
+        if number % every or layer.name in slow
+        else layer
         for number, layer in enumerate(layers)
     ]
 

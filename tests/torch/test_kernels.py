@@ -115,18 +115,20 @@ def _numpy_noise(x):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_large_tensors_in_threads_and_blocks(dtype):
+def test_large_tensors_in_threads_and_blocks(dtype, monkeypatch):
     """Larger than one chunk, one block or one row of any kernel, and not a multiple of any."""
+    monkeypatch.setattr(cpu_numba, "_SERIAL", 2**17)
     x = torch.randn(3, 701, 257).to(dtype)
     mask = torch.rand(3, 701) > 0.3
     noise = neftune(100.0, distribution="gaussian")
     first = add_noise(x, noise, step=0, mask=mask)
-    assert x.numel() > 2 * cpu_numba._SERIAL
+    assert x.numel() > 4 * cpu_numba._CHUNK
     with with_kernel(add_with_numpy)():
         assert torch.equal(add_noise(x, noise, step=0, mask=mask), first)
 
 
-def test_several_threads_at_once():
+def test_several_threads_at_once(monkeypatch):
+    monkeypatch.setattr(cpu_numba, "_SERIAL", 2**17)
     x, noise = torch.zeros(4, 256, 256), neftune()
     expected = add_noise(x, noise, step=0)
     right = []

@@ -16,8 +16,9 @@ from embnoise_torch.parallel import run_parallel
 
 __all__: list[str] = []
 
-# Below this many elements a second thread costs more than it saves.
-_SERIAL = 2**17
+# Below this many elements a second thread costs more than it saves: it may have to wait for a core,
+# beside threads of PyTorch that spin after an operation, and then the first one waits for it.
+_SERIAL = 2**22
 _CHUNK = 2**16
 
 
