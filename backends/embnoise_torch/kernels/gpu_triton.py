@@ -131,7 +131,7 @@ class TritonKernel:
         numbered = prepared.tokens.mask is not None and (
             prepared.tokens.mask is prepared.tokens.segment_ids
         )
-        first, spacing, sample_ids = _samples(prepared.tokens.sample_ids)
+        first, spacing, sample_ids = _samples(prepared.tokens.sample_ids, batch)
         tokens = prepared.tokens._replace(sample_ids=sample_ids).map(
             lambda array: torch.as_tensor(array, device=device).contiguous()
         )
@@ -169,14 +169,16 @@ def _signed(word: int) -> int:
     return (word + 2**31) % 2**32 - 2**31
 
 
-def _samples(ids: Tensor | NDArray[Any] | None) -> tuple[int, int, Tensor | NDArray[Any] | None]:
-    """Sample ids as the first one and the spacing; or as they are, if they are not evenly spaced.
+def _samples(
+    ids: Tensor | NDArray[Any] | None, batch: int
+) -> tuple[int, int, Tensor | NDArray[Any] | None]:
+    """Sample ids as the first one and the spacing; or as they are, if rows are not evenly spaced.
 
     Numbers need no transfer to the device.
     """
     if ids is None:
         return 0, 1, None
-    if not isinstance(ids, np.ndarray) or ids.ndim != 1 or not ids.size:
+    if not isinstance(ids, np.ndarray) or ids.shape != (batch,):
         return 0, 0, ids
     spacing = int(ids[1] - ids[0]) if ids.size > 1 else 1
     evenly = bool((np.diff(ids) == spacing).all())
