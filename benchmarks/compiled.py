@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from functools import partial
 from typing import Any
 
 from embnoise import Noise, neftune
+from machine import processor
 from timing import Runs, interleaved
 
 SHAPE = BATCH, LENGTH, DIM = 8, 512, 2048
@@ -97,8 +97,7 @@ def main() -> None:
     parser.add_argument("--part", choices=PARTS)
     arguments = parser.parse_args()
     if arguments.part is None:
-        print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} processors;", end="")
-        print(f" float32, B={BATCH}, L={LENGTH}, d={DIM}")
+        print(f"{processor()}; float32, B={BATCH}, L={LENGTH}, d={DIM}")
         for part in PARTS:
             again = [sys.executable, __file__, "--part", part]
             environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ}

@@ -10,7 +10,6 @@ round after round; figures are medians. Times are the device's own, between two 
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 from collections.abc import Callable
 from functools import partial
@@ -26,7 +25,7 @@ from embnoise import Noise
 from embnoise.backend import TokenArrays, prepare
 from embnoise_torch import add_noise, attach
 from embnoise_torch.kernels import add_, kernel_for
-from overhead import hooked
+from overhead import attached, hooked
 from timing import Runs, elapsed, interleaved
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -98,13 +97,6 @@ def _bits(x: Tensor) -> Tensor:
     return x.view(sizes[x.element_size()])
 
 
-def noisy(model: Any, noise: Noise) -> Any:
-    """A copy of the model with our noise."""
-    copied = copy.deepcopy(model)
-    attach(copied, noise, optimizer="manual")
-    return copied
-
-
 def lookups(device: torch.device, dtype: torch.dtype, shape: tuple[int, int, int]) -> Runs:
     """What is compared for one shape."""
     batch, length, dim = shape
@@ -119,12 +111,12 @@ def lookups(device: torch.device, dtype: torch.dtype, shape: tuple[int, int, int
     }
     if device.type == "cuda":
         runs["lookup, compiled"] = partial(torch.compile(table), ids)
-        model = noisy(table, Noise(5.0, seed=0))
+        model = attached(table, Noise(5.0, seed=0))
         runs["embnoise, compiled"] = partial(torch.compile(model), ids)
-        graph = torch.compile(noisy(table, Noise(5.0, seed=0)), mode="reduce-overhead")
+        graph = torch.compile(attached(table, Noise(5.0, seed=0)), mode="reduce-overhead")
         runs["embnoise, CUDA graph"] = partial(graph, ids)
     for distribution in DISTRIBUTIONS:
-        model = noisy(table, Noise(5.0, distribution=distribution, seed=0))
+        model = attached(table, Noise(5.0, distribution=distribution, seed=0))
         runs[f"embnoise, {distribution}"] = partial(model, ids)
     pure = Noise(5.0, seed=0)
     runs["add_noise"] = lambda: add_noise(source, pure, step=0)

@@ -20,10 +20,12 @@ import transformers
 from torch import Tensor, nn
 from transformers.integrations.neftune import neftune_post_forward_hook
 
-from embnoise import neftune
+from embnoise import Noise, neftune
 from embnoise_torch import attach
 from machine import processor
 from timing import Runs, interleaved
+
+DEFAULT = neftune(alpha=5.0)
 
 
 def hooked(model: Any) -> Any:
@@ -35,10 +37,10 @@ def hooked(model: Any) -> Any:
     return model
 
 
-def attached(model: Any) -> Any:
+def attached(model: Any, noise: Noise = DEFAULT) -> Any:
     """A copy of the model with our noise."""
     model = copy.deepcopy(model)
-    attach(model, neftune(alpha=5.0))
+    attach(model, noise)
     return model
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 from weakref import WeakValueDictionary
 
 import torch
@@ -19,6 +19,8 @@ from embnoise_torch import _compat
 from embnoise_torch.kernels import add_
 
 __all__ = ["Ready", "Source", "add_ready_", "apply_", "call_opaque", "find", "register"]
+
+T = TypeVar("T")
 
 
 class Ready(NamedTuple):
@@ -109,8 +111,8 @@ def _(x: Tensor, arrays: Sequence[Tensor | None], source: int) -> None:
     """Tracing sees no output, and nothing but ``x`` changed."""
 
 
-def call_opaque(function: Callable[..., None], *args: Any) -> None:
-    """Call a function that Dynamo must not trace.
+def call_opaque(function: Callable[..., T], *args: Any) -> T:
+    """Call a function that Dynamo must not trace; returns what it does.
 
     Dynamo would trace it where it skipped the caller: with the backend "eager", or because nothing
     happened in the first call that it traced (a layer in evaluation mode).
@@ -118,14 +120,13 @@ def call_opaque(function: Callable[..., None], *args: Any) -> None:
     if _compat.dynamo_is_loaded():
         if not _OPAQUE:
             _OPAQUE["call"] = torch.compiler.disable(_call)  # type: ignore[no-untyped-call]
-        _OPAQUE["call"](function, *args)
-    else:
-        function(*args)
+        return cast("T", _OPAQUE["call"](function, *args))
+    return function(*args)
 
 
-def _call(function: Callable[..., None], *args: Any) -> None:
-    function(*args)
+def _call(function: Callable[..., Any], *args: Any) -> Any:
+    return function(*args)
 
 
-_OPAQUE: dict[str, Callable[..., None]] = {}
+_OPAQUE: dict[str, Callable[..., Any]] = {}
 """``_call`` as Dynamo sees it; made when first needed, since making it imports the compiler."""

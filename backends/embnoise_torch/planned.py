@@ -85,22 +85,15 @@ def _plan(
         arrays: What ``Source.ready`` takes.
         source: The number of the source.
     """
-    result: list[Tensor] = []
-    custom_op.call_opaque(_append_plan, result, inputs, x, dim, arrays, custom_op.find(source))
-    return result[0]
+    return custom_op.call_opaque(_next_plan, inputs, x, dim, arrays, _source(source))
 
 
-def _append_plan(
-    result: list[Tensor],
-    inputs: Tensor,
-    x: Tensor | None,
-    dim: int,
-    arrays: Sequence[Tensor | None],
-    source: Source,
-) -> None:
+def _next_plan(
+    inputs: Tensor, x: Tensor | None, dim: int, arrays: Sequence[Tensor | None], source: Source
+) -> Tensor:
     like = torch.empty((*inputs.shape, dim), device="meta") if x is None else x
     ready = source.ready(like, inputs, *arrays)
-    result.append(plan_of(ready, like, source.noise, inputs.device))
+    return plan_of(ready, like, source.noise, inputs.device)
 
 
 @_plan.register_fake
@@ -123,7 +116,7 @@ def _(x: Tensor, plan: Tensor, source: int) -> Tensor:
 def _look_up(table: Tensor, ids: Tensor, plan: Tensor, source: int) -> Tensor:
     """Rows of a table with the noise of a plan, [n, d]."""
     kernel: Any = registry.kernel_for(table.device.type)
-    return cast("Tensor", kernel.lookup(table, ids, plan, _noise_of(source)))
+    return cast("Tensor", kernel.lookup(table, ids, plan, _source(source).noise))
 
 
 @_look_up.register_fake
@@ -133,13 +126,13 @@ def _(table: Tensor, ids: Tensor, plan: Tensor, source: int) -> Tensor:
 
 def _noisy(x: Tensor, plan: Tensor, source: int) -> Tensor:
     kernel: Any = registry.kernel_for(x.device.type)
-    return cast("Tensor", kernel.noisy(x, plan, _noise_of(source)))
+    return cast("Tensor", kernel.noisy(x, plan, _source(source).noise))
 
 
-def _noise_of(source: int) -> Noise:
-    found = custom_op.find(source)
+def _source(number: int) -> Source:
+    found = custom_op.find(number)
     assert found is not None, "whoever calls the operator holds the source"
-    return found.noise
+    return found
 
 
 _LIBRARY: Any = torch.library.Library("embnoise", "FRAGMENT")  # type: ignore[no-untyped-call]
@@ -159,7 +152,7 @@ class _Lookup(torch.autograd.Function):
         ctx.rows, ctx.options = table.shape[0], options
         flat = ids.reshape(-1).contiguous()
         kernel: Any = registry.kernel_for(table.device.type)
-        noisy: Tensor = kernel.lookup(table, flat, plan, _noise_of(source))
+        noisy: Tensor = kernel.lookup(table, flat, plan, _source(source).noise)
         return noisy.reshape(*ids.shape, table.shape[1])
 
     @staticmethod
@@ -185,7 +178,9 @@ def lookup(module: nn.Module, ids: Tensor, plan: Tensor, source: int) -> Tensor:
     return cast("Tensor", apply(embedding.weight, ids, plan, source, options))
 
 
-def lookup_compiled(x: Tensor, table: Tensor, ids: Tensor, arrays: Any, source: int) -> Tensor:
+def lookup_compiled(
+    x: Tensor, table: Tensor, ids: Tensor, arrays: Sequence[Tensor | None], source: int
+) -> Tensor:
     """The same in compiled code.
 
     Args:

@@ -8,6 +8,7 @@ import pytest
 import embnoise
 from embnoise import neftune
 from embnoise_keras import attach
+from tests.keras.hub_models import T5GEMMA
 from tests.keras.models import IDS, MASK, numpy
 
 # What Keras 3.14 does on PyTorch 2.13.
@@ -115,27 +116,7 @@ def bart():
 
 
 def t5gemma():
-    sizes = {
-        "hidden_dim": 16,
-        "intermediate_dim": 32,
-        "num_layers": 1,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 8,
-        "layer_types": ["full_attention"],
-    }
-    encoder = {f"encoder_{name}": size for name, size in sizes.items()}
-    decoder = {f"decoder_{name}": size for name, size in sizes.items()}
-    return keras_hub.models.T5GemmaBackbone(
-        vocabulary_size=20,
-        **encoder,
-        **decoder,
-        dropout_rate=0.0,
-        rms_norm_eps=1e-6,
-        query_pre_attn_scalar=1.0,
-        attention_bias=False,
-        hidden_activation="gelu_approximate",
-    )
+    return keras_hub.models.T5GemmaBackbone(vocabulary_size=20, **T5GEMMA)
 
 
 def as_int64(arrays):

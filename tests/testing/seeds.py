@@ -24,6 +24,7 @@ from typing import Any
 from tqdm import tqdm
 
 from embnoise.testing import iter_checks
+from tests.testing.faults.families import correct
 
 SEEDS = {"torch": 2000, "jax": 2000, "keras": 500}
 BLOCK = 20
@@ -37,8 +38,7 @@ def layers(framework: str) -> dict[str, Any]:
     if framework != "jax":
         import_module("torch").set_num_threads(1)
     own = import_module(f"tests.testing.{framework}_layers").CORRECT
-    shared = import_module(f"tests.testing.test_{framework}_faults").CORRECT
-    return {layer.name: layer for layer in [*own, *shared]}
+    return {layer.name: layer for layer in [*own, *correct(framework)]}
 
 
 def run(block: Block) -> dict[str, Any]:

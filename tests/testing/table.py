@@ -13,6 +13,7 @@ from pathlib import Path
 from embnoise.testing import Claims
 from embnoise.testing.claims import NOTES
 from embnoise.testing.registry import CHECKS
+from tests.testing.faults.families import faulty
 from tests.testing.zoo import Faulty
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "testing.md"
@@ -22,8 +23,8 @@ FRAMEWORKS = {"PyTorch": "torch", "JAX": "jax", "Keras": "keras"}
 
 def faults(framework: str) -> list[Faulty]:
     """The faulty layers of a framework."""
-    own = import_module(f"tests.testing.{FRAMEWORKS[framework]}_layers").FAULTY
-    return [*own, *import_module(f"tests.testing.test_{FRAMEWORKS[framework]}_faults").FAULTY]
+    module = FRAMEWORKS[framework]
+    return [*import_module(f"tests.testing.{module}_layers").FAULTY, *faulty(module)]
 
 
 def table_of_faults() -> str:

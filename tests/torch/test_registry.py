@@ -7,18 +7,11 @@ import torch
 
 from embnoise import neftune
 from embnoise_torch import add_noise
-from embnoise_torch.kernels import kernel_for, register_kernel, registry
+from embnoise_torch.kernels import kernel_for, register_kernel
 from embnoise_torch.kernels.any_torch import TorchKernel
 from embnoise_torch.kernels.cpu_numpy import add_with_numpy
 
-
-@pytest.fixture(autouse=True)
-def _registry_as_it_was():
-    before = {device: list(kernels) for device, kernels in registry._KERNELS.items()}
-    yield
-    registry._KERNELS.clear()
-    registry._KERNELS.update(before)
-    kernel_for.cache_clear()
+pytestmark = pytest.mark.usefixtures("registry_as_it_was")
 
 
 def test_the_kernels_that_there_are():

@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from embnoise.backend import RADEMACHER, UNIFORM, Noise, Prepared, distribution_of, philox_key
+from embnoise.backend import Noise, Prepared, distribution_of, philox_key
+from embnoise_torch.kernels._codes import RADEMACHER, TABLE, UNIFORM, code_of
 from embnoise_torch.kernels._plans import host_plan
 from embnoise_torch.kernels.registry import Kernel, register_kernel
 from embnoise_torch.parallel import run_parallel
@@ -48,9 +49,8 @@ def load() -> Kernel | None:
 def _units(noise: Noise) -> Any:
     """The unit values of a noise's distribution, as ``perturb`` takes them."""
     distribution = distribution_of(noise)
-    if distribution is UNIFORM:
-        return None
-    return True if distribution is RADEMACHER else distribution.table
+    kind = code_of(distribution)
+    return distribution.table if kind == TABLE else {UNIFORM: None, RADEMACHER: True}[kind]
 
 
 def _memory(x: Tensor) -> NDArray[Any]:

@@ -1,10 +1,11 @@
-"""All families of faults."""
+"""The layer without a fault, and all families of faults, in each framework."""
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
-from tests.testing.faults import arguments, counters, masks, reuse, sizes, state
-from tests.testing.zoo import Faulty
+from tests.testing.faults import arguments, counters, layer, masks, reuse, sizes, state
+from tests.testing.zoo import Correct, Faulty
 
 FAULTS = [
     *reuse.FAULTS,
@@ -16,6 +17,18 @@ FAULTS = [
 ]
 
 
-def faulty(framework: str, make: Callable[..., Any]) -> list[Faulty]:
+def _make(framework: str) -> Callable[..., Any]:
+    """What makes a layer of the framework, which nothing else here imports."""
+    made: Callable[..., Any] = import_module(f"tests.testing.faults.{framework}_layer").make
+    return made
+
+
+def correct(framework: str) -> list[Correct]:
+    """The layer without a fault."""
+    return layer.correct(framework, _make(framework))
+
+
+def faulty(framework: str) -> list[Faulty]:
     """The faults that a framework can have, as layers of it."""
+    make = _make(framework)
     return [fault.layer(framework, make) for fault in FAULTS if framework in fault.frameworks]
