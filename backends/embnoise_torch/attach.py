@@ -20,11 +20,11 @@ from embnoise.backend import (
     refuse_equal_streams,
 )
 from embnoise_torch import _compat
-from embnoise_torch.find import find_embeddings, unwrap_model
-from embnoise_torch.forward_override import ForwardOverride
 from embnoise_torch.handle import Handle
-from embnoise_torch.model_call import WHERE
-from embnoise_torch.sample_ids import SampleIds
+from embnoise_torch.model.find import find_embeddings, unwrap_model
+from embnoise_torch.model.forward_override import ForwardOverride
+from embnoise_torch.model.model_call import WHERE
+from embnoise_torch.ranks.sample_ids import SampleIds
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh

@@ -13,11 +13,12 @@ from embnoise.backend import (
     format_value,
     prepare,
 )
-from embnoise_torch import _compat, custom_op
+from embnoise_torch import _compat
 from embnoise_torch.kernels import add_
-from embnoise_torch.planned import add_compiled
-from embnoise_torch.pure import pure_source
-from embnoise_torch.transforms import add_pure, check_tokens, is_recorded, step_tensor
+from embnoise_torch.tracing import custom_op
+from embnoise_torch.tracing.planned import add_compiled
+from embnoise_torch.tracing.pure import pure_source
+from embnoise_torch.tracing.transforms import add_pure, check_tokens, is_recorded, step_tensor
 
 __all__ = ["add_noise", "check_tensor"]
 

@@ -14,18 +14,18 @@ from torch.optim import Optimizer
 from embnoise import backend
 from embnoise.backend import Counter, Noise, TokenArrays, TokenFunctions
 from embnoise_torch import _compat
-from embnoise_torch.call_stack import ActiveCall, Caller, call_tokens
-from embnoise_torch.custom_op import Ready, add_ready_
-from embnoise_torch.find import find_callers
-from embnoise_torch.forward_override import Forward, ForwardOverride
 from embnoise_torch.functional import check_tensor
-from embnoise_torch.model_call import CallTokens, ModelCall, flat_calls
-from embnoise_torch.planned import add_compiled, can_fuse, lookup, lookup_compiled, plan_of
-from embnoise_torch.sample_ids import SampleIds
+from embnoise_torch.model.call_stack import ActiveCall, Caller, call_tokens
+from embnoise_torch.model.find import find_callers
+from embnoise_torch.model.forward_override import Forward, ForwardOverride
+from embnoise_torch.model.model_call import CallTokens, ModelCall, flat_calls
+from embnoise_torch.model.special_ids import SpecialIds, special_ids_of
+from embnoise_torch.ranks.sample_ids import SampleIds
 from embnoise_torch.source import AttachedSource
-from embnoise_torch.special_ids import SpecialIds, special_ids_of
-from embnoise_torch.traced_lookup import add_lookup
-from embnoise_torch.transforms import is_recorded
+from embnoise_torch.tracing.custom_op import Ready, add_ready_
+from embnoise_torch.tracing.planned import add_compiled, can_fuse, lookup, lookup_compiled, plan_of
+from embnoise_torch.tracing.traced_lookup import add_lookup
+from embnoise_torch.tracing.transforms import is_recorded
 
 __all__ = ["Handle"]
 

@@ -17,13 +17,20 @@ from embnoise.backend import (
     check_noise,
     embedding_shape,
 )
-from embnoise_torch import _compat, custom_op
-from embnoise_torch.custom_op import add_ready_
+from embnoise_torch import _compat
 from embnoise_torch.functional import check_tensor
-from embnoise_torch.planned import add_compiled
-from embnoise_torch.sample_ids import SampleIds
+from embnoise_torch.ranks.sample_ids import SampleIds
 from embnoise_torch.source import LayerSource
-from embnoise_torch.transforms import add_counted, add_pure, check_tokens, is_recorded, step_tensor
+from embnoise_torch.tracing import custom_op
+from embnoise_torch.tracing.custom_op import add_ready_
+from embnoise_torch.tracing.planned import add_compiled
+from embnoise_torch.tracing.transforms import (
+    add_counted,
+    add_pure,
+    check_tokens,
+    is_recorded,
+    step_tensor,
+)
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from embnoise.backend import Counter, Noise, TokenArrays, embedding_shape, prepare, resolve_step
-from embnoise_torch import custom_op
-from embnoise_torch.custom_op import Ready, add_ready_
 from embnoise_torch.functional import check_tensor
-from embnoise_torch.lookup_tokens import resolve_tokens
-from embnoise_torch.model_call import CallTokens, calls_in
+from embnoise_torch.model.lookup_tokens import resolve_tokens
+from embnoise_torch.model.model_call import CallTokens, calls_in
+from embnoise_torch.model.special_ids import SpecialIds
+from embnoise_torch.ranks.sample_ids import SampleIds
 from embnoise_torch.recompute import Draw, RecomputeCache
-from embnoise_torch.sample_ids import SampleIds
-from embnoise_torch.special_ids import SpecialIds
+from embnoise_torch.tracing import custom_op
+from embnoise_torch.tracing.custom_op import Ready, add_ready_
 
 __all__ = ["AttachedSource", "LayerSource", "packed"]
 

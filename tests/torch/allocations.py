@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from embnoise import neftune
 from embnoise.backend import TokenArrays
 from embnoise_torch import attach
-from embnoise_torch.custom_op import add_ready_
+from embnoise_torch.tracing.custom_op import add_ready_
 
 
 class Allocations(TorchDispatchMode):

@@ -9,7 +9,7 @@ from torch import nn
 from embnoise import Noise, constant, linear, neftune
 from embnoise_torch import add_noise, attach
 from embnoise_torch import handle as handle_module
-from embnoise_torch.forward_override import ForwardOverride
+from embnoise_torch.model.forward_override import ForwardOverride
 from tests.torch.models import Embedder, batch, llama, noise_of, zeroed
 
 START = {"step": 0, "calls": 0, "samples": 0, "lookups": 0}

@@ -13,8 +13,8 @@ from numba import njit
 from embnoise import neftune
 from embnoise_torch import add_noise
 from embnoise_torch.kernels import _numba_code, cpu_numba
+from embnoise_torch.kernels._threads import run_parallel
 from embnoise_torch.kernels.cpu_numpy import add_with_numpy
-from embnoise_torch.parallel import run_parallel
 from tests.backends import with_kernel
 from tests.torch.allocations import memory_of_the_noise
 
@@ -163,7 +163,7 @@ def test_threads_share_the_work():
 
 FORK = """
 import os, threading
-from embnoise_torch.parallel import run_parallel
+from embnoise_torch.kernels._threads import run_parallel
 def meet():
     barrier = threading.Barrier(2)
     run_parallel(lambda: barrier.wait(10), threads=2)

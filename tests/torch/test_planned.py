@@ -14,9 +14,10 @@ from torch.nn.functional import embedding
 
 from embnoise import Noise, neftune
 from embnoise.backend import TokenArrays, prepare
-from embnoise_torch import EmbeddingNoise, add_noise, attach, planned
+from embnoise_torch import EmbeddingNoise, add_noise, attach
 from embnoise_torch.kernels import register_kernel
 from embnoise_torch.kernels.any_torch import TorchKernel
+from embnoise_torch.tracing import planned
 from tests.frameworks import installed
 from tests.torch.models import batch, llama
 from tests.torch.test_compile import compiled
@@ -379,7 +380,7 @@ def test_the_operators_follow_the_rules_of_pytorch(request):
     """``opcheck``, with a source that does not count, since it calls them again."""
     if installed("triton"):
         request.getfixturevalue("gpu")
-    from embnoise_torch.pure import pure_source  # noqa: PLC0415
+    from embnoise_torch.tracing.pure import pure_source  # noqa: PLC0415
 
     number = pure_source(neftune()).number
     table, ids = torch.randn(11, 8), IDS["[B, L]"]

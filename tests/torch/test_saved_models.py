@@ -160,7 +160,7 @@ def test_a_broken_model_is_found(change, caught, says, llama, monkeypatch, capsy
 
 
 def test_noise_that_is_added_twice_is_found(llama, monkeypatch):
-    from embnoise_torch import custom_op  # noqa: PLC0415
+    from embnoise_torch.tracing import custom_op  # noqa: PLC0415
 
     add_ = custom_op.add_
 

@@ -14,12 +14,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from embnoise import Noise, linear, neftune, symnoise
 from embnoise_torch import EmbeddingNoise, add_noise, attach
-from embnoise_torch.custom_op import apply_
-from embnoise_torch.model_call import CallTokens
-from embnoise_torch.pure import PureSource
-from embnoise_torch.traced_lookup import resolve
-from embnoise_torch.transforms import counted_key
-from embnoise_torch.transforms import noisy as operator
+from embnoise_torch.model.model_call import CallTokens
+from embnoise_torch.tracing.custom_op import apply_
+from embnoise_torch.tracing.pure import PureSource
+from embnoise_torch.tracing.traced_lookup import resolve
+from embnoise_torch.tracing.transforms import counted_key
+from embnoise_torch.tracing.transforms import noisy as operator
 from tests.torch.models import Embedder, batch, zeroed
 
 # PyTorch's own tracing and saving.

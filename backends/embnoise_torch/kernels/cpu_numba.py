@@ -12,8 +12,8 @@ from torch import Tensor
 from embnoise.backend import Noise, Prepared, distribution_of, philox_key
 from embnoise_torch.kernels._codes import RADEMACHER, TABLE, UNIFORM, code_of
 from embnoise_torch.kernels._plans import host_plan
+from embnoise_torch.kernels._threads import run_parallel
 from embnoise_torch.kernels.registry import Kernel, register_kernel
-from embnoise_torch.parallel import run_parallel
 
 __all__: list[str] = []
 

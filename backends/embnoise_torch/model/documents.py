@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from embnoise_torch.kernels import registry
-from embnoise_torch.model_call import CallTokens
+from embnoise_torch.model.model_call import CallTokens
 
 __all__ = ["segments_of"]
 

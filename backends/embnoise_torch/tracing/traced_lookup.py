@@ -13,9 +13,9 @@ from torch import Tensor
 
 from embnoise.backend import TokenArrays, embedding_shape
 from embnoise_torch import _compat
-from embnoise_torch.model_call import CallTokens, calls_in, flat_calls
+from embnoise_torch.model.model_call import CallTokens, calls_in, flat_calls
 from embnoise_torch.source import AttachedSource, packed
-from embnoise_torch.transforms import add_counted, check_tokens, counted_key, find_by_key
+from embnoise_torch.tracing.transforms import add_counted, check_tokens, counted_key, find_by_key
 
 __all__ = ["add_lookup"]
 

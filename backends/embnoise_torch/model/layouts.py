@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from embnoise_torch.special_ids import SpecialIds
+from embnoise_torch.model.special_ids import SpecialIds
 
 __all__ = ["SAME", "Layout", "find_layout", "is_same"]
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from embnoise_torch.model_call import DECODER, CallTokens, ModelCall, tokens_in
+from embnoise_torch.model.model_call import DECODER, CallTokens, ModelCall, tokens_in
 
 __all__ = ["ActiveCall", "Caller", "call_tokens"]
 

@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 
 from embnoise.backend import Noise, TokenArrays, embedding_shape, format_value, resolve_step
-from embnoise_torch import _compat, custom_op
-from embnoise_torch.custom_op import Source
-from embnoise_torch.pure import described, pure_source
+from embnoise_torch import _compat
+from embnoise_torch.tracing import custom_op
+from embnoise_torch.tracing.custom_op import Source
+from embnoise_torch.tracing.pure import described, pure_source
 
 __all__ = [
     "add_counted",
@@ -44,7 +45,7 @@ _calls = itertools.count()
 def is_recorded() -> bool:
     """Whether code that is compiled is exported, or inside of a transformation of ``torch.func``.
 
-    The operator of ``embnoise_torch.custom_op`` does for other compiled code, with less memory.
+    The operator of ``tracing.custom_op`` does for other compiled code, with less memory.
     """
     return torch.compiler.is_exporting() or _compat.in_functorch()
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from embnoise.backend import TokenArrays, format_value
-from embnoise_torch.documents import segments_of
-from embnoise_torch.layouts import SAME, Layout, find_layout, is_same
-from embnoise_torch.model_call import CallTokens
-from embnoise_torch.special_ids import SpecialIds
+from embnoise_torch.model.documents import segments_of
+from embnoise_torch.model.layouts import SAME, Layout, find_layout, is_same
+from embnoise_torch.model.model_call import CallTokens
+from embnoise_torch.model.special_ids import SpecialIds
 
 __all__ = ["resolve_tokens"]
 

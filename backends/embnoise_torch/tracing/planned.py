@@ -5,7 +5,7 @@ goes into the plan, a small tensor. The operator that makes it stays outside of 
 cannot be fused. The noise itself is a function of tensors alone: a compiler fuses it, a CUDA graph
 replays it, and each replay reads a new plan.
 
-On a CPU, the operator of ``embnoise_torch.custom_op`` does for both, in place.
+On a CPU, the operator of ``embnoise_torch.tracing.custom_op`` does for both, in place.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from embnoise.backend import Noise, uses_rms
-from embnoise_torch import _compat, custom_op
-from embnoise_torch.custom_op import Ready, Source
+from embnoise_torch import _compat
 from embnoise_torch.kernels import registry
+from embnoise_torch.tracing import custom_op
+from embnoise_torch.tracing.custom_op import Ready, Source
 
 __all__ = ["add_compiled", "can_fuse", "lookup", "lookup_compiled", "plan_of"]
 

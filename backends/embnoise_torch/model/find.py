@@ -12,8 +12,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from embnoise.backend import check_layers, format_value
 from embnoise_torch import _compat
-from embnoise_torch.call_stack import Caller
-from embnoise_torch.model_call import DECODER, TELLING
+from embnoise_torch.model.call_stack import Caller
+from embnoise_torch.model.model_call import DECODER, TELLING
 
 __all__ = ["find_callers", "find_embeddings", "parameters_of", "unwrap_model"]
 

@@ -68,7 +68,7 @@ class Source(Protocol):
         tokens: TokenArrays,
         rows: Tensor | None,
     ) -> None:
-        """The same, for the operator of ``embnoise_torch.transforms``.
+        """The same, for the operator of ``embnoise_torch.tracing.transforms``.
 
         Args:
             x: Embeddings [B, L, d] or [L, d].

@@ -8,8 +8,8 @@ from functools import cache
 from torch import Tensor
 
 from embnoise.backend import Noise, TokenArrays, prepare
-from embnoise_torch import custom_op
-from embnoise_torch.custom_op import Ready, add_ready_
+from embnoise_torch.tracing import custom_op
+from embnoise_torch.tracing.custom_op import Ready, add_ready_
 
 __all__ = ["PureSource", "described", "pure_source"]
 

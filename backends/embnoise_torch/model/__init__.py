@@ -1,0 +1,1 @@
+"""What ``attach`` finds in a model and reads from its calls."""

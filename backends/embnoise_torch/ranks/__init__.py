@@ -1,0 +1,1 @@
+"""What the ranks of a distributed run share: their data, and their embeddings."""

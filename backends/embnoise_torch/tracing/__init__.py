@@ -1,0 +1,1 @@
+"""What PyTorch's compiler and its other transformations see of the noise."""
