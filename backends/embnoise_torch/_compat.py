@@ -17,6 +17,7 @@ __all__ = [
     "compiled_inner",
     "constant_in_dynamo",
     "dynamo_is_loaded",
+    "fabric_inner",
     "forward_hooks",
     "has_own_dispatch",
     "in_backward",
@@ -42,6 +43,14 @@ def compiled_inner(module: Any) -> nn.Module | None:
     """
     inner = getattr(module, "_orig_mod", None)
     return inner if isinstance(inner, nn.Module) else None
+
+
+def fabric_inner(module: Any) -> nn.Module | None:
+    """The module inside a wrapper of Lightning's Fabric; ``None`` for any other module.
+
+    The wrapper's class is private. Below ``module``, DDP or FSDP may wrap the model again.
+    """
+    return module.module if type(module).__name__ == "_FabricModule" else None
 
 
 def forward_hooks(module: nn.Module) -> Iterable[Callable[..., Any]]:

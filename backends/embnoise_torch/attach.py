@@ -21,7 +21,7 @@ from embnoise.backend import (
 )
 from embnoise_torch import _compat
 from embnoise_torch.handle import Handle
-from embnoise_torch.model.find import find_embeddings, unwrap_model
+from embnoise_torch.model.find import find_embeddings, language_model, unwrap_model
 from embnoise_torch.model.forward_override import ForwardOverride
 from embnoise_torch.model.model_call import WHERE
 from embnoise_torch.ranks.sample_ids import SampleIds
@@ -54,12 +54,13 @@ def attach(
     they were.
 
     Args:
-        model: A model, bare or wrapped by torch.compile, DDP, FSDP or PEFT.
+        model: A model, bare or wrapped by torch.compile, DDP, FSDP, Fabric or PEFT.
         noise: What noise to add.
         layer: The embedding or its name, or a list of several. Default:
-            ``model.get_input_embeddings()``, or the only ``nn.Embedding`` of the model; in an
-            encoder-decoder, also that of the decoder. Every module that shares a table gets noise
-            too, the output head never. All but the first get a stream of their own.
+            ``get_input_embeddings()`` of the model, or of the only model inside it that has that
+            method, or the only ``nn.Embedding`` of the model; in an encoder-decoder, also that of
+            the decoder. Every module that shares a table gets noise too, the output head never.
+            All but the first get a stream of their own.
         optimizer: Its steps are the noise's steps. ``"manual"`` means that you set
             ``handle.step``. With a constant alpha neither is needed: every call draws new noise.
         calls_per_step: In place of an optimizer: the next step begins after this many training
@@ -115,6 +116,8 @@ def attach(
             "handle.step yourself, or use embnoise_torch.transformers.NoiseCallback"
         )
     inner = unwrap_model(model)
+    if layer is None:
+        inner = language_model(inner)
     embeddings = find_embeddings(inner, layer)
     for name, module in embeddings.items():
         _check_clean(name, module)

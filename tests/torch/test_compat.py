@@ -105,3 +105,10 @@ def test_untraced():
         return x + 1
 
     torch.jit.trace(sizes, (torch.zeros(2),), check_trace=False)
+
+
+def test_fabric_inner():
+    lightning = pytest.importorskip("lightning")
+    fabric, module = lightning.Fabric(accelerator="cpu", devices=1), nn.Linear(2, 2)
+    assert _compat.fabric_inner(fabric.setup(module)) is module, CHANGED + "fabric_inner"
+    assert _compat.fabric_inner(module) is None
