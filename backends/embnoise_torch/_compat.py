@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 __all__ = [
     "compiled_inner",
     "constant_in_dynamo",
+    "default_callbacks",
     "dynamo_is_loaded",
     "fabric_inner",
     "forward_hooks",
@@ -24,6 +26,7 @@ __all__ = [
     "in_functorch",
     "is_jit_tracing",
     "is_transformed",
+    "trl_runs",
     "untraced",
 ]
 
@@ -119,3 +122,37 @@ def untraced() -> Iterator[None]:
         yield
     finally:
         torch._C._set_tracing_state(state)  # type: ignore[attr-defined]
+
+
+def default_callbacks() -> list[Any]:
+    """The callbacks of every Hugging Face ``Trainer`` that is made from now on.
+
+    The list has a public name and no documentation. What stands in it runs before the callbacks
+    that report the logs.
+    """
+    return importlib.import_module("transformers.trainer").DEFAULT_CALLBACKS  # type: ignore[no-any-return]
+
+
+@contextmanager
+def trl_runs(module: str, arguments: Sequence[str]) -> Iterator[None]:
+    """A context in which TRL's command line launches a module of ours in place of its scripts.
+
+    TRL passes nothing but its own arguments on, and finds its scripts by their path.
+
+    Args:
+        module: It gets ``arguments``, the name of the script, and the script's arguments.
+        arguments: Arguments of ours.
+    """
+    launcher: Any = importlib.import_module("trl.cli.accelerate_launcher")
+    launch = launcher.launch_training_script
+
+    def launch_ours(script_name: str, launch_args: Any, training_script_args: Any) -> None:
+        script = script_name.removesuffix(".py")
+        ours = ["--module", module, *arguments, script, *training_script_args]
+        launcher.launch_command(launcher.launch_command_parser().parse_args([*launch_args, *ours]))
+
+    launcher.launch_training_script = launch_ours
+    try:
+        yield
+    finally:
+        launcher.launch_training_script = launch
