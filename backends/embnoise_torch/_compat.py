@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 __all__ = [
+    "calling",
     "compiled_inner",
     "constant_in_dynamo",
     "default_callbacks",
@@ -64,6 +66,26 @@ def forward_hooks(module: nn.Module) -> Iterable[Callable[..., Any]]:
 def dynamo_is_loaded() -> bool:
     """Whether the compiler has been imported. Importing it to ask would take seconds."""
     return "torch._dynamo" in sys.modules
+
+
+T = TypeVar("T")
+
+
+def calling(kinds: type[T] | tuple[type[T], ...]) -> Iterator[T]:
+    """The objects of some classes whose methods are running in this thread, the innermost first.
+
+    The Trainer does not tell its callbacks which one it is, nor DeepSpeed an optimizer that a step
+    is only a part of one. Frames are public; that a method names its object ``self``, and that the
+    caller is such a method, is theirs.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        # Asking for all local variables of a frame would copy them.
+        if frame.f_code.co_varnames[:1] == ("self",):
+            found = frame.f_locals.get("self")
+            if isinstance(found, kinds):
+                yield found
+        frame = frame.f_back
 
 
 F = TypeVar("F", bound=Callable[..., Any])

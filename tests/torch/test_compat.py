@@ -32,6 +32,22 @@ def test_in_backward():
     assert seen == [False, True], CHANGED + "in_backward"
 
 
+def test_calling():
+    class Outer:
+        def run(self):
+            return Inner().run()
+
+    class Inner:
+        def run(self):
+            return list(_compat.calling((Outer, Inner))), list(_compat.calling(Outer))
+
+    outer = Outer()
+    both, one = outer.run()
+    assert [type(each) for each in both] == [Inner, Outer], CHANGED + "calling"
+    assert one == [outer]
+    assert not list(_compat.calling(Outer))
+
+
 def test_compiled_inner():
     module = nn.Linear(2, 2)
     compiled = torch.compile(module, backend="eager")
