@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from embnoise.backend import (
     Noise,
@@ -21,9 +20,11 @@ from embnoise.backend import (
 )
 from embnoise_torch import _compat
 from embnoise_torch.handle import Handle
-from embnoise_torch.model.find import find_embeddings, unwrap_model
+from embnoise_torch.model.find import find_embeddings, language_model, unwrap_model
 from embnoise_torch.model.forward_override import ForwardOverride
 from embnoise_torch.model.model_call import WHERE
+from embnoise_torch.optimizer import OptimizerArgument
+from embnoise_torch.ranks.dealing import Dealing
 from embnoise_torch.ranks.sample_ids import SampleIds
 
 if TYPE_CHECKING:
@@ -37,12 +38,13 @@ def attach(
     noise: Noise,
     *,
     layer: str | nn.Module | Sequence[str | nn.Module] | None = None,
-    optimizer: Optimizer | Literal["manual"] | None = None,
+    optimizer: OptimizerArgument = None,
     calls_per_step: int | None = None,
     tokens: Callable[..., Mapping[str, Any]] | None = None,
     where: str | Callable[..., Tensor] = "all",
     placeholders: bool = False,
     mesh: DeviceMesh | None = None,
+    dealing: Dealing | None = None,
 ) -> Handle:
     """Add noise to a model's token embeddings, in training only.
 
@@ -54,13 +56,16 @@ def attach(
     they were.
 
     Args:
-        model: A model, bare or wrapped by torch.compile, DDP, FSDP or PEFT.
+        model: A model, bare or wrapped by torch.compile, DDP, FSDP, Fabric or PEFT.
         noise: What noise to add.
         layer: The embedding or its name, or a list of several. Default:
-            ``model.get_input_embeddings()``, or the only ``nn.Embedding`` of the model; in an
-            encoder-decoder, also that of the decoder. Every module that shares a table gets noise
-            too, the output head never. All but the first get a stream of their own.
-        optimizer: Its steps are the noise's steps. ``"manual"`` means that you set
+            ``get_input_embeddings()`` of the model, or of the only model inside it that has that
+            method, or the only ``nn.Embedding`` of the model; in an encoder-decoder, also that of
+            the decoder. Every module that shares a table gets noise too, the output head never.
+            All but the first get a stream of their own.
+        optimizer: Its steps are the noise's steps; that of PyTorch, Accelerate or DeepSpeed, or a
+            DeepSpeed engine. Where it does not exist yet, pass a function that returns it, or
+            ``None`` until then: ``lambda: trainer.optimizer``. ``"manual"`` means that you set
             ``handle.step``. With a constant alpha neither is needed: every call draws new noise.
         calls_per_step: In place of an optimizer: the next step begins after this many training
             calls of the embedding.
@@ -74,8 +79,14 @@ def attach(
         placeholders: Whether the tokens in whose place a multimodal model puts the features of an
             image, a video or audio (``config.image_token_id`` and the like) get noise and count in
             L. By default they do neither. With ``tokens``, that function decides.
-        mesh: The data-parallel dimensions of a device mesh, if not every rank of the default
-            process group sees different data.
+        mesh: A device mesh, if not every rank of the default process group sees different data:
+            its data-parallel dimensions, or all of them. Those named ``tp``, ``cp``, ``sp`` and
+            ``pp``, along which ranks have the same samples, do not count.
+        dealing: How the samples of a global batch are dealt to ranks: how many consecutive ones
+            each rank takes in turn, or the data loader, of Accelerate or with a
+            ``DistributedSampler``. A global batch then gets the same noise on any number of ranks.
+            Default: 1, that of ``DistributedSampler``. Without it no two samples get the same
+            noise either.
 
     Returns:
         A handle. ``remove()`` removes the noise, as does leaving ``with attach(...):``.
@@ -84,7 +95,7 @@ def attach(
         TypeError: An argument of the wrong type.
         ValueError: No embedding, or several to choose from; noise is attached already, or to
             another embedding from the same stream; a schedule that is unbound, or that nothing
-            would advance.
+            would advance; a data loader that does not say how it deals.
 
     Example:
         >>> import torch
@@ -115,6 +126,8 @@ def attach(
             "handle.step yourself, or use embnoise_torch.transformers.NoiseCallback"
         )
     inner = unwrap_model(model)
+    if layer is None:
+        inner = language_model(inner)
     embeddings = find_embeddings(inner, layer)
     for name, module in embeddings.items():
         _check_clean(name, module)
@@ -125,10 +138,10 @@ def attach(
         inner,
         embeddings,
         noise,
-        optimizer=_base_optimizer(optimizer),
+        optimizer=None if optimizer == "manual" else optimizer,
         calls_per_step=calls_per_step,
         functions=TokenFunctions(tokens, where, WHERE),
-        sample_ids=SampleIds(mesh),
+        sample_ids=SampleIds(mesh, dealing),
         placeholders=check_bool("placeholders", placeholders),
         outermost=model,
     )
@@ -146,16 +159,3 @@ def _check_clean(name: str, module: nn.Module) -> None:
         for hook in _compat.forward_hooks(module)
     ):
         raise ValueError(f"model has the NEFTune hook of transformers on {name!r}; remove it first")
-
-
-def _base_optimizer(optimizer: Optimizer | str | None) -> Optimizer | None:
-    """The optimizer inside accelerate's wrapper; ``None`` if there is none to listen to."""
-    if optimizer is None or optimizer == "manual":
-        return None
-    while isinstance(getattr(optimizer, "optimizer", None), Optimizer):
-        optimizer = optimizer.optimizer  # type: ignore[union-attr]  # accelerate's wrapper
-    if not isinstance(optimizer, Optimizer):
-        raise TypeError(
-            f"optimizer must be a torch.optim.Optimizer or 'manual', got {format_value(optimizer)}"
-        )
-    return optimizer

@@ -59,6 +59,10 @@ class RecomputeCache:
         first.recomputed += 1
         return first.draw
 
+    def latest(self) -> tuple[Tensor, Draw] | None:
+        """The input and the draw of the latest forward pass of this step; ``None`` before it."""
+        return (self._entries[-1].inputs, self._entries[-1].draw) if self._entries else None
+
     def clear(self) -> None:
         """Forget all draws: a new step begins."""
         self._entries.clear()
