@@ -43,6 +43,8 @@ def program(name, framework, kill, *, sweep=True, **environment):
     [
         program("transformers_trainer", "torch", 6, sweep=False),
         program("accelerate_loop", "torch", 6),
+        program("lightning_fit", "torch", 6),
+        program("deepspeed_zero", "torch", 7),
         program("nnx_orbax", "jax", 5),
         *(
             program(name, "keras", 5, KERAS_BACKEND=backend)
