@@ -19,7 +19,13 @@ from embnoise._distributions import (
     UNIFORM,
     Distribution,
 )
-from embnoise._layers import check_layers, noise_by_layer, refuse_equal_streams
+from embnoise._layers import (
+    PLACES,
+    check_layers,
+    match_layers,
+    noise_by_layer,
+    refuse_equal_streams,
+)
 from embnoise._named_arguments import bind_by_name, call_with_named
 from embnoise._noise import Noise, check_noise
 from embnoise._perturb import lattice, perturb, perturb_elementwise, perturb_inplace
@@ -46,6 +52,7 @@ __all__ = [
     "LATTICE_SIZE",
     "MULTIPLIERS",
     "NUMPY",
+    "PLACES",
     "RADEMACHER",
     "ROUNDS",
     "UNIFORM",
@@ -80,6 +87,7 @@ __all__ = [
     "is_scheduled",
     "lattice",
     "magnitudes_by_length",
+    "match_layers",
     "noise_by_layer",
     "perturb",
     "perturb_elementwise",

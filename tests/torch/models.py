@@ -73,14 +73,9 @@ def bart():
     )  # fmt: skip
 
 
-def bert():
-    return tiny(
-        "BertForMaskedLM",
-        "BertConfig",
-        **_BERT,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-    )
+def bert(**options):
+    without_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    return tiny("BertForMaskedLM", "BertConfig", **{**_BERT, **without_dropout, **options})
 
 
 DECODERS = {"llama": llama, "mistral": mistral, "gpt2": gpt2, "gemma": gemma, "gemma3": gemma3}
