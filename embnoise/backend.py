@@ -28,6 +28,7 @@ from embnoise._layers import (
 )
 from embnoise._named_arguments import bind_by_name, call_with_named
 from embnoise._noise import Noise, check_noise
+from embnoise._noise_file import read_noise
 from embnoise._perturb import lattice, perturb, perturb_elementwise, perturb_inplace
 from embnoise._philox import MULTIPLIERS, ROUNDS, WEYL, philox4x32
 from embnoise._plan import Plan, Prepared, flat_plan, magnitudes_by_length, plan, prepare
@@ -96,6 +97,7 @@ __all__ = [
     "philox_key",
     "plan",
     "prepare",
+    "read_noise",
     "refuse_equal_streams",
     "resolve_step",
     "stream_key",

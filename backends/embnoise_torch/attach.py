@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from embnoise.backend import (
     PLACES,
@@ -23,9 +22,11 @@ from embnoise.backend import (
 )
 from embnoise_torch import _compat
 from embnoise_torch.handle import Handle
-from embnoise_torch.model.find import find_layers, unwrap_model
+from embnoise_torch.model.find import find_layers, language_model, unwrap_model
 from embnoise_torch.model.forward_override import ForwardOverride
 from embnoise_torch.model.model_call import WHERE
+from embnoise_torch.optimizer import OptimizerArgument
+from embnoise_torch.ranks.dealing import Dealing
 from embnoise_torch.ranks.sample_ids import SampleIds
 
 if TYPE_CHECKING:
@@ -39,12 +40,13 @@ def attach(
     noise: Noise,
     *,
     layer: str | nn.Module | Sequence[str | nn.Module] | None = None,
-    optimizer: Optimizer | Literal["manual"] | None = None,
+    optimizer: OptimizerArgument = None,
     calls_per_step: int | None = None,
     tokens: Callable[..., Mapping[str, Any]] | None = None,
     where: str | Callable[..., Tensor] = "all",
     placeholders: bool = False,
     mesh: DeviceMesh | None = None,
+    dealing: Dealing | None = None,
     at: Literal["output", "input"] = "output",
 ) -> Handle:
     """Add noise to a model's token embeddings, or to the hidden states of layers, in training only.
@@ -59,15 +61,17 @@ def attach(
     ``layer="model.layers.*", at="input"`` is noise on what goes into each of a model's layers.
 
     Args:
-        model: A model, bare or wrapped by torch.compile, DDP, FSDP or PEFT.
+        model: A model, bare or wrapped by torch.compile, DDP, FSDP, Fabric or PEFT.
         noise: What noise to add.
         layer: A module or its name, a pattern of names, or a list of those. In a pattern, ``*``,
             ``?`` and ``[0-3]`` match as in a shell, but never a dot: ``"model.layers.*"``. Default:
-            ``model.get_input_embeddings()``, or the only ``nn.Embedding`` of the model; in an
-            encoder-decoder, also that of the decoder. With noise at the output, every module that
-            shares a table gets noise too, the output head never. All but the first get a stream of
-            their own.
-        optimizer: Its steps are the noise's steps. ``"manual"`` means that you set
+            ``get_input_embeddings()`` of the model, or of the only model inside it that has that
+            method, or the only ``nn.Embedding`` of the model; in an encoder-decoder, also that of
+            the decoder. With noise at the output, every module that shares a table gets noise too,
+            the output head never. All but the first get a stream of their own.
+        optimizer: Its steps are the noise's steps; that of PyTorch, Accelerate or DeepSpeed, or a
+            DeepSpeed engine. Where it does not exist yet, pass a function that returns it, or
+            ``None`` until then: ``lambda: trainer.optimizer``. ``"manual"`` means that you set
             ``handle.step``. With a constant alpha neither is needed: every call draws new noise.
         calls_per_step: In place of an optimizer: the next step begins after this many training
             calls of the embedding.
@@ -81,8 +85,14 @@ def attach(
         placeholders: Whether the tokens in whose place a multimodal model puts the features of an
             image, a video or audio (``config.image_token_id`` and the like) get noise and count in
             L. By default they do neither. With ``tokens``, that function decides.
-        mesh: The data-parallel dimensions of a device mesh, if not every rank of the default
-            process group sees different data.
+        mesh: A device mesh, if not every rank of the default process group sees different data:
+            its data-parallel dimensions, or all of them. Those named ``tp``, ``cp``, ``sp`` and
+            ``pp``, along which ranks have the same samples, do not count.
+        dealing: How the samples of a global batch are dealt to ranks: how many consecutive ones
+            each rank takes in turn, or the data loader, of Accelerate or with a
+            ``DistributedSampler``. A global batch then gets the same noise on any number of ranks.
+            Default: 1, that of ``DistributedSampler``. Without it no two samples get the same
+            noise either.
         at: Where a layer gets noise: on its ``"output"``, or the first entry of it if that is a
             tuple; or on its ``"input"``, the first argument of its call. Hidden states have the
             shape [B, L, d].
@@ -94,7 +104,7 @@ def attach(
         TypeError: An argument of the wrong type.
         ValueError: No embedding, or several to choose from; a pattern that matches nothing; noise
             is attached already, or to another layer from the same stream; a schedule that is
-            unbound, or that nothing would advance.
+            unbound, or that nothing would advance; a data loader that does not say how it deals.
 
     Example:
         >>> import torch
@@ -126,6 +136,8 @@ def attach(
         )
     inner = unwrap_model(model)
     check_choice("at", at, PLACES)
+    if layer is None:
+        inner = language_model(inner)
     layers = find_layers(inner, layer, at)
     for name, module in layers.items():
         _check_clean(name, module)
@@ -136,10 +148,10 @@ def attach(
         inner,
         layers,
         noise,
-        optimizer=_base_optimizer(optimizer),
+        optimizer=None if optimizer == "manual" else optimizer,
         calls_per_step=calls_per_step,
         functions=TokenFunctions(tokens, where, WHERE),
-        sample_ids=SampleIds(mesh),
+        sample_ids=SampleIds(mesh, dealing),
         placeholders=check_bool("placeholders", placeholders),
         at=at,
         outermost=model,
@@ -158,16 +170,3 @@ def _check_clean(name: str, module: nn.Module) -> None:
         for hook in _compat.forward_hooks(module)
     ):
         raise ValueError(f"model has the NEFTune hook of transformers on {name!r}; remove it first")
-
-
-def _base_optimizer(optimizer: Optimizer | str | None) -> Optimizer | None:
-    """The optimizer inside accelerate's wrapper; ``None`` if there is none to listen to."""
-    if optimizer is None or optimizer == "manual":
-        return None
-    while isinstance(getattr(optimizer, "optimizer", None), Optimizer):
-        optimizer = optimizer.optimizer  # type: ignore[union-attr]  # accelerate's wrapper
-    if not isinstance(optimizer, Optimizer):
-        raise TypeError(
-            f"optimizer must be a torch.optim.Optimizer or 'manual', got {format_value(optimizer)}"
-        )
-    return optimizer

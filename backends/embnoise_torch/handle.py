@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from embnoise import backend
 from embnoise.backend import (
@@ -29,7 +28,9 @@ from embnoise_torch.model.forward_override import Forward, ForwardOverride
 from embnoise_torch.model.lookup_tokens import ids_of_shape
 from embnoise_torch.model.model_call import CallTokens, ModelCall, flat_calls
 from embnoise_torch.model.special_ids import SpecialIds, special_ids_of
+from embnoise_torch.optimizer import FollowedOptimizer, OptimizerArgument
 from embnoise_torch.ranks.sample_ids import SampleIds
+from embnoise_torch.ratio import noise_ratio
 from embnoise_torch.source import AttachedSource
 from embnoise_torch.tracing.custom_op import Ready, add_ready_
 from embnoise_torch.tracing.planned import add_compiled, can_fuse, lookup, lookup_compiled, plan_of
@@ -59,7 +60,7 @@ class Handle(backend.Handle):
         layers: Mapping[str, nn.Module],
         noise: Noise,
         *,
-        optimizer: Optimizer | None,
+        optimizer: OptimizerArgument,
         calls_per_step: int | None,
         functions: TokenFunctions,
         sample_ids: SampleIds,
@@ -71,6 +72,10 @@ class Handle(backend.Handle):
         self._functions = functions
         self._calls: tuple[ActiveCall, ...] = ()
         """The active calls of the modules around the layers, the outermost first."""
+        self._given: ModelCall = {}
+        """What the user's functions may name beside the arguments of these calls."""
+        self._modules = dict(layers)
+        self._sample_ids = sample_ids
         self._listeners: list[ForwardOverride] = []
         self._recorded = 0
         """Lookups that a program recorded, which need not have run: fake tensors do not."""
@@ -95,7 +100,7 @@ class Handle(backend.Handle):
                 undo.callback(listener.undo)
                 self._listeners.append(listener)
             if optimizer is not None:
-                undo.callback(optimizer.register_step_post_hook(self._advance).remove)
+                undo.callback(FollowedOptimizer(optimizer, self._advance).stop)
             self._undo = undo.pop_all()
 
     def _noises(self) -> dict[str, Noise]:
@@ -106,6 +111,35 @@ class Handle(backend.Handle):
         """Remove the noise and leave the model as it was. Calling it again does nothing."""
         self._set_paused(True)  # for a class that something else has derived from ours meanwhile
         self._undo.close()
+        self._modules.clear()
+        self._listeners.clear()  # the handle's counts may be read for longer than the model lives
+
+    def noise_ratios(self) -> dict[str, float | None]:
+        """How large the noise of the last lookup was, by the name of the embedding.
+
+        It is the RMS of the noise over the RMS of the embeddings, both of the tokens that got
+        noise. The last lookup is repeated to measure it, so measure now and then, between steps.
+
+        Returns:
+            ``None`` for an embedding whose last lookup is not known, as at the beginning of a step,
+            or which this rank holds only a part of (FSDP, ZeRO 3, tensor parallelism).
+        """
+        return {
+            name: noise_ratio(self._sources[name], module) for name, module in self._modules.items()
+        }
+
+    @contextmanager
+    def _giving(self, arguments: ModelCall) -> Iterator[None]:
+        """A context with arguments that the user's functions may name."""
+        before, self._given = self._given, arguments
+        try:
+            yield
+        finally:
+            self._given = before
+
+    def __repr__(self) -> str:
+        text = super().__repr__()
+        return text if self._sample_ids.alone else f"{text[:-1]}, {self._sample_ids})"
 
     def _counters(self) -> dict[str, Counter]:
         return {name: source.counter for name, source in self._sources.items()}
@@ -123,7 +157,7 @@ class Handle(backend.Handle):
         for source in self._sources.values():
             source.paused = paused
 
-    def _advance(self, *_: object) -> None:
+    def _advance(self) -> None:
         """The optimizer has made a step."""
         self._listen_again()
         lookups = self.lookups
@@ -243,7 +277,7 @@ class Handle(backend.Handle):
             return TokenArrays(), told
         if ids is None:
             ids = ids_of_shape(embedding_shape(x)[:2], told)
-        call: ModelCall = {}
+        call = self._given
         for active in self._calls:
             call = {**call, **active.arguments}
         known = {} if ids is None else {"ids": ids}

@@ -19,6 +19,7 @@ from embnoise.backend import (
 )
 from embnoise_torch import _compat
 from embnoise_torch.functional import check_tensor
+from embnoise_torch.ranks.dealing import Dealing
 from embnoise_torch.ranks.sample_ids import SampleIds
 from embnoise_torch.source import LayerSource
 from embnoise_torch.tracing import custom_op
@@ -51,8 +52,10 @@ class EmbeddingNoise(NoiseState, nn.Module):
         noise: What noise to add.
         calls_per_step: How many training calls one optimizer step takes: more than 1 if gradients
             are accumulated. The micro-batches of a step draw different noise.
-        mesh: The data-parallel dimensions of a device mesh, if not every rank of the default
-            process group sees different data.
+        mesh: A device mesh, if not every rank of the default process group sees different data:
+            its data-parallel dimensions, or all of them. Those named ``tp``, ``cp``, ``sp`` and
+            ``pp``, along which ranks have the same samples, do not count.
+        dealing: As for ``attach``.
 
     Attributes:
         noise: What noise is added.
@@ -62,8 +65,9 @@ class EmbeddingNoise(NoiseState, nn.Module):
 
     Raises:
         TypeError: An argument of the wrong type.
-        ValueError: The noise's schedule is unbound, ``calls_per_step`` is below 1, or ``mesh`` is
-            not a mesh of this rank.
+        ValueError: The noise's schedule is unbound, ``calls_per_step`` or ``dealing`` is below 1,
+            ``dealing`` is a data loader that does not say how it deals, or ``mesh`` is not a mesh
+            of this rank.
 
     Example:
         >>> import torch
@@ -78,14 +82,19 @@ class EmbeddingNoise(NoiseState, nn.Module):
     """
 
     def __init__(
-        self, noise: Noise, *, calls_per_step: int = 1, mesh: DeviceMesh | None = None
+        self,
+        noise: Noise,
+        *,
+        calls_per_step: int = 1,
+        mesh: DeviceMesh | None = None,
+        dealing: Dealing | None = None,
     ) -> None:
         super().__init__()
         check_noise(noise).alpha_at(0)  # raises for a schedule that is unbound
         calls_per_step = check_integer("calls_per_step", calls_per_step, minimum=1)
         self.noise = noise
         self.calls_per_step = calls_per_step
-        self._source = LayerSource(noise, SampleIds(mesh), calls_per_step)
+        self._source = LayerSource(noise, SampleIds(mesh, dealing), calls_per_step)
         self.register_load_state_dict_pre_hook(_allow_missing_counter)  # type: ignore[no-untyped-call]
 
     def forward(
@@ -159,7 +168,8 @@ class EmbeddingNoise(NoiseState, nn.Module):
 
     def extra_repr(self) -> str:
         """The noise and the step, for ``print(model)``."""
-        return f"{self.noise}, step={self.step}"
+        ranks = "" if self._source.sample_ids.alone else f", {self._source.sample_ids}"
+        return f"{self.noise}, step={self.step}{ranks}"
 
     def _counters(self) -> dict[str, Counter]:
         return {"": self._source.counter}

@@ -63,6 +63,13 @@ class RecomputeCache:
         first.recomputed += 1
         return first.draw
 
+    def latest(self) -> tuple[Tensor, Draw] | None:
+        """The input and the draw of this step's latest pass with noise; ``None`` before it."""
+        for entry in reversed(self._entries):
+            if entry.draw is not None:
+                return entry.inputs, entry.draw
+        return None
+
     def clear(self) -> None:
         """Forget all draws: a new step begins."""
         self._entries.clear()

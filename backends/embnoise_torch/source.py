@@ -99,13 +99,18 @@ class _CountingSource:
             tokens, transposed = described
             samples = shape[transposed] if rows is None else int(rows.max()) + 1
             before = self.counter
+            before = before._replace(samples=self.sample_ids.next_block(before.samples))
             self.counter = before.after(samples, calls_per_step=self._calls_per_step)
             return Draw(before.step, before.samples, tokens, transposed)
 
         draw = self._cache.draw(inputs, next_draw)
-        return None if draw is None else self._at(x, draw, rows)
+        return None if draw is None else self.at(x, draw, rows)
 
-    def _at(self, x: Tensor, draw: Draw, rows: Tensor | None = None) -> Ready | None:
+    def latest(self) -> tuple[Tensor, Draw] | None:
+        """What the latest lookup of this step looked up, and its draw; ``None`` before it."""
+        return self._cache.latest()
+
+    def at(self, x: Tensor, draw: Draw, rows: Tensor | None = None) -> Ready | None:
         """What is known about the lookup of a draw."""
         tokens = draw.tokens
         columns = x.transpose(0, 1) if draw.transposed else x
@@ -143,7 +148,7 @@ class LayerSource(_CountingSource):
         tokens = TokenArrays(*rest)
         if step is None:
             return self.next_lookup(x, inputs, lambda _: (tokens, False))
-        return None if self.paused else self._at(x, Draw(resolve_step(step), 0, tokens))
+        return None if self.paused else self.at(x, Draw(resolve_step(step), 0, tokens))
 
 
 class AttachedSource(_CountingSource):

@@ -2,36 +2,60 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations.neftune import deactivate_neftune
+from transformers.trainer_callback import ExportableState
 
-from embnoise.backend import Noise, check_bool, check_noise
+from embnoise.backend import Counter, Noise, check_bool, check_noise
+from embnoise_torch import _compat
 from embnoise_torch.attach import attach
 from embnoise_torch.handle import Handle
+from embnoise_torch.model.forward_override import ForwardOverride
+from embnoise_torch.ranks.dealing import Dealing, find_block_size
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 __all__ = ["NoiseCallback"]
 
+_RUNS: WeakKeyDictionary[Handle, TrainerState] = WeakKeyDictionary()
+"""The handles that callbacks have attached and not removed yet, each with the run it belongs to."""
 
-class NoiseCallback(TrainerCallback):
+
+class NoiseCallback(TrainerCallback, ExportableState):
     """Attaches noise for the duration of ``trainer.train()`` and keeps its step the trainer's.
 
     The run fills in what the noise leaves open: a schedule with ``steps=None`` ends with the
-    trainer's last step, and a noise without a seed takes the trainer's ``seed``. A run that is
-    resumed from a checkpoint continues with the noise of its step. Logs and
-    ``trainer.state.log_history`` get ``noise_alpha``.
+    trainer's last step, and a noise without a seed takes the trainer's ``seed``. Its data loader
+    says how samples are dealt to ranks, and its accelerator which ranks hold the same samples.
+    Checkpoints contain the counters: a resumed run continues with the noise and the counts of its
+    step. If a run ended in an error or was interrupted, the next one takes over.
+
+    The logs of training steps, ``trainer.state.log_history`` and those of TensorBoard and Weights &
+    Biases alike, get ``noise_alpha`` and ``noise_ratio``: the RMS of the noise over the RMS of the
+    embeddings that got it, in the last lookup of this rank. If several embeddings have noise, each
+    ratio is called ``noise_ratio_`` and the name; there is none where ``Handle.noise_ratios`` has
+    ``None``.
 
     Args:
-        noise: What noise to add.
+        noise: What noise to add, or its ``to_dict()``.
         layer: As for ``attach``.
         tokens: As for ``attach``.
-        where: As for ``attach``.
+        where: As for ``attach``. ``"prompt"`` and ``"completion"`` read the labels of the batch.
         placeholders: As for ``attach``.
+        mesh: As for ``attach``. Default: the mesh of the trainer's accelerator.
+        dealing: As for ``attach``. Default: that of the trainer's data loader.
 
     Raises:
         TypeError: ``noise`` is not a ``Noise``, or ``placeholders`` not a bool.
+        ValueError: When the trainer is made, or trains: ``neftune_noise_alpha`` is set too, or the
+            trainer wraps the model in ``nn.DataParallel``. When it trains: as for ``attach``.
 
     Example:
         >>> from embnoise import linear, neftune
@@ -43,52 +67,69 @@ class NoiseCallback(TrainerCallback):
 
     def __init__(
         self,
-        noise: Noise,
+        noise: Noise | Mapping[str, Any],
         *,
         layer: str | nn.Module | Sequence[str | nn.Module] | None = None,
         tokens: Callable[..., Mapping[str, Any]] | None = None,
         where: str | Callable[..., Tensor] = "all",
         placeholders: bool = False,
+        mesh: DeviceMesh | None = None,
+        dealing: Dealing | None = None,
     ) -> None:
-        self.noise = check_noise(noise)
+        self.noise = Noise.from_dict(noise) if isinstance(noise, Mapping) else check_noise(noise)
         self.layer = layer
         self.tokens = tokens
         self.where = where
         self.placeholders = check_bool("placeholders", placeholders)
+        self.mesh = mesh
+        self.dealing = dealing
         self.handle: Handle | None = None
-        """The handle of ``attach`` while the trainer trains; ``None`` before and after."""
+        """The handle of ``attach``, of the latest run; ``None`` before the first."""
+
+    def on_init_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Refuse a trainer that would add the noise wrongly, before anything has happened."""
+        trainer = self._trainer()
+        _check_arguments(args, trainer)
+        self._come_first(trainer)
 
     def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Attach, after removing what a run that ended in an error left behind."""
-        if args.neftune_noise_alpha is not None:
-            raise ValueError(
-                "neftune_noise_alpha must be None beside a NoiseCallback, or noise is added twice; "
-                f"got {args.neftune_noise_alpha!r}"
-            )
-        self._detach()
-        self.handle = attach(
-            kwargs["model"],
+        trainer = self._trainer()
+        _check_arguments(args, trainer)
+        self._come_first(trainer)
+        model = kwargs["model"]
+        _remove_stale(model, state, self.handle)
+        mesh, dealing = self.mesh, self.dealing
+        if mesh is None and trainer is not None:
+            mesh = getattr(trainer.accelerator, "torch_device_mesh", None)
+        if dealing is None:
+            dealing = find_block_size(kwargs.get("train_dataloader"))
+        self.handle = handle = attach(
+            model,
             self.noise.bind(state.max_steps, seed=args.seed),
             layer=self.layer,
             optimizer="manual",
             tokens=self.tokens,
             where=self.where,
             placeholders=self.placeholders,
+            mesh=mesh,
+            dealing=dealing,
         )
-        self.handle.step = state.global_step
+        _RUNS[handle] = state
+        if trainer is not None and self.where != "all":
+            handle._undo.callback(_give_labels(trainer, handle))
+        self._continue_from(handle, state)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Set the noise's step to the trainer's."""
-        if self.handle is not None:
-            self.handle.step = state.global_step
+        if handle := self._attached():
+            handle.step = state.global_step
 
     def on_log(
         self,
@@ -98,19 +139,155 @@ class NoiseCallback(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Add the amplitude to the logs."""
-        if self.handle is not None and logs is not None:
-            logs["noise_alpha"] = self.handle.alpha
-            if state.log_history:  # the trainer has filed a copy already
-                state.log_history[-1]["noise_alpha"] = self.handle.alpha
+        """Add the amplitude and the size of the noise to the logs of a training step."""
+        handle = self._attached()
+        if handle is None or logs is None or "loss" not in logs:
+            return
+        logs["noise_alpha"] = handle.alpha
+        ratios = handle.noise_ratios()
+        for name, ratio in ratios.items():
+            if ratio is not None:
+                logs["noise_ratio" if len(ratios) == 1 else f"noise_ratio_{name}"] = ratio
+        if state.log_history:  # the trainer has filed a copy already
+            state.log_history[-1].update(logs)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Leave the model as it was."""
-        self._detach()
+        if handle := self._attached():
+            handle.step = state.global_step
+            _remove(handle)
 
-    def _detach(self) -> None:
-        if self.handle is not None:
-            self.handle.remove()
-            self.handle = None
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint contains: the arguments of this callback, and the noise's counters.
+
+        An argument that JSON cannot express is described only. ``train`` raises an error if the
+        trainer makes the callback anew from that (``restore_callback_states_from_checkpoint``).
+        """
+        handle = self._attached()
+        try:
+            noise: Any = self.noise.to_dict()
+        except TypeError:  # a rule that is not registered
+            noise = repr(self.noise)
+        arguments = {
+            "layer": self.layer, "tokens": self.tokens, "where": self.where,
+            "placeholders": self.placeholders, "mesh": self.mesh, "dealing": self.dealing,
+        }  # fmt: skip
+        plain = str | int | None
+        described = {
+            name: value if isinstance(value, plain) else repr(value)
+            for name, value in arguments.items()
+        }
+        return {
+            "args": {"noise": noise, **described},
+            "attributes": {},
+            "counters": None if handle is None else handle.state_dict(),
+        }
+
+    def _attached(self) -> Handle | None:
+        """The handle, while a run lasts."""
+        return self.handle if self.handle in _RUNS else None
+
+    def _continue_from(self, handle: Handle, state: TrainerState) -> None:
+        """Take the step of the trainer, and in a resumed run the counts of its checkpoint."""
+        step, callbacks = state.global_step, cast("dict[str, Any]", state.stateful_callbacks)
+        # The trainer fails to save a callback that the checkpoint it resumes does not contain.
+        saved = callbacks.setdefault(type(self).__name__, self.state())
+        # Of several callbacks it appends the states, at each checkpoint anew.
+        for each in reversed(saved if isinstance(saved, list) else [saved]):
+            counters = each.get("counters") or {}
+            if step > 0 and counters.keys() == handle.state_dict().keys():
+                handle.load_state_dict(
+                    {name: _resumed(counter, step) for name, counter in counters.items()}
+                )
+                break
+        handle.step = step
+
+    def _trainer(self) -> Trainer | None:
+        """The trainer that calls this callback."""
+        for trainer in _compat.calling(Trainer):
+            if self in trainer.callback_handler.callbacks:
+                return trainer
+        return None
+
+    def _come_first(self, trainer: Trainer | None) -> None:
+        """Be called before the callbacks that report logs, which the trainer puts in front."""
+        if trainer is not None:
+            callbacks = trainer.callback_handler.callbacks
+            callbacks.remove(self)
+            callbacks.insert(0, self)
+
+
+def _check_arguments(args: TrainingArguments, trainer: Trainer | None) -> None:
+    alpha = args.neftune_noise_alpha
+    if alpha is None:
+        alpha = getattr(trainer, "neftune_noise_alpha", None)  # as it was when that was made
+    if alpha is not None:
+        if trainer is not None and (hook := vars(trainer).pop("neftune_hook_handle", None)):
+            deactivate_neftune(trainer.model, hook, trainer.accelerator)  # type: ignore[no-untyped-call]
+        raise ValueError(
+            "neftune_noise_alpha must be None beside a NoiseCallback, or noise is added twice; "
+            f"got {alpha!r}. Make a new Trainer without it"
+        )
+    wrapped = getattr(trainer, "model_wrapped", None)
+    quantized = any(
+        getattr(wrapped, name, False) for name in ("is_loaded_in_8bit", "is_loaded_in_4bit")
+    )
+    if isinstance(wrapped, nn.DataParallel) or (args.n_gpu > 1 and not quantized):
+        raise ValueError(
+            "the Trainer must use one process for each GPU, since nn.DataParallel copies the model "
+            f"without its noise; got {args.n_gpu} GPUs in one process. Start it with `torchrun "
+            "--nproc_per_node` or `accelerate launch`, or set CUDA_VISIBLE_DEVICES to one GPU"
+        )
+
+
+def _remove(handle: Handle) -> None:
+    del _RUNS[handle]
+    handle.remove()
+
+
+def _remove_stale(model: nn.Module, state: TrainerState, own: Handle | None) -> None:
+    """Remove what callbacks attached in runs that have not ended as they should.
+
+    Args:
+        model: The model to train.
+        state: The run that begins.
+        own: The handle of the callback's previous run, which may have been of another model.
+    """
+    owners = {ForwardOverride.owner_of(module) for module in model.modules()} | {own}
+    running = [state, *(trainer.state for trainer in _compat.calling(Trainer))]
+    for handle, run in list(_RUNS.items()):
+        if handle in owners and all(run is not each for each in running):
+            _remove(handle)
+
+
+def _give_labels(trainer: Trainer, handle: Handle) -> Callable[[], None]:
+    """Tell ``where`` the labels, which the trainer may keep from the model; returns the undo.
+
+    It does so with ``label_smoothing_factor`` and with ``compute_loss_func``.
+    """
+    original = trainer.compute_loss
+
+    @functools.wraps(original)
+    def compute_loss(model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        labels = inputs.get("labels")
+        with handle._giving({} if labels is None else {"labels": labels}):
+            return original(model, inputs, *args, **kwargs)
+
+    def undo() -> None:
+        if attributes.get("compute_loss") is compute_loss:
+            del attributes["compute_loss"]
+            attributes.update(before)
+
+    attributes = vars(trainer)
+    before = {name: attributes[name] for name in ("compute_loss",) if name in attributes}
+    attributes["compute_loss"] = compute_loss
+    return undo
+
+
+def _resumed(counter: Mapping[str, int], step: int) -> dict[str, int]:
+    """A saved counter at the beginning of a step, which the trainer repeats if it had begun."""
+    saved = Counter(**counter)
+    repeated = saved.calls if saved.step == step else 0
+    return Counter(step, lookups=saved.lookups - repeated).to_dict()

@@ -496,3 +496,35 @@ class TestSilence:
             warnings.simplefilter("error")
             model(input_ids=ids, labels=ids).loss.backward()
             optimizer.step()
+
+
+class Outer(nn.Module):
+    """A model inside another one, which has embeddings of its own."""
+
+    def __init__(self, *models):
+        super().__init__()
+        self.models = nn.ModuleList(models)
+        self.speakers = nn.Embedding(3, 8)
+
+
+class Told(Embedder):
+    def get_input_embeddings(self):
+        return self.embed
+
+
+class Vision(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 2)
+
+    def get_input_embeddings(self):
+        return self.patches
+
+
+def test_the_only_model_inside_that_tells_its_embedding():
+    with attach(Outer(Vision(), Told()), neftune()) as handle:
+        assert list(handle.state_dict()) == ["embed"]
+    with attach(Outer(Vision()), neftune()) as handle:
+        assert list(handle.state_dict()) == ["speakers"]
+    with pytest.raises(ValueError, match=r"found 3 embeddings .* 'models\.0\.embed'"):
+        attach(Outer(Told(), Told()), neftune())

@@ -15,13 +15,13 @@ from embnoise_torch import _compat
 from embnoise_torch.model.call_stack import Caller
 from embnoise_torch.model.model_call import DECODER, TELLING
 
-__all__ = ["find_callers", "find_layers", "parameters_of", "unwrap_model"]
+__all__ = ["find_callers", "find_layers", "language_model", "parameters_of", "unwrap_model"]
 
 _WRAPPERS = (DistributedDataParallel, FullyShardedDataParallel)
 
 
 def unwrap_model(model: nn.Module) -> nn.Module:
-    """The model inside the wrappers of torch.compile, DDP, FSDP and PEFT.
+    """The model inside the wrappers of torch.compile, DDP, FSDP, Fabric and PEFT.
 
     Raises:
         ValueError: A DataParallel, whose threads would race for the noise.
@@ -30,15 +30,29 @@ def unwrap_model(model: nn.Module) -> nn.Module:
     while True:
         if isinstance(inner, nn.DataParallel):
             raise ValueError("model must not be a DataParallel; use DistributedDataParallel")
-        compiled = _compat.compiled_inner(inner)
-        if compiled is not None:
-            inner = compiled
+        wrapped = _compat.compiled_inner(inner) or _compat.fabric_inner(inner)
+        if wrapped is not None:
+            inner = wrapped
         elif isinstance(inner, _WRAPPERS):
             inner = inner.module
         elif hasattr(inner, "get_base_model"):  # PEFT
             inner = inner.get_base_model()
         else:
             return cast("nn.Module", inner)
+
+
+def language_model(model: nn.Module) -> nn.Module:
+    """The only model inside that tells its token embedding, such as a LightningModule has."""
+    if hasattr(model, "get_input_embeddings"):
+        return model
+    found: list[nn.Module] = []
+    inside: set[nn.Module] = set()
+    for module in model.modules():
+        if module not in inside and (embedding := _told_embedding(module)) is not None:
+            inside.update(module.modules())
+            if _table(embedding) is not None:  # a vision model's is a convolution
+                found.append(module)
+    return unwrap_model(found[0]) if len(found) == 1 else model
 
 
 def find_layers(
@@ -204,13 +218,9 @@ def _named(model: nn.Module, layer: str | nn.Module) -> list[nn.Module]:
 
 
 def _input_embedding(model: Any) -> nn.Module:
-    if hasattr(model, "get_input_embeddings"):
-        try:
-            found = model.get_input_embeddings()
-        except NotImplementedError:  # a model of transformers that has none, or several
-            found = None
-        if isinstance(found, nn.Module):
-            return found
+    found = _told_embedding(model)
+    if found is not None:
+        return found
     tables = {id(_table(module)): module for _, module in reversed(list(_lookups(model)))}
     if len(tables) == 1:
         return next(iter(tables.values()))
@@ -218,6 +228,17 @@ def _input_embedding(model: Any) -> nn.Module:
         f"found {len(tables) or 'no'} embeddings and no get_input_embeddings() that returns one; "
         f"pass layer=, one of them or a list. Candidates: {_candidates(model)}"
     )
+
+
+def _told_embedding(model: Any) -> nn.Module | None:
+    """What ``get_input_embeddings()`` returns; ``None`` if there is no such thing."""
+    if not hasattr(model, "get_input_embeddings"):
+        return None
+    try:
+        found = model.get_input_embeddings()
+    except NotImplementedError:  # a model of transformers that has none, or several
+        return None
+    return found if isinstance(found, nn.Module) else None
 
 
 def _decoder_embedding(model: Any) -> nn.Module | None:

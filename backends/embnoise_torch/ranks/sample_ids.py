@@ -1,16 +1,19 @@
 """Sample ids: no two data-parallel ranks may draw the same noise for different data.
 
-The rows of a batch take consecutive sample ids. With W ranks, rank r gives its n-th sample of a
-step the id n * W + r, as ``DistributedSampler`` deals the data.
+With W ranks that take blocks of b consecutive samples in turn, sample q of a step on rank r is
+sample ((q // b) * W + r) * b + q % b of the global batch. That number is its id. No other sample of
+the step has it, on whatever rank and however many samples a rank has.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, distributed
+
+from embnoise_torch.ranks.dealing import Dealing, block_size
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -19,55 +22,91 @@ __all__ = ["SampleIds"]
 
 _DISTRIBUTED = distributed.is_available()
 
+_SAME_SAMPLES = frozenset(("tp", "cp", "sp", "pp"))
+"""Dimensions of a mesh along which ranks have the same samples, under their usual names."""
+
+Integers = TypeVar("Integers", NDArray[np.int64], Tensor)
+
 
 class SampleIds:
     """The sample ids of this process.
 
     Args:
-        mesh: The data-parallel dimensions of a device mesh. By default every rank of the default
-            process group, once there is one, sees different data.
+        mesh: A device mesh, of which the dimensions along which ranks have the same samples are
+            named "tp", "cp", "sp" or "pp". By default every rank of the default process group, once
+            there is one, sees different data.
+        dealing: How samples are dealt to ranks: the block size b, or the data loader that deals
+            them. By default single samples, b = 1.
 
     Raises:
-        ValueError: ``mesh`` is not a device mesh that this rank is part of.
+        TypeError: ``dealing`` is neither an integer nor a data loader.
+        ValueError: ``mesh`` is not a device mesh that this rank is part of, or ``dealing`` is below
+            1 or a data loader that does not say how it deals.
     """
 
-    def __init__(self, mesh: DeviceMesh | None) -> None:
+    def __init__(self, mesh: DeviceMesh | None, dealing: Dealing | None = None) -> None:
         self._fixed: tuple[int, int] | None = None
-        if mesh is None:
-            return
-        coordinate = mesh.get_coordinate() if hasattr(mesh, "get_coordinate") else None
-        if coordinate is None:
-            raise ValueError(f"mesh must be a DeviceMesh that this rank is part of, got {mesh!r}")
-        rank = 0
-        for index, size in zip(coordinate, mesh.shape, strict=True):
-            rank = rank * size + index
-        self._fixed = rank, mesh.size()
+        if mesh is not None:
+            coordinate = mesh.get_coordinate() if hasattr(mesh, "get_coordinate") else None
+            if coordinate is None:
+                raise ValueError(
+                    f"mesh must be a DeviceMesh that this rank is part of, got {mesh!r}"
+                )
+            names = mesh.mesh_dim_names or [""] * mesh.ndim
+            rank, ranks = 0, 1
+            for index, size, name in zip(coordinate, mesh.shape, names, strict=True):
+                if name not in _SAME_SAMPLES:
+                    rank, ranks = rank * size + index, ranks * size
+            self._fixed = rank, ranks
+        self._assumed = dealing is None
+        self._block = 1 if dealing is None else block_size(dealing, self._place()[1])
 
     @property
     def alone(self) -> bool:
         """Whether this rank is the only one, so that sample ids are the numbers of its samples."""
-        return (self._fixed or _default_group())[1] == 1
+        return self._place()[1] == 1
+
+    def next_block(self, samples: int) -> int:
+        """The number of the first sample of a lookup: each begins with a block of its own.
+
+        Args:
+            samples: How many samples of the step this rank has had before.
+        """
+        return -(-samples // self._block) * self._block
 
     def of_batch(self, first: int, batch: int) -> NDArray[np.int64]:
         """The ids of a batch's rows, int64 [B], unique over all ranks within the step.
 
         Args:
-            first: How many samples of the step this rank has had before.
+            first: The number of the first sample, from ``next_block``.
             batch: B.
         """
-        rank, world = self._fixed or _default_group()
-        start = first * world + rank
-        return np.arange(start, start + batch * world, world)
+        return self._ids(np.arange(first, first + batch))
 
     def of_rows(self, first: int, rows: Tensor) -> Tensor:
         """The same for rows of which several may be one sample.
 
         Args:
-            first: How many samples of the step this rank has had before.
+            first: The number of the first sample, from ``next_block``.
             rows: Which sample each row is, integers [B]: 0 for the first one.
         """
-        rank, world = self._fixed or _default_group()
-        return (first + rows) * world + rank
+        return self._ids(first + rows)
+
+    def _ids(self, numbers: Integers) -> Integers:
+        rank, ranks = self._place()
+        block = self._block
+        if ranks == 1:
+            return numbers
+        return (numbers // block * ranks + rank) * block + numbers % block
+
+    def _place(self) -> tuple[int, int]:
+        """This rank, and how many there are."""
+        return self._fixed or _default_group()
+
+    def __repr__(self) -> str:
+        rank, ranks = self._place()
+        assumed = " (assumed)" if self._assumed else ""
+        return f"rank={rank} of {ranks}, dealing={self._block}{assumed}"
 
 
 def _default_group() -> tuple[int, int]:
