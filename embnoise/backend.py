@@ -32,6 +32,7 @@ from embnoise._noise_file import read_noise
 from embnoise._perturb import lattice, perturb, perturb_elementwise, perturb_inplace
 from embnoise._philox import MULTIPLIERS, ROUNDS, WEYL, philox4x32
 from embnoise._plan import Plan, Prepared, flat_plan, magnitudes_by_length, plan, prepare
+from embnoise._ranks import dealt_ids, rows_of_a_sample
 from embnoise._schedules import Schedule
 from embnoise._state import Handle, NoiseState
 from embnoise._token_functions import TokenFunctions
@@ -80,6 +81,7 @@ __all__ = [
     "check_keys",
     "check_layers",
     "check_noise",
+    "dealt_ids",
     "distribution_of",
     "dtype_name",
     "embedding_shape",
@@ -100,6 +102,7 @@ __all__ = [
     "read_noise",
     "refuse_equal_streams",
     "resolve_step",
+    "rows_of_a_sample",
     "stream_key",
     "uses_length",
     "uses_rms",

@@ -19,6 +19,7 @@ from embnoise.backend import (
     is_scheduled,
     noise_by_layer,
     refuse_equal_streams,
+    rows_of_a_sample,
 )
 from embnoise_torch import _compat
 from embnoise_torch.handle import Handle
@@ -151,7 +152,7 @@ def attach(
         optimizer=None if optimizer == "manual" else optimizer,
         calls_per_step=calls_per_step,
         functions=TokenFunctions(tokens, where, WHERE),
-        sample_ids=SampleIds(mesh, dealing),
+        sample_ids=SampleIds(mesh, dealing, rows=rows_of_a_sample(noise)),
         placeholders=check_bool("placeholders", placeholders),
         at=at,
         outermost=model,

@@ -5,11 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from embnoise import Noise, neftune
 from embnoise_torch import add_noise, attach
-from tests.torch.models import bart, batch, bert, gpt2, llama, t5, tiny
+from tests.torch.models import Stack, bart, batch, bert, gpt2, llama, t5, tiny
 
 HYPE = Noise(0.01, scale="absolute")
 """Uniform noise of half-width 0.01 at the input of every layer."""
@@ -233,39 +232,6 @@ class Pictured(nn.Module):
     def forward(self, input_ids, attention_mask=None, pixels=None):
         self.pictures = self.tower(pixels)
         return torch.cat([self.embed(input_ids), self.pictures], dim=1)
-
-
-class Block(nn.Module):
-    """A block that returns a tuple, and notes what it sees and returns."""
-
-    def __init__(self, dim=8):
-        super().__init__()
-        self.linear = nn.Linear(dim, dim)
-        self.seen = []
-
-    def forward(self, hidden_states, scale=1.0):
-        self.seen.append(hidden_states.detach().clone())
-        return scale * self.linear(hidden_states).tanh(), "more"
-
-
-class Stack(nn.Module):
-    """Blocks, perhaps each of them under gradient checkpointing."""
-
-    def __init__(self, blocks=3, reentrant=None):
-        super().__init__()
-        torch.manual_seed(0)
-        self.embed = nn.Embedding(50, 8)
-        self.blocks = nn.ModuleList(Block() for _ in range(blocks))
-        self.reentrant = reentrant
-
-    def forward(self, input_ids, attention_mask=None):
-        x = self.embed(input_ids)
-        for block in self.blocks:
-            if self.reentrant is None:
-                x, _ = block(hidden_states=x)
-            else:
-                x, _ = checkpoint(block, x, use_reentrant=self.reentrant)
-        return x
 
 
 class TestWhere:
