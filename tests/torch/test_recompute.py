@@ -158,9 +158,7 @@ class TestACleanAndANoisyPass:
         again, net = self.gradients(False, **options)
         assert all(map(torch.equal, again, plain))
         for block in net.blocks:
-            for first, second, second_again, first_again in zip(
-                *[iter(block.seen)] * 4, strict=True
-            ):
+            for first, second, *recomputed in zip(*[iter(block.seen)] * 4, strict=True):
                 assert torch.equal(recomputed[0], second)
                 assert torch.equal(recomputed[1], first)
                 assert not torch.equal(first, second)
