@@ -39,6 +39,8 @@ class RecomputeCache:
 
     def __init__(self) -> None:
         self._entries: deque[_Entry] = deque(maxlen=_CAPACITY)
+        self.latest: tuple[Tensor, Draw] | None = None
+        """The input and the draw of the latest forward pass, of this step or another."""
 
     def draw(self, inputs: Tensor, new_draw: Callable[[], Draw | None]) -> Draw | None:
         """The draw of ``new_draw()``, or in a recomputed forward pass that of the first one.
@@ -50,6 +52,7 @@ class RecomputeCache:
             draw = new_draw()
             if draw is not None:
                 self._entries.append(_Entry(inputs, draw))
+                self.latest = inputs, draw
             return draw
         matching = [entry for entry in reversed(self._entries) if entry.matches(inputs)]
         # Of equal inputs the latest comes first: backward runs in the opposite order.
@@ -58,10 +61,6 @@ class RecomputeCache:
             return None
         first.recomputed += 1
         return first.draw
-
-    def latest(self) -> tuple[Tensor, Draw] | None:
-        """The input and the draw of the latest forward pass of this step; ``None`` before it."""
-        return (self._entries[-1].inputs, self._entries[-1].draw) if self._entries else None
 
     def clear(self) -> None:
         """Forget all draws: a new step begins."""
