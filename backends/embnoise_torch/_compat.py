@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -18,13 +19,16 @@ __all__ = [
     "calling",
     "compiled_inner",
     "constant_in_dynamo",
+    "default_callbacks",
     "dynamo_is_loaded",
+    "fabric_inner",
     "forward_hooks",
     "has_own_dispatch",
     "in_backward",
     "in_functorch",
     "is_jit_tracing",
     "is_transformed",
+    "trl_runs",
     "untraced",
 ]
 
@@ -44,6 +48,14 @@ def compiled_inner(module: Any) -> nn.Module | None:
     """
     inner = getattr(module, "_orig_mod", None)
     return inner if isinstance(inner, nn.Module) else None
+
+
+def fabric_inner(module: Any) -> nn.Module | None:
+    """The module inside a wrapper of Lightning's Fabric; ``None`` for any other module.
+
+    The wrapper's class is private. Below ``module``, DDP or FSDP may wrap the model again.
+    """
+    return module.module if type(module).__name__ == "_FabricModule" else None
 
 
 def forward_hooks(module: nn.Module) -> Iterable[Callable[..., Any]]:
@@ -132,3 +144,37 @@ def untraced() -> Iterator[None]:
         yield
     finally:
         torch._C._set_tracing_state(state)  # type: ignore[attr-defined]
+
+
+def default_callbacks() -> list[Any]:
+    """The callbacks of every Hugging Face ``Trainer`` that is made from now on.
+
+    The list has a public name and no documentation. What stands in it runs before the callbacks
+    that report the logs.
+    """
+    return importlib.import_module("transformers.trainer").DEFAULT_CALLBACKS  # type: ignore[no-any-return]
+
+
+@contextmanager
+def trl_runs(module: str, arguments: Sequence[str]) -> Iterator[None]:
+    """A context in which TRL's command line launches a module of ours in place of its scripts.
+
+    TRL passes nothing but its own arguments on, and finds its scripts by their path.
+
+    Args:
+        module: It gets ``arguments``, the name of the script, and the script's arguments.
+        arguments: Arguments of ours.
+    """
+    launcher: Any = importlib.import_module("trl.cli.accelerate_launcher")
+    launch = launcher.launch_training_script
+
+    def launch_ours(script_name: str, launch_args: Any, training_script_args: Any) -> None:
+        script = script_name.removesuffix(".py")
+        ours = ["--module", module, *arguments, script, *training_script_args]
+        launcher.launch_command(launcher.launch_command_parser().parse_args([*launch_args, *ours]))
+
+    launcher.launch_training_script = launch_ours
+    try:
+        yield
+    finally:
+        launcher.launch_training_script = launch

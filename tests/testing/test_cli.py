@@ -227,3 +227,27 @@ def test_argparse_exits_with_2_as_well():
     with pytest.raises(SystemExit) as left:
         main(["check"])
     assert left.value.code == 2
+
+
+def test_a_package_may_add_a_command(tmp_path, monkeypatch, capsys):
+    (tmp_path / "made_for_cli" / "command.py").write_text(
+        "def run(arguments):\n    print(arguments)\n    return int(arguments[-1])\n"
+    )
+    info = tmp_path / "made_for_cli-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: made-for-cli\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[embnoise.commands]\nmade = made_for_cli.command:run\nlost = made_for_cli.nowhere:run\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert main(["made", "--help", "check", "1"]) == 1
+    assert capsys.readouterr().out == "['--help', 'check', '1']\n"
+    assert main(["made", "one"]) == 2
+    assert capsys.readouterr().err == (
+        "embnoise made: invalid literal for int() with base 10: 'one'\n"
+    )
+    assert main(["lost"]) == 2
+    assert "embnoise lost: No module named 'made_for_cli.nowhere'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "of made_for_cli.command" in capsys.readouterr().out

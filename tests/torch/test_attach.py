@@ -138,7 +138,9 @@ class TestWhich:
             ValueError, match=r"found 2 .* layer=.* 'wte' \(50, 8\), 'wpe' \(9, 8\)"
         ):
             attach(model, neftune())
-        with pytest.raises(ValueError, match=r"got 'wet'; candidates: 'wte'"):
+        with pytest.raises(
+            ValueError, match=r"got 'wet'; names like it: 'wte', .* embeddings: 'wte' \("
+        ):
             attach(model, neftune(), layer="wet")
         with pytest.raises(ValueError, match=r"found no embeddings .* Candidates: none"):
             attach(nn.Linear(2, 2), neftune())
@@ -494,3 +496,35 @@ class TestSilence:
             warnings.simplefilter("error")
             model(input_ids=ids, labels=ids).loss.backward()
             optimizer.step()
+
+
+class Outer(nn.Module):
+    """A model inside another one, which has embeddings of its own."""
+
+    def __init__(self, *models):
+        super().__init__()
+        self.models = nn.ModuleList(models)
+        self.speakers = nn.Embedding(3, 8)
+
+
+class Told(Embedder):
+    def get_input_embeddings(self):
+        return self.embed
+
+
+class Vision(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 2)
+
+    def get_input_embeddings(self):
+        return self.patches
+
+
+def test_the_only_model_inside_that_tells_its_embedding():
+    with attach(Outer(Vision(), Told()), neftune()) as handle:
+        assert list(handle.state_dict()) == ["embed"]
+    with attach(Outer(Vision()), neftune()) as handle:
+        assert list(handle.state_dict()) == ["speakers"]
+    with pytest.raises(ValueError, match=r"found 3 embeddings .* 'models\.0\.embed'"):
+        attach(Outer(Told(), Told()), neftune())

@@ -121,3 +121,46 @@ def test_untraced():
         return x + 1
 
     torch.jit.trace(sizes, (torch.zeros(2),), check_trace=False)
+
+
+def test_fabric_inner():
+    lightning = pytest.importorskip("lightning")
+    fabric, module = lightning.Fabric(accelerator="cpu", devices=1), nn.Linear(2, 2)
+    assert _compat.fabric_inner(fabric.setup(module)) is module, CHANGED + "fabric_inner"
+    assert _compat.fabric_inner(module) is None
+
+
+def test_default_callbacks(tmp_path):
+    """Every Trainer has them, before those that report."""
+    transformers = pytest.importorskip("transformers")
+
+    class Ours(transformers.TrainerCallback):
+        pass
+
+    callbacks = _compat.default_callbacks()
+    callbacks.append(Ours())
+    try:
+        arguments = transformers.TrainingArguments(str(tmp_path), use_cpu=True, report_to=[])
+        trainer = transformers.Trainer(nn.Linear(2, 2), arguments)
+        assert callbacks[-1] in trainer.callback_handler.callbacks, CHANGED + "default_callbacks"
+    finally:
+        callbacks.pop()
+
+
+@pytest.mark.filterwarnings("ignore:.gradient_checkpointing. is deprecated:FutureWarning")
+def test_trl_runs(monkeypatch):
+    pytest.importorskip("trl")
+    from trl.cli import accelerate_launcher as launcher  # noqa: PLC0415, may be missing
+    from trl.cli import main  # noqa: PLC0415
+
+    seen = []
+    before = launcher.launch_training_script
+    monkeypatch.setattr(launcher, "launch_command", seen.append)
+    with _compat.trl_runs("ours", ["--noise", "a"]):
+        main(["sft", "--output_dir", "b", "--num_processes", "2", "--use_cpu", "--bf16", "false"])
+    (launched,) = seen
+    told = (launched.module, launched.training_script, launched.num_processes)
+    assert told == (True, "ours", 2), CHANGED + "trl_runs"
+    rest = ["--noise", "a", "sft", "--output_dir", "b", "--use_cpu", "--bf16", "false"]
+    assert launched.training_script_args == rest
+    assert launcher.launch_training_script is before

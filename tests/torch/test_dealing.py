@@ -69,12 +69,16 @@ def test_no_two_samples_of_a_step_have_one_id(monkeypatch, ranks, block, lookups
     assert len(set(seen)) == len(seen)
 
 
-def test_together_the_ranks_have_the_global_batch(monkeypatch):
+@pytest.mark.parametrize("rows", [1, 2])
+def test_together_the_ranks_have_the_global_batch(monkeypatch, rows):
+    """Also with antithetic noise, whose pairs of rows stay on one rank."""
     for ranks, block in [(2, 4), (4, 2), (2, 1), (8, 1), (2, 2)]:
+        if BATCH // ranks % rows:
+            continue
         dealt = {}
         for rank in range(ranks):
             place(monkeypatch, rank, ranks)
-            ids = SampleIds(None, block)
+            ids = SampleIds(None, block, rows=rows)
             for micro in range(2):
                 first = ids.next_block(micro * BATCH // ranks)
                 dealt[rank, micro] = ids.of_batch(first, BATCH // ranks).tolist()

@@ -125,3 +125,12 @@ def test_models_of_transformers(make):
     with torch.no_grad():
         clean = inner(looked)
     assert torch.equal(noisy.detach(), add_noise(clean, NOISE, step=0, mask=MASK * (ids != 59)))
+
+
+@pytest.mark.parametrize("layer", [None, "inner.embed"])
+def test_named_in_the_config_of_the_model_inside_another(layer):
+    """Such as a LightningModule."""
+    outer, ids = torch.nn.Module(), ids_with(40)
+    outer.inner = model = model_with(image_token_id=40)
+    with attach(outer, NOISE, layer=layer):
+        assert torch.equal(model(ids, MASK), expected(ids, mask=MASK * (ids != 40)))

@@ -45,13 +45,14 @@ def special_ids_of(model: nn.Module, embedding: nn.Module, *, placeholders: bool
     """The special ids of an embedding in a model.
 
     Args:
-        model: Its ``config``, and the configs in that, are searched.
+        model: The ``config`` of the outermost module around the embedding that has one is
+            searched, and the configs in that.
         embedding: Its ``padding_idx`` is used if the config has no ``pad_token_id``.
         placeholders: Whether placeholders are to be treated like other tokens.
     """
     found: dict[int, None] = {}
     padding = None
-    for name, value in _entries(getattr(model, "config", None)):
+    for name, value in _entries(_config_around(model, embedding)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             continue
         if _PLACEHOLDER.fullmatch(name) and not placeholders:
@@ -61,6 +62,13 @@ def special_ids_of(model: nn.Module, embedding: nn.Module, *, placeholders: bool
     if padding is None:
         padding = getattr(embedding, "padding_idx", None)
     return SpecialIds(tuple(found), padding)
+
+
+def _config_around(model: nn.Module, embedding: nn.Module) -> Any:
+    for module in model.modules():
+        if hasattr(module, "config") and any(each is embedding for each in module.modules()):
+            return module.config
+    return None
 
 
 def _entries(config: Any) -> Iterator[tuple[str, Any]]:

@@ -1,0 +1,60 @@
+"""The command ``embnoise``: check a layer, a model or an adapter, and read what the checks test.
+
+A package may add a command through the entry-point group ``embnoise.commands``: a function that
+takes what follows the command's name, a list of strings, and returns the exit code.
+
+Exit codes: 0, everything holds; 1, a check failed; 2, wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.metadata import EntryPoints, entry_points
+
+from embnoise import __version__
+from embnoise._cli import check, explain, plot, write
+from embnoise._cli.usage import UsageError
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code.
+
+    Args:
+        arguments: What follows ``embnoise`` on the command line. Default: those of the process.
+
+    Example:
+        >>> main(["explain", "EN36"])
+        EN36 pairs_cancel
+        The rows 2i and 2i + 1 of a batch have opposite noise (SymNoise, arXiv 2312.01523).
+        <BLANKLINE>
+        Fails for layers that draw for each row, or pair other rows.
+        0
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    installed = entry_points(group="embnoise.commands")
+    command = arguments[0] if arguments else None
+    try:
+        if command in installed.names:
+            return int(installed[command].load()(arguments[1:]))
+        options = _parser(installed).parse_args(arguments)
+        return int(options.run(options))
+    except (UsageError, ValueError, TypeError, ImportError, OSError) as error:
+        print(f"embnoise {command}: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser(installed: EntryPoints) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="embnoise", description="Property tests for layers that add noise to embeddings."
+    )
+    parser.add_argument("--version", action="version", version=f"embnoise {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    for module in (check, plot, explain, write):
+        module.add_commands(commands)
+    for entry in installed:  # listed without loading them, which may take seconds
+        commands.add_parser(entry.name, help=f"of {entry.module}")
+    return parser

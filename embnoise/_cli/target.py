@@ -1,0 +1,112 @@
+"""The layer that a command is about, from what is typed."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from typing import Any
+
+from embnoise._cli.usage import UsageError
+from embnoise._validation import did_you_mean
+from embnoise.testing import Case, Claims, case
+from embnoise.testing.claims import FLAGS, NOTES
+from embnoise.testing.find_driver import guessed_driver
+
+__all__ = ["add_target", "case_of", "load"]
+
+_WORDS = {"none": None, "true": True, "false": False}
+
+
+def add_target(parser: argparse.ArgumentParser, more: str = "") -> None:
+    parser.add_argument(
+        "target", help=f"module:make_layer, or module:case for a case that has claims{more}"
+    )
+    parser.add_argument(
+        "--driver",
+        help="numpy, torch, jax, keras, or the name of another adapter (default: guessed)",
+    )
+    parser.add_argument(
+        "--inputs", choices=["embeddings", "ids"], help="what the layer takes (default: embeddings)"
+    )
+    parser.add_argument("--call", metavar="module:function", help="how to call the layer")
+    claims = parser.add_argument_group("claims", "what the layer claims")
+    for name, default in vars(Claims()).items():
+        if name not in NOTES or name == "schedule":  # a function cannot be typed
+            continue
+        option, note = name.replace("_", "-"), NOTES[name].replace("`", "").rstrip(".")
+        if name in FLAGS:
+            prefix, note = ("not-", f"not claimed: {note}") if default else ("", note)
+            claims.add_argument(
+                f"--{prefix}{option}", dest=name, action="store_const", const=not default, help=note
+            )
+        elif isinstance(default, tuple):
+            claims.add_argument(f"--{option}", action="append", metavar="NAME", help=note)
+        else:
+            claims.add_argument(f"--{option}", help=f"{note} (default: {str(default).lower()})")
+
+
+def case_of(options: argparse.Namespace) -> Case:
+    """The case that the command line describes."""
+    target = load(options.target)
+    given: dict[str, Any] = {
+        name: _WORDS.get(value, value) if isinstance(value, str) else value
+        for name, value in vars(options).items()
+        if name in NOTES and value is not None
+    }
+    if isinstance(target, Case):
+        if given or options.driver or options.inputs or options.call:
+            raise UsageError(
+                f"{options.target} is a case, which has its own driver and claims: leave out the "
+                "options for them"
+            )
+        return target
+    return case(
+        options.target.rpartition(":")[2],
+        target,
+        driver=options.driver or _driver_for(target),
+        inputs=options.inputs or "embeddings",
+        call=load(options.call) if options.call else None,
+        claims=Claims(**given),
+    )
+
+
+def _driver_for(make_layer: Any) -> str:
+    """The driver's name, guessed from a layer."""
+    try:
+        name = guessed_driver(make_layer(dim=8, alpha=1.0, seed=0))
+    except Exception:
+        name = None
+    if name is None:
+        raise UsageError(
+            "--driver is needed, since the layer does not show its framework: numpy, torch, jax, "
+            "keras or the name of another adapter"
+        )
+    return name
+
+
+def load(target: str) -> Any:
+    """What ``module:name`` names; modules are found in this folder too, as for a script."""
+    module, colon, name_in_it = target.partition(":")
+    if not (module and colon and name_in_it):
+        raise UsageError(
+            f"the target must be module:name, such as my_package.layers:make_layer, got {target!r}"
+        )
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found: Any = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name and (error.name == module or module.startswith(f"{error.name}.")):
+            meant = module.removesuffix(".py").replace("/", ".")
+            hint = f" (did you mean {meant}:{name_in_it}?)" if meant != module else ""
+            raise UsageError(f"there is no module {error.name!r} here or installed{hint}") from None
+        raise UsageError(f"{module} needs {error.name}, which is not installed") from None
+    except Exception as error:
+        raise UsageError(f"importing {module} raised {type(error).__name__}: {error}") from None
+    for name in name_in_it.split("."):
+        if not hasattr(found, name):
+            raise UsageError(f"{module} has no {name_in_it!r}{did_you_mean(name, dir(found))}")
+        found = getattr(found, name)
+    return found
