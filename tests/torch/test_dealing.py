@@ -235,8 +235,16 @@ def lookups_of(loader, way, *, layer=False):
     return seen
 
 
-def lookups_of_trainer(folder, size, accumulated, **options):
-    """A run of the Trainer, one global batch of 8 a step."""
+def lookups_of_trainer(folder, size, accumulated, mesh=None, **options):
+    """A run of the Trainer, one global batch of 8 a step.
+
+    Args:
+        folder: Where it writes.
+        size: The batch size of a rank.
+        accumulated: The number of micro-batches in a step.
+        mesh: That of the trainer's accelerator, which gives ranks along "tp" the same samples.
+        **options: Training arguments.
+    """
     callback, seen = NoiseCallback(neftune()), []
     model = llama()
     model.model.embed_tokens.register_forward_hook(
@@ -250,6 +258,7 @@ def lookups_of_trainer(folder, size, accumulated, **options):
         gradient_accumulation_steps=accumulated, train_sampling_strategy="sequential",
         ddp_find_unused_parameters=False, **options,
     )  # fmt: skip
+    work.accelerator.state.device_mesh = mesh
     work.train()
     return seen
 
@@ -284,7 +293,11 @@ def _worker(rank, ranks, folder):
     seen["trainer, split"] = lookups_of_trainer(
         folder, BATCH, 1, accelerator_config={"split_batches": True}
     )
+    seen["trainer, dispatched"] = lookups_of_trainer(
+        folder, size, 1, accelerator_config={"dispatch_batches": True}
+    )
     mesh = init_device_mesh("cpu", (1, ranks), mesh_dim_names=("dp_replicate", "tp"))
+    seen["trainer, tensor parallel"] = lookups_of_trainer(folder, BATCH, 1, mesh=mesh)
     with attach(same := zeroed(), neftune(), mesh=mesh) as handle:
         seen["tensor parallel"] = same(IDS[:2]).detach()
         assert "rank=" not in repr(handle)
@@ -322,8 +335,11 @@ def test_ranks(tmp_path, ranks):
         if name == "tensor parallel":
             expected = add_noise(torch.zeros(2, 8, 8), neftune(), step=0)
             assert all(torch.equal(part, expected) for part in parts)
+        elif name == "trainer, tensor parallel":
+            for part in parts:
+                check_noise(name, [part], BATCH, neftune(seed=42), table)
         elif "trainer" in name:
             check_noise(name, parts, BATCH, neftune(seed=42), table)
         else:
             check_noise(name, parts, 2 * BATCH, neftune(), zeros)
-    assert len(saved[0]) == 15
+    assert len(saved[0]) == 17

@@ -220,6 +220,43 @@ def test_dpo(tmp_path, options):
     assert not any(each["noise"].any() for each in clean.seen)
 
 
+def in_completion(lookup):
+    answer = lookup["labels"] != -100
+    assert answer.any()
+    assert not answer.all()
+    return answer
+
+
+@pytest.mark.sweep
+def test_dpo_of_completions(tmp_path):
+    lookups, _ = run(
+        tmp_path, trl.DPOTrainer, trl.DPOConfig, CHOICES, ref_model=llama(),
+        callback=NoiseCallback(neftune(ALPHA), where="completion"),
+    )  # fmt: skip
+    check(lookups, 2, where=in_completion)
+
+
+@pytest.mark.sweep
+def test_grpo_of_completions(tmp_path):
+    lookups, _ = run(
+        tmp_path, trl.GRPOTrainer, trl.GRPOConfig, [{"prompt": row["prompt"]} for row in PAIRS],
+        num_generations=2, max_completion_length=5,
+        reward_funcs=lambda completions, **_: [float(len(each)) for each in completions],
+        callback=NoiseCallback(neftune(ALPHA), where="completion"),
+    )  # fmt: skip
+    check(lookups, 2, where=in_completion)
+
+
+@pytest.mark.sweep
+def test_a_reward_model_has_no_labels(tmp_path):
+    with pytest.raises(ValueError, match="where needs labels in the model's call"):
+        run(
+            tmp_path, trl.RewardTrainer, trl.RewardConfig, CHOICES,
+            model=llama("LlamaForSequenceClassification", num_labels=1),
+            callback=NoiseCallback(neftune(ALPHA), where="completion"),
+        )  # fmt: skip
+
+
 @pytest.mark.sweep
 def test_dpo_with_an_adapter(tmp_path):
     """The reference is the model itself, without the adapter."""
