@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from composer.core import Algorithm, Event, State, TimeUnit
@@ -25,7 +26,7 @@ class NoiseAlgorithm(Algorithm):  # type: ignore[misc]  # composer may be missin
     the model takes over. ``noise_alpha`` is logged.
 
     Args:
-        noise: What noise to add.
+        noise: What noise to add, or its ``to_dict()``.
         **options: ``layer``, ``tokens``, ``where``, ``placeholders``, ``mesh`` and ``dealing`` of
             ``attach``.
 
@@ -40,8 +41,8 @@ class NoiseAlgorithm(Algorithm):  # type: ignore[misc]  # composer may be missin
         True
     """
 
-    def __init__(self, noise: Noise, **options: Any) -> None:
-        self.noise = check_noise(noise)
+    def __init__(self, noise: Noise | Mapping[str, Any], **options: Any) -> None:
+        self.noise = Noise.from_dict(noise) if isinstance(noise, Mapping) else check_noise(noise)
         self.options = options
         self.handle: Handle | None = None
         """The handle of ``attach`` while the trainer fits; ``None`` before and after."""

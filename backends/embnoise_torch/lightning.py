@@ -40,7 +40,7 @@ class NoiseCallback(Callback):
     whose steps count: attach noise yourself, in ``LightningModule.on_fit_start``.
 
     Args:
-        noise: What noise to add.
+        noise: What noise to add, or its ``to_dict()``.
         layer: As for ``attach``.
         tokens: As for ``attach``.
         where: As for ``attach``.
@@ -59,14 +59,14 @@ class NoiseCallback(Callback):
 
     def __init__(
         self,
-        noise: Noise,
+        noise: Noise | Mapping[str, Any],
         *,
         layer: str | nn.Module | Sequence[str | nn.Module] | None = None,
         tokens: Callable[..., Mapping[str, Any]] | None = None,
         where: str | Callable[..., Tensor] = "all",
         placeholders: bool = False,
     ) -> None:
-        self.noise = check_noise(noise)
+        self.noise = Noise.from_dict(noise) if isinstance(noise, Mapping) else check_noise(noise)
         self.layer = layer
         self.tokens = tokens
         self.where = where
