@@ -4,6 +4,7 @@ Each follows the published interface of the version that it names, as far as the
 test use it. Where the package itself is installed, the test runs against that.
 """
 
+import dataclasses
 import enum
 import sys
 import types
@@ -14,9 +15,9 @@ from torch import nn
 from tests.frameworks import installed
 
 
-def use(package, monkeypatch):
-    """Have ``import`` find the double of a package that is not installed."""
-    if not installed(package):
+def use(package, monkeypatch, *, always=False):
+    """Have ``import`` find the double of a package that is not installed, or always."""
+    if always or not installed(package):
         for name, attributes in DOUBLES[package].items():
             module = types.ModuleType(name)
             vars(module).update(attributes)
@@ -74,7 +75,7 @@ def time(value, unit):
     return types.SimpleNamespace(value=value, unit=unit)
 
 
-class Trainer:
+class ComposerTrainer:
     """Its loop: the events around the batches, which it cuts into micro-batches."""
 
     def __init__(
@@ -117,14 +118,57 @@ class Trainer:
         pass
 
 
+# torchtitan 0.3: torchtitan/config/override.py, torchtitan/trainer.py
+
+
+def derive(source, target, **deltas):
+    shared = {field.name: getattr(source, field.name) for field in dataclasses.fields(source)}
+    return target(**shared, **deltas)
+
+
+class TitanTrainer:
+    """Its loop, which counts steps from 1."""
+
+    @dataclasses.dataclass(kw_only=True, slots=True)
+    class Config:
+        training: object
+        debug: object
+        model: object
+        batches: list
+        tp: int = 1
+
+    def __init__(self, config):
+        self.config, self.model_parts, self.step = config, [config.model], 0
+        self.parallel_dims = types.SimpleNamespace(
+            tp=config.tp, cp=1, pp=1, tp_enabled=config.tp > 1, cp_enabled=False, pp_enabled=False
+        )
+
+    def train(self):
+        batches = iter(self.config.batches)
+        while self.step < self.config.training.steps:
+            self.step += 1
+            self.train_step(batches)
+
+    def train_step(self, data_iterator):
+        inputs = dict(next(data_iterator))
+        self.model_parts[0](inputs.pop("input"), **inputs)
+
+    def close(self):
+        pass
+
+
 DOUBLES = {
     "axolotl": {
         "axolotl": {}, "axolotl.integrations": {},
         "axolotl.integrations.base": {"BasePlugin": BasePlugin},
     },
+    "torchtitan": {
+        "torchtitan": {}, "torchtitan.config": {"derive": derive},
+        "torchtitan.trainer": {"Trainer": TitanTrainer},
+    },
     "swift": {"swift": {}, "swift.callbacks": {"callbacks_map": {}}},
     "composer": {
-        "composer": {"Trainer": Trainer},
+        "composer": {"Trainer": ComposerTrainer},
         "composer.core": {
             "Algorithm": Algorithm, "Event": Event, "State": object, "TimeUnit": TimeUnit
         },
@@ -147,3 +191,9 @@ def swift(monkeypatch):
 @pytest.fixture
 def composer(monkeypatch):
     use("composer", monkeypatch)
+
+
+@pytest.fixture
+def torchtitan(monkeypatch):
+    """Always the double: the trainer itself needs a GPU."""
+    use("torchtitan", monkeypatch, always=True)

@@ -1,6 +1,7 @@
-"""Plug-ins for axolotl, ms-swift and Composer."""
+"""Plug-ins for axolotl, ms-swift, Composer and torchtitan."""
 
 import json
+import types
 from importlib import import_module
 
 import pydantic
@@ -12,8 +13,8 @@ from torch.utils.data import DataLoader
 from embnoise import linear, neftune
 from embnoise_torch import add_noise
 from embnoise_torch.transformers import NoiseCallback
-from tests.torch.doubles import axolotl, composer, swift  # noqa: F401, fixtures
-from tests.torch.models import batch, llama
+from tests.torch.doubles import axolotl, composer, swift, torchtitan  # noqa: F401, fixtures
+from tests.torch.models import VOCABULARY, batch, llama
 from tests.torch.training import trainer
 
 NOISE = neftune(alpha=linear(6.0, 0.0))
@@ -175,3 +176,62 @@ def test_composer_after_an_error():
     run.fit()
     clean, noisy = run.seen[0]
     assert torch.equal(noisy, add_noise(clean, neftune(seed=11), step=0))
+
+
+class Decoder(nn.Module):
+    """As torchtitan calls its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.tok_embeddings = nn.Embedding(VOCABULARY, 8)
+        self.seen = []
+
+    def forward(self, tokens, positions=None, attention_masks=None):
+        clean = nn.functional.embedding(tokens, self.tok_embeddings.weight)
+        self.seen.append((clean.detach(), self.tok_embeddings(tokens).detach()))
+
+
+def titan(tmp_path, batches, **settings):
+    """torchtitan's trainer with the noise of a file."""
+    path = tmp_path / "noise.json"
+    path.write_text(json.dumps(NOISE.to_dict()))
+    trainer = import_module("torchtitan.trainer").Trainer
+    config = trainer.Config(
+        training=types.SimpleNamespace(steps=3), debug=types.SimpleNamespace(seed=4),
+        model=Decoder(), batches=batches, **settings,
+    )  # fmt: skip
+    plugin = import_module("embnoise_torch.torchtitan")
+    return plugin.NoiseTrainer(plugin.with_noise(config, str(path)))
+
+
+@pytest.mark.usefixtures("torchtitan")
+@pytest.mark.parametrize("loaded", [0, 1])
+def test_torchtitan(tmp_path, loaded):
+    """Documents by their positions; a run that was resumed; clean at the end."""
+    positions = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3], [5, 6, 7, 0, 1, 2, 3, 4]])
+    documents = torch.tensor([[1, 1, 1, 1, 2, 2, 2, 2], [1, 1, 1, 2, 2, 2, 2, 2]])
+    trainer = titan(tmp_path, [{"input": batch(), "positions": positions}] * 3)
+    trainer.step = loaded  # as a checkpoint has it
+    trainer.train()
+    noise = neftune(alpha=linear(6.0, 0.0, 3), seed=4)
+    (model,) = trainer.model_parts
+    assert len(model.seen) == 3 - loaded
+    for step, (clean, noisy) in enumerate(model.seen, start=loaded):
+        assert torch.equal(noisy, add_noise(clean, noise, step=step, segment_ids=documents))
+    trainer.close()
+    model(batch())
+    assert torch.equal(*model.seen[-1])
+
+
+@pytest.mark.usefixtures("torchtitan")
+def test_torchtitan_without_positions(tmp_path):
+    trainer = titan(tmp_path, [{"input": batch()}] * 3)
+    trainer.train()
+    (clean, noisy), *_ = trainer.model_parts[0].seen
+    assert torch.equal(noisy, add_noise(clean, neftune(6.0, seed=4), step=0))
+
+
+@pytest.mark.usefixtures("torchtitan")
+def test_torchtitan_with_another_parallelism(tmp_path):
+    with pytest.raises(ValueError, match=r"must be data parallelism alone .* tp=2, cp=1, pp=1"):
+        titan(tmp_path, [], tp=2)
