@@ -66,8 +66,9 @@ def _registries(monkeypatch):
 
 
 @over(WITH_PYTHON)
-def test_the_python_of_a_page_runs(page, capsys):
+def test_the_python_of_a_page_runs(page, capsys, tmp_path, monkeypatch):
     """A block of text is what the Python before it prints, with "..." for what is left out."""
+    monkeypatch.chdir(tmp_path)  # some write files
     ran, printed = 0, ""
     for language, text in blocks(page, "python", "text"):
         if language == "python":
