@@ -152,10 +152,9 @@ def _worker(rank, folder, engines, trainers):
 def test_zero(tmp_path):
     engines = [
         (1, "the one inside, later", torch.float32),
-        (2, "its optimizer", torch.float32),
         (3, "the engine", torch.float32),
     ]
-    spawn(_worker, (str(tmp_path), engines, [(3, "callback")]), nprocs=WORLD)
+    spawn(_worker, (str(tmp_path), engines, []), nprocs=WORLD)
 
 
 @pytest.mark.sweep
