@@ -1,14 +1,19 @@
-"""Several embeddings in one model: how they are named, and what tells their noise apart."""
+"""Several layers of one model with noise: how they are named, and what tells their noise apart."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from typing import Any
 
 from embnoise._noise import Noise
 
-__all__ = ["check_layers", "noise_by_layer", "refuse_equal_streams"]
+__all__ = ["PLACES", "check_layers", "match_layers", "noise_by_layer", "refuse_equal_streams"]
+
+PLACES = ("output", "input")
+"""What the argument ``at`` of ``attach`` may be."""
 
 
 def check_layers(layer: Any) -> list[Any]:
@@ -20,15 +25,60 @@ def check_layers(layer: Any) -> list[Any]:
     if not isinstance(layer, list | tuple):
         return [layer]
     if not layer:
-        raise ValueError(f"layer must name at least one embedding, got {layer!r}")
+        raise ValueError(f"layer must name at least one layer, got {layer!r}")
     return list(layer)
 
 
-def noise_by_layer(noise: Noise, names: Iterable[str]) -> dict[str, Noise]:
-    """The noise of each embedding of a model.
+def match_layers(
+    layer: str, names: Sequence[str], *, embeddings: str, separator: str = "."
+) -> list[str]:
+    """The names of a model's layers that ``layer``, a name or a pattern, stands for.
 
-    Two of them look up at the same coordinates, so all but the first have a stream of their own,
-    ``"{noise.stream}/{name}"``.
+    In a pattern, ``*`` stands for any characters, ``?`` for one, and ``[0-3]`` for one of several,
+    as in a shell. None of them stands for a separator, so ``"layers.*"`` is every layer of
+    ``layers``, and nothing inside of those.
+
+    Args:
+        layer: The name or the pattern.
+        names: The names of all layers of the model.
+        embeddings: The model's embeddings, for errors.
+        separator: What separates the parts of a name.
+
+    Returns:
+        The names in the order of the model, at least one.
+
+    Raises:
+        ValueError: No layer has this name or matches the pattern.
+
+    Example:
+        >>> names = ["embed", "layers.0", "layers.0.mlp", "layers.1", "layers.1.mlp"]
+        >>> match_layers("layers.*", names, embeddings="'embed'")
+        ['layers.0', 'layers.1']
+        >>> match_layers("layers.[1-9].mlp", names, embeddings="'embed'")
+        ['layers.1.mlp']
+    """
+    if layer in names:
+        return [layer]
+    parts = layer.split(separator)
+    found = [
+        name
+        for name in names
+        if len(own := name.split(separator)) == len(parts) and all(map(fnmatchcase, own, parts))
+    ]
+    if not found:
+        close = ", ".join(map(repr, get_close_matches(layer, [name for name in names if name])))
+        raise ValueError(
+            f"layer must be the name of a layer of the model, or a pattern that matches some, got "
+            f"{layer!r}; names like it: {close or 'none'}; embeddings: {embeddings}"
+        )
+    return found
+
+
+def noise_by_layer(noise: Noise, names: Iterable[str]) -> dict[str, Noise]:
+    """The noise of each layer of a model.
+
+    The tokens of two layers have the same coordinates, so all layers but the first have a stream of
+    their own, ``"{noise.stream}/{name}"``.
     """
     made: dict[str, Noise] = {}
     for name in dict.fromkeys(names):
@@ -37,10 +87,10 @@ def noise_by_layer(noise: Noise, names: Iterable[str]) -> dict[str, Noise]:
 
 
 def refuse_equal_streams(wanted: Mapping[str, Noise], attached: Mapping[str, Noise]) -> None:
-    """Raise if an embedding would get the noise that another one of the model has already.
+    """Raise if a layer would get the noise that another one of the model has already.
 
     Args:
-        wanted: The noise of each embedding that is to get some.
+        wanted: The noise of each layer that is to get some.
         attached: The noise of those that have some.
     """
     names = {noise.stream: name for name, noise in attached.items()}

@@ -19,13 +19,20 @@ from embnoise._distributions import (
     UNIFORM,
     Distribution,
 )
-from embnoise._layers import check_layers, noise_by_layer, refuse_equal_streams
+from embnoise._layers import (
+    PLACES,
+    check_layers,
+    match_layers,
+    noise_by_layer,
+    refuse_equal_streams,
+)
 from embnoise._named_arguments import bind_by_name, call_with_named
 from embnoise._noise import Noise, check_noise
 from embnoise._noise_file import read_noise
 from embnoise._perturb import lattice, perturb, perturb_elementwise, perturb_inplace
 from embnoise._philox import MULTIPLIERS, ROUNDS, WEYL, philox4x32
 from embnoise._plan import Plan, Prepared, flat_plan, magnitudes_by_length, plan, prepare
+from embnoise._ranks import dealt_ids, rows_of_a_sample
 from embnoise._schedules import Schedule
 from embnoise._state import Handle, NoiseState
 from embnoise._token_functions import TokenFunctions
@@ -47,6 +54,7 @@ __all__ = [
     "LATTICE_SIZE",
     "MULTIPLIERS",
     "NUMPY",
+    "PLACES",
     "RADEMACHER",
     "ROUNDS",
     "UNIFORM",
@@ -73,6 +81,7 @@ __all__ = [
     "check_keys",
     "check_layers",
     "check_noise",
+    "dealt_ids",
     "distribution_of",
     "dtype_name",
     "embedding_shape",
@@ -81,6 +90,7 @@ __all__ = [
     "is_scheduled",
     "lattice",
     "magnitudes_by_length",
+    "match_layers",
     "noise_by_layer",
     "perturb",
     "perturb_elementwise",
@@ -92,6 +102,7 @@ __all__ = [
     "read_noise",
     "refuse_equal_streams",
     "resolve_step",
+    "rows_of_a_sample",
     "stream_key",
     "uses_length",
     "uses_rms",

@@ -202,7 +202,7 @@ TORCH = [
     (
         lambda: attach(Net(), neftune(), layer="e"),
         ValueError,
-        "got 'e'; candidates: '0' (5, 4)",
+        "got 'e'; names like it: none; embeddings: '0' (5, 4)",
     ),
     (
         lambda: attach(Net(), neftune(), where="some"),

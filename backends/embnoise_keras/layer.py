@@ -18,7 +18,9 @@ from embnoise.backend import (
     TokenArrays,
     check_integer,
     check_noise,
+    dealt_ids,
     embedding_shape,
+    rows_of_a_sample,
 )
 from embnoise_keras._compat import has_value, keras_mask, takes_gradients
 from embnoise_keras.functional import add_noise
@@ -192,7 +194,8 @@ class EmbeddingNoise(NoiseState, keras.layers.Layer):  # type: ignore[misc]
             return tokens
         number, replicas = replica()
         rows = counter.samples + ops.arange(_batch(x), dtype=self._count.dtype)
-        ids = rows * replicas + ops.cast(number, self._count.dtype)
+        number = ops.cast(number, self._count.dtype)
+        ids = dealt_ids(rows, number, replicas, block=rows_of_a_sample(self.noise))
         return tokens._replace(sample_ids=ids)
 
     def _counter(self) -> Counter:

@@ -1,26 +1,29 @@
-"""``attach``: noise on the token embedding of an existing model, in one line."""
+"""``attach``: noise on the token embedding, or other layers, of an existing model, in one line."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
 
 from embnoise.backend import (
+    PLACES,
     Noise,
     TokenFunctions,
     check_bool,
+    check_choice,
     check_integer,
     check_noise,
     format_value,
     is_scheduled,
     noise_by_layer,
     refuse_equal_streams,
+    rows_of_a_sample,
 )
 from embnoise_torch import _compat
 from embnoise_torch.handle import Handle
-from embnoise_torch.model.find import find_embeddings, language_model, unwrap_model
+from embnoise_torch.model.find import find_layers, language_model, unwrap_model
 from embnoise_torch.model.forward_override import ForwardOverride
 from embnoise_torch.model.model_call import WHERE
 from embnoise_torch.optimizer import OptimizerArgument
@@ -45,8 +48,9 @@ def attach(
     placeholders: bool = False,
     mesh: DeviceMesh | None = None,
     dealing: Dealing | None = None,
+    at: Literal["output", "input"] = "output",
 ) -> Handle:
-    """Add noise to a model's token embeddings, in training only.
+    """Add noise to a model's token embeddings, or to the hidden states of layers, in training only.
 
     The noise comes right after the lookup, if the embedding is in training mode and gradients are
     enabled. It is added in place, so it needs no memory of the output's size. Lengths come from the
@@ -55,14 +59,17 @@ def attach(
     a pickle of the model has no noise. If anything fails, the model and the optimizer are left as
     they were.
 
+    ``layer="model.layers.*", at="input"`` is noise on what goes into each of a model's layers.
+
     Args:
         model: A model, bare or wrapped by torch.compile, DDP, FSDP, Fabric or PEFT.
         noise: What noise to add.
-        layer: The embedding or its name, or a list of several. Default:
+        layer: A module or its name, a pattern of names, or a list of those. In a pattern, ``*``,
+            ``?`` and ``[0-3]`` match as in a shell, but never a dot: ``"model.layers.*"``. Default:
             ``get_input_embeddings()`` of the model, or of the only model inside it that has that
             method, or the only ``nn.Embedding`` of the model; in an encoder-decoder, also that of
-            the decoder. Every module that shares a table gets noise too, the output head never.
-            All but the first get a stream of their own.
+            the decoder. With noise at the output, every module that shares a table gets noise too,
+            the output head never. All but the first get a stream of their own.
         optimizer: Its steps are the noise's steps; that of PyTorch, Accelerate or DeepSpeed, or a
             DeepSpeed engine. Where it does not exist yet, pass a function that returns it, or
             ``None`` until then: ``lambda: trainer.optimizer``. ``"manual"`` means that you set
@@ -87,15 +94,18 @@ def attach(
             ``DistributedSampler``. A global batch then gets the same noise on any number of ranks.
             Default: 1, that of ``DistributedSampler``. Without it no two samples get the same
             noise either.
+        at: Where a layer gets noise: on its ``"output"``, or the first entry of it if that is a
+            tuple; or on its ``"input"``, the first argument of its call. Hidden states have the
+            shape [B, L, d].
 
     Returns:
         A handle. ``remove()`` removes the noise, as does leaving ``with attach(...):``.
 
     Raises:
         TypeError: An argument of the wrong type.
-        ValueError: No embedding, or several to choose from; noise is attached already, or to
-            another embedding from the same stream; a schedule that is unbound, or that nothing
-            would advance; a data loader that does not say how it deals.
+        ValueError: No embedding, or several to choose from; a pattern that matches nothing; noise
+            is attached already, or to another layer from the same stream; a schedule that is
+            unbound, or that nothing would advance; a data loader that does not say how it deals.
 
     Example:
         >>> import torch
@@ -126,23 +136,25 @@ def attach(
             "handle.step yourself, or use embnoise_torch.transformers.NoiseCallback"
         )
     inner = unwrap_model(model)
+    check_choice("at", at, PLACES)
     if layer is None:
         inner = language_model(inner)
-    embeddings = find_embeddings(inner, layer)
-    for name, module in embeddings.items():
+    layers = find_layers(inner, layer, at)
+    for name, module in layers.items():
         _check_clean(name, module)
     for module in model.modules():
         if isinstance(other := ForwardOverride.owner_of(module), Handle):
-            refuse_equal_streams(noise_by_layer(noise, embeddings), other._noises())
+            refuse_equal_streams(noise_by_layer(noise, layers), other._noises())
     return Handle(
         inner,
-        embeddings,
+        layers,
         noise,
         optimizer=None if optimizer == "manual" else optimizer,
         calls_per_step=calls_per_step,
         functions=TokenFunctions(tokens, where, WHERE),
-        sample_ids=SampleIds(mesh, dealing),
+        sample_ids=SampleIds(mesh, dealing, rows=rows_of_a_sample(noise)),
         placeholders=check_bool("placeholders", placeholders),
+        at=at,
         outermost=model,
     )
 

@@ -5,18 +5,27 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
 
 from embnoise import backend
-from embnoise.backend import Counter, Noise, TokenArrays, TokenFunctions
+from embnoise.backend import (
+    Counter,
+    Noise,
+    TokenArrays,
+    TokenFunctions,
+    embedding_shape,
+    format_value,
+)
 from embnoise_torch import _compat
 from embnoise_torch.functional import check_tensor
 from embnoise_torch.model.call_stack import ActiveCall, Caller, call_tokens
 from embnoise_torch.model.find import find_callers
+from embnoise_torch.model.first_argument import FirstArgument, is_ids
 from embnoise_torch.model.forward_override import Forward, ForwardOverride
+from embnoise_torch.model.lookup_tokens import ids_of_shape
 from embnoise_torch.model.model_call import CallTokens, ModelCall, flat_calls
 from embnoise_torch.model.special_ids import SpecialIds, special_ids_of
 from embnoise_torch.optimizer import FollowedOptimizer, OptimizerArgument
@@ -48,7 +57,7 @@ class Handle(backend.Handle):
     def __init__(
         self,
         model: nn.Module,
-        embeddings: Mapping[str, nn.Module],
+        layers: Mapping[str, nn.Module],
         noise: Noise,
         *,
         optimizer: OptimizerArgument,
@@ -56,15 +65,16 @@ class Handle(backend.Handle):
         functions: TokenFunctions,
         sample_ids: SampleIds,
         placeholders: bool,
+        at: str,
         outermost: nn.Module,
     ) -> None:
         self.noise = noise
         self._functions = functions
         self._calls: tuple[ActiveCall, ...] = ()
-        """The active calls of the modules around the embeddings, the outermost first."""
+        """The active calls of the modules around the layers, the outermost first."""
         self._given: ModelCall = {}
         """What the user's functions may name beside the arguments of these calls."""
-        self._modules = dict(embeddings)
+        self._modules = dict(layers)
         self._sample_ids = sample_ids
         self._listeners: list[ForwardOverride] = []
         self._recorded = 0
@@ -73,16 +83,17 @@ class Handle(backend.Handle):
         self._lookups_by_step = 0
         self._warned = False
         self._sources: dict[str, AttachedSource] = {}
-        callers = find_callers(outermost, embeddings.values(), model if functions else None)
+        callers = find_callers(outermost, layers.values(), model if functions else None)
         with ExitStack() as undo:
-            noises = backend.noise_by_layer(noise, embeddings)
-            for number, (name, module) in enumerate(embeddings.items()):
+            noises = backend.noise_by_layer(noise, layers)
+            for number, (name, module) in enumerate(layers.items()):
                 special = SpecialIds()
                 if not functions.describes:
                     special = special_ids_of(model, module, placeholders=placeholders)
                 source = AttachedSource(noises[name], sample_ids, calls_per_step, special)
                 self._sources[name] = source
-                wrap = self._wrap_lookup(source, module, number)
+                wrap_layer = self._wrap_output if at == "output" else self._wrap_input
+                wrap = wrap_layer(source, module, number)
                 undo.callback(ForwardOverride(module, wrap, self).undo)
             for caller in callers:
                 listener = ForwardOverride(caller.module, self._wrap_caller(caller), None)
@@ -93,7 +104,7 @@ class Handle(backend.Handle):
             self._undo = undo.pop_all()
 
     def _noises(self) -> dict[str, Noise]:
-        """The noise of each embedding, whose streams differ."""
+        """The noise of each layer, whose streams differ."""
         return {name: source.noise for name, source in self._sources.items()}
 
     def remove(self) -> None:
@@ -155,39 +166,69 @@ class Handle(backend.Handle):
         self._lookups_by_step = lookups
         self.step += 1
 
-    def _wrap_lookup(self, source: AttachedSource, module: nn.Module, number: int) -> Wrap:
+    def _wrap_output(self, source: AttachedSource, module: nn.Module, number: int) -> Wrap:
         # A plain lookup has just made its output, and nobody else holds it.
         fresh = type(module).forward is nn.Embedding.forward and "forward" not in vars(module)
+        first = FirstArgument(module)
 
         def wrap(forward: Forward) -> Forward:
             def noisy(module: Any, *args: Any, **kwargs: Any) -> Any:
                 if not (module.training and torch.is_grad_enabled()):
                     return forward(module, *args, **kwargs)
-                ids: Any = args[0] if args else next(iter(kwargs.values()), None)
+                # Of a layer inside the model, the argument is hidden states.
+                given = first.of(args, kwargs)
+                ids: Any = given if is_ids(given) else None
                 fused = fresh and can_fuse(module, ids, source.noise)
                 compiling = torch.compiler.is_compiling()
                 if fused and not compiling and not _compat.is_transformed(module.weight):
                     return self._look_up(source, module, ids, number)
                 result = forward(module, *args, **kwargs)
                 x = result[0] if isinstance(result, tuple) else result
-                if is_recorded() if compiling else _compat.is_transformed(x):
-                    x = self._add_recorded(source, x, ids, number)
-                elif compiling:
-                    given, calls = self._token_arrays(ids, number)
-                    arrays = [ids, *given, *flat_calls(calls)]
-                    if fused:
-                        x = lookup_compiled(x, module.weight, ids, arrays, source.number)
-                    else:
-                        x = add_compiled(x, ids, arrays, source.noise, source.number, fresh=fresh)
+                if fused and compiling and not is_recorded():
+                    arrays = self._flat_arrays(x, ids, number)
+                    x = lookup_compiled(x, module.weight, ids, arrays, source.number)
                 else:
-                    if not fresh:
-                        x = x.clone(memory_format=torch.contiguous_format)
-                    add_ready_(x, source.noise, self._ready(source, x, ids, number))
+                    x = self._add(source, x, ids, number, fresh=fresh)
                 return (x, *result[1:]) if isinstance(result, tuple) else x
 
             return noisy
 
         return wrap
+
+    def _wrap_input(self, source: AttachedSource, module: nn.Module, number: int) -> Wrap:
+        first = FirstArgument(module)
+
+        def wrap(forward: Forward) -> Forward:
+            def noisy(module: Any, *args: Any, **kwargs: Any) -> Any:
+                if module.training and torch.is_grad_enabled():
+                    x = self._add(source, first.of(args, kwargs), None, number, fresh=False)
+                    args, kwargs = first.replaced(x, args, kwargs)
+                return forward(module, *args, **kwargs)
+
+            return noisy
+
+        return wrap
+
+    def _add(
+        self, source: AttachedSource, x: Any, ids: Tensor | None, number: int, *, fresh: bool
+    ) -> Tensor:
+        """Embeddings or hidden states with noise; if they are fresh, in place."""
+        if not isinstance(x, Tensor) or is_ids(x):
+            raise TypeError(
+                "layer must return hidden states, perhaps as the first entry of a tuple, and with "
+                f"at='input' take them as its first argument, got {format_value(x)}"
+            )
+        check_tensor(x)
+        compiling = torch.compiler.is_compiling()
+        if is_recorded() if compiling else _compat.is_transformed(x):
+            return self._add_recorded(source, x, ids, number)
+        if compiling:
+            arrays = self._flat_arrays(x, ids, number)
+            return add_compiled(x, ids, arrays, source.noise, source.number, fresh=fresh)
+        if not fresh:
+            x = x.clone(memory_format=torch.contiguous_format)
+        add_ready_(x, source.noise, self._ready(source, x, ids, number))
+        return cast("Tensor", x)
 
     def _look_up(
         self, source: AttachedSource, module: nn.Module, ids: Tensor, number: int
@@ -207,31 +248,41 @@ class Handle(backend.Handle):
             return source.ready_lookup(x, ids, TokenArrays(), [])  # the calls have returned
         if self._listen_again():
             self._warn_of_missed_calls()
-        return source.ready_lookup(x, ids, *self._token_arrays(ids, number))
+        return source.ready_lookup(x, ids, *self._token_arrays(x, ids, number))
 
     def _add_recorded(
         self, source: AttachedSource, x: Tensor, ids: Tensor | None, number: int
     ) -> Tensor:
         """``x`` with noise, under a transformation."""
-        check_tensor(x)
         if not torch.compiler.is_compiling():
             self._recorded += 1
-        return x if source.paused else add_lookup(x, source, ids, *self._token_arrays(ids, number))
+        if source.paused:
+            return x
+        return add_lookup(x, source, ids, *self._token_arrays(x, ids, number))
 
     def _seen(self) -> int:
         return self.lookups + self._recorded
 
+    def _flat_arrays(self, x: Tensor, ids: Tensor | None, number: int) -> list[Tensor | None]:
+        """The arrays that ``AttachedSource.ready`` takes."""
+        given, calls = self._token_arrays(x, ids, number)
+        return [ids, *given, *flat_calls(calls)]
+
     def _token_arrays(
-        self, ids: Tensor | None, number: int
+        self, x: Tensor, ids: Tensor | None, number: int
     ) -> tuple[TokenArrays, list[CallTokens]]:
         """What the user's functions tell about a lookup, and what the active calls do."""
+        told = call_tokens(self._calls, number)
         if not self._functions:
-            return TokenArrays(), call_tokens(self._calls, number)
+            return TokenArrays(), told
+        if ids is None:
+            ids = ids_of_shape(embedding_shape(x)[:2], told)
         call = self._given
         for active in self._calls:
             call = {**call, **active.arguments}
-        given = self._functions({**call, "call": call, "ids": ids})
-        return given, [] if self._functions.describes else call_tokens(self._calls, number)
+        known = {} if ids is None else {"ids": ids}
+        given = self._functions({**call, "call": call, **known})
+        return given, [] if self._functions.describes else told
 
     def _wrap_caller(self, caller: Caller) -> Wrap:
         def wrap(forward: Forward) -> Forward:

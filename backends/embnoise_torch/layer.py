@@ -16,6 +16,7 @@ from embnoise.backend import (
     check_integer,
     check_noise,
     embedding_shape,
+    rows_of_a_sample,
 )
 from embnoise_torch import _compat
 from embnoise_torch.functional import check_tensor
@@ -94,7 +95,9 @@ class EmbeddingNoise(NoiseState, nn.Module):
         calls_per_step = check_integer("calls_per_step", calls_per_step, minimum=1)
         self.noise = noise
         self.calls_per_step = calls_per_step
-        self._source = LayerSource(noise, SampleIds(mesh, dealing), calls_per_step)
+        self._source = LayerSource(
+            noise, SampleIds(mesh, dealing, rows=rows_of_a_sample(noise)), calls_per_step
+        )
         self.register_load_state_dict_pre_hook(_allow_missing_counter)  # type: ignore[no-untyped-call]
 
     def forward(

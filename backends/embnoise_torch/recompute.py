@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
@@ -34,42 +35,60 @@ class RecomputeCache:
     """The draws of recent forward passes, so that a recomputed one repeats the first one's noise.
 
     Gradient checkpointing runs a forward pass again in the middle of the backward pass. That
-    tells it from a new one; its input tells it from other recomputed ones.
+    tells it from a new one; its input tells it from other recomputed ones. A pass without noise,
+    such as one in ``paused()``, is known as well: nothing else tells it from one with the same
+    input that has noise.
     """
 
     def __init__(self) -> None:
         self._entries: deque[_Entry] = deque(maxlen=_CAPACITY)
+        self._warned = False
 
     def draw(self, inputs: Tensor, new_draw: Callable[[], Draw | None]) -> Draw | None:
         """The draw of ``new_draw()``, or in a recomputed forward pass that of the first one.
 
-        Returns ``None`` in a recomputed pass whose first one was not seen here: that got no noise,
-        so this one gets none either.
+        Returns ``None`` in a recomputed pass whose first one was not seen here, with a warning. As
+        a rule, that got no noise, so this one gets none either.
         """
         if not _compat.in_backward():
             draw = new_draw()
-            if draw is not None:
-                self._entries.append(_Entry(inputs, draw))
+            self._entries.append(_Entry(inputs, draw))
             return draw
         matching = [entry for entry in reversed(self._entries) if entry.matches(inputs)]
         # Of equal inputs the latest comes first: backward runs in the opposite order.
         first = min(matching, key=lambda entry: entry.recomputed, default=None)
         if first is None:
+            self._warn_of_unknown_pass()
             return None
         first.recomputed += 1
         return first.draw
 
     def latest(self) -> tuple[Tensor, Draw] | None:
-        """The input and the draw of the latest forward pass of this step; ``None`` before it."""
-        return (self._entries[-1].inputs, self._entries[-1].draw) if self._entries else None
+        """The input and the draw of this step's latest pass with noise; ``None`` before it."""
+        for entry in reversed(self._entries):
+            if entry.draw is not None:
+                return entry.inputs, entry.draw
+        return None
 
     def clear(self) -> None:
         """Forget all draws: a new step begins."""
         self._entries.clear()
 
+    def _warn_of_unknown_pass(self) -> None:
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                "embnoise: a forward pass that is recomputed in the backward pass gets no noise, "
+                "since its first one is not known. Reentrant gradient checkpointing runs that "
+                "without gradients, where there is no noise; pass use_reentrant=False. Or there "
+                f"was a new step, or more than {_CAPACITY} forward passes, in between.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
 
 class _Entry:
-    def __init__(self, inputs: Tensor, draw: Draw) -> None:
+    def __init__(self, inputs: Tensor, draw: Draw | None) -> None:
         self.inputs = inputs
         self.draw = draw
         self.recomputed = 0

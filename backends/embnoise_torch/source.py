@@ -79,20 +79,20 @@ class _CountingSource:
 
         Args:
             x: Embeddings [B, L, d] or [L, d].
-            inputs: What was looked up, by which a recomputed lookup is recognized. Where it is not
-                known, a channel of the embeddings does.
+            inputs: What was looked up, by which a recomputed lookup is recognized. Where nothing
+                was, a channel of the embeddings, or hidden states, does.
             describe: From B and L to what is known about the tokens, and whether ``x`` is
                 [L, B, d]; ``None`` if this lookup has no token and does not count. It is not called
                 in a recomputed forward pass, where the calls around the lookup may have returned.
             rows: Which sample of the lookup each row is; row i is sample i by default.
         """
-        if self.paused:
-            return None
         check_tensor(x)
         inputs = x.detach()[..., 0].clone() if inputs is None else inputs
         shape = embedding_shape(x)
 
         def next_draw() -> Draw | None:
+            if self.paused:
+                return None
             described = describe(shape[:2])
             if described is None:
                 return None
@@ -175,20 +175,29 @@ class AttachedSource(_CountingSource):
         """What is known about the output of the next lookup: see ``Source``.
 
         Args:
-            x: Embeddings [B, L, d] or [L, d].
-            inputs: Without a meaning here.
-            *arrays: What was looked up; the fields of ``TokenArrays`` that the user's functions
-                give; then those of ``CallTokens`` for every active call.
+            x: Embeddings or hidden states, [B, L, d] or [L, d].
+            inputs: One channel of them, if it is known and ``x`` has no values.
+            *arrays: What was looked up, ``None`` for hidden states; the fields of ``TokenArrays``
+                that the user's functions give; then those of ``CallTokens`` for every active call.
         """
         ids, *rest = arrays
         given, told = TokenArrays(*rest[:_TOKEN_ARRAYS]), rest[_TOKEN_ARRAYS:]
-        return self.ready_lookup(x, ids, given, calls_in(told))
+        return self.ready_lookup(x, ids, given, calls_in(told), inputs)
 
     def ready_lookup(
-        self, x: Tensor, ids: Tensor | None, given: TokenArrays, calls: Sequence[CallTokens]
+        self,
+        x: Tensor,
+        ids: Tensor | None,
+        given: TokenArrays,
+        calls: Sequence[CallTokens],
+        inputs: Tensor | None = None,
     ) -> Ready | None:
         """``ready`` for arrays that are told apart."""
-        return self.next_lookup(x, ids, lambda shape: self.resolve(ids, shape, given, calls))
+
+        def describe(shape: tuple[int, int]) -> tuple[TokenArrays, bool] | None:
+            return self.resolve(ids, shape, given, calls)
+
+        return self.next_lookup(x, inputs if ids is None else ids, describe)
 
     def resolve(
         self,

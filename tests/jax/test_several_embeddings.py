@@ -174,7 +174,7 @@ def test_the_default_does_not_choose(library):
 
 
 def test_an_empty_list_is_refused(library):
-    with pytest.raises(ValueError, match=r"layer must name at least one embedding, got \[\]"):
+    with pytest.raises(ValueError, match=r"layer must name at least one layer, got \[\]"):
         library.lookups([])
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 import embnoise
-from embnoise import neftune
+from embnoise import neftune, symnoise
 from embnoise_keras import EmbeddingNoise, attach
 
 
@@ -40,6 +40,18 @@ def test_replicas():
     whole = embnoise.add_noise(np.zeros((4, 3, 8), np.float32), neftune(), step=2)
     for number, noise in enumerate(strategy.experimental_local_results(noises())):
         assert (noise.numpy() == whole[number::2]).all()
+
+    # Each sample is two rows of one replica.
+    pairs = embnoise.add_noise(np.zeros((8, 3, 8), np.float32), symnoise(), step=0)
+    with strategy.scope():
+        layer = EmbeddingNoise(symnoise())
+
+    @tf.function
+    def pair_noises():
+        return strategy.run(lambda: layer(tf.zeros((4, 3, 8)), training=True))
+
+    for number, noise in enumerate(strategy.experimental_local_results(pair_noises())):
+        assert (noise.numpy() == pairs.reshape(4, 2, 3, 8)[number::2].reshape(4, 3, 8)).all()
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 VOCABULARY = 50
 
@@ -73,14 +74,9 @@ def bart():
     )  # fmt: skip
 
 
-def bert():
-    return tiny(
-        "BertForMaskedLM",
-        "BertConfig",
-        **_BERT,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-    )
+def bert(**options):
+    without_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    return tiny("BertForMaskedLM", "BertConfig", **{**_BERT, **without_dropout, **options})
 
 
 DECODERS = {"llama": llama, "mistral": mistral, "gpt2": gpt2, "gemma": gemma, "gemma3": gemma3}
@@ -114,6 +110,39 @@ def zeroed(model=None):
     model = model or Embedder()
     nn.init.zeros_(model.embed.weight)
     return model
+
+
+class Block(nn.Module):
+    """A block that returns a tuple, and notes what it sees and returns."""
+
+    def __init__(self, dim=8):
+        super().__init__()
+        self.linear = nn.Linear(dim, dim)
+        self.seen = []
+
+    def forward(self, hidden_states, scale=1.0):
+        self.seen.append(hidden_states.detach().clone())
+        return scale * self.linear(hidden_states).tanh(), "more"
+
+
+class Stack(nn.Module):
+    """Blocks, perhaps each of them under gradient checkpointing."""
+
+    def __init__(self, blocks=3, reentrant=None):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed = nn.Embedding(VOCABULARY, 8)
+        self.blocks = nn.ModuleList(Block() for _ in range(blocks))
+        self.reentrant = reentrant
+
+    def forward(self, input_ids, attention_mask=None):
+        x = self.embed(input_ids)
+        for block in self.blocks:
+            if self.reentrant is None:
+                x, _ = block(hidden_states=x)
+            else:
+                x, _ = checkpoint(block, x, use_reentrant=self.reentrant)
+        return x
 
 
 def noisy_lookups(model, noise, call, **options):

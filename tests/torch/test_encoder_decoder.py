@@ -236,9 +236,9 @@ class TestAListOfLayers:
     @pytest.mark.parametrize(
         ("layer", "kind", "message"),
         [
-            ([], ValueError, r"layer must name at least one embedding, got \[\]"),
+            ([], ValueError, r"layer must name at least one layer, got \[\]"),
             (["encoder.embed", 3], TypeError, "layer must be a module or its name, got 3"),
-            (["encoder.embed", "embed"], ValueError, "layer must name a module .* got 'embed'"),
+            (["encoder.embed", "embed"], ValueError, "name of a layer of the model.* got 'embed'"),
             ([nn.Embedding(2, 2)], ValueError, "layer must be a module of the model, got Embedd"),
         ],
     )

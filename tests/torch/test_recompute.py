@@ -1,5 +1,7 @@
 """Gradient checkpointing: a recomputed forward gets the noise of the first one."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import nn
@@ -7,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from embnoise import neftune
 from embnoise_torch import EmbeddingNoise, attach
-from tests.torch.models import VOCABULARY, batch, llama
+from tests.torch.models import VOCABULARY, Stack, batch, llama
 
 
 class Net(nn.Module):
@@ -99,7 +101,9 @@ def test_a_reentrant_forward_gets_none_both_times():
 
     net = Reentrant()
     with attach(net, neftune()) as handle:
-        net(batch()).backward()
+        loss = net(batch())
+        with pytest.warns(RuntimeWarning, match=r"gets no noise.* pass use_reentrant=False"):
+            loss.backward()
         assert handle.lookups == 0
     assert torch.equal(net.seen[0], net.seen[1])
 
@@ -111,3 +115,85 @@ def test_a_model_with_gradient_checkpointing():
     with attach(model, neftune(20.0)) as handle:
         model(input_ids=ids, labels=ids).loss.backward()
         assert handle.lookups == 1
+
+
+class TestACleanAndANoisyPass:
+    """Both passes have the same input, and are recomputed when ``paused()`` is over."""
+
+    def gradients(self, way, *, clean_first=True, **options):
+        torch.manual_seed(0)
+        net = Stack(reentrant=way)
+        ids, mask = batch(), torch.ones(2, 8, dtype=torch.long)
+        with attach(net, neftune(50.0), **options) as handle:
+            for part in range(2):  # two micro-batches
+                rows = slice(part, part + 1)
+                passes = {}
+                for name in ("clean", "noisy")[:: 1 if clean_first else -1]:
+                    with handle.paused() if name == "clean" else nullcontext():
+                        passes[name] = net(ids[rows], mask[rows])
+                (passes["noisy"] - passes["clean"]).square().sum().backward()
+            counts = handle.state_dict()
+        assert {(each["samples"], each["lookups"]) for each in counts.values()} == {(2, 2)}
+        return [parameter.grad for parameter in net.parameters()], net
+
+    @pytest.mark.parametrize("clean_first", [True, False])
+    def test_of_an_embedding(self, clean_first):
+        net = Net()
+        with attach(net, neftune()) as handle:
+            losses = []
+            for clean in (clean_first, not clean_first):
+                with handle.paused() if clean else nullcontext():
+                    losses.append(net(batch()))
+            sum(losses).backward()
+            assert handle.lookups == 1
+        first, second, second_again, first_again = net.seen
+        assert torch.equal(first, first_again)
+        assert torch.equal(second, second_again)
+        assert not torch.equal(first, second)
+
+    @pytest.mark.parametrize("clean_first", [True, False])
+    def test_of_blocks(self, clean_first):
+        options = {"layer": "blocks.*", "at": "input", "clean_first": clean_first}
+        plain, _ = self.gradients(None, **options)
+        again, net = self.gradients(False, **options)
+        assert all(map(torch.equal, again, plain))
+        for block in net.blocks:
+            for first, second, *recomputed in zip(*[iter(block.seen)] * 4, strict=True):
+                assert torch.equal(recomputed[0], second)
+                assert torch.equal(recomputed[1], first)
+                assert not torch.equal(first, second)
+
+    def test_pausing_the_backward_pass_changes_nothing(self):
+        net = Net()
+        with attach(net, neftune()) as handle:
+            loss = net(batch())
+            with handle.paused():
+                loss.backward()
+        assert torch.equal(*net.seen)
+
+    def test_without_warnings_of_missing_noise(self):
+        model, ids = llama(), batch()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        with attach(model, neftune(), optimizer=optimizer) as handle:
+            for _ in range(2):
+                with handle.paused():
+                    clean = model(input_ids=ids).logits
+                noisy = model(input_ids=ids).logits
+                (noisy - clean).square().sum().backward()
+                optimizer.step()
+            assert (handle.step, handle.lookups) == (2, 2)
+        with torch.no_grad():
+            assert torch.equal(clean, model(input_ids=ids).logits)
+
+    def test_compiled(self):
+        net, ids, mask = Stack(), batch(), torch.ones(2, 8, dtype=torch.long)
+        compiled = torch.compile(net, backend="aot_eager")
+        plain = net(ids, mask)
+        with attach(net, neftune(50.0)) as handle:
+            with handle.paused():
+                clean = compiled(ids, mask)
+            noisy = compiled(ids, mask)
+            (noisy - clean).square().sum().backward()
+            assert handle.lookups == 1
+        assert torch.equal(clean, plain)
+        assert not torch.allclose(noisy, clean)

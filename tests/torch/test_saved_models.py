@@ -263,7 +263,7 @@ def test_transformers_may_be_missing(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--layer", "embed"], "layer must name a module of the model, got 'embed'; candidates:"),
+        (["--layer", "embed"], "or a pattern that matches some, got 'embed'; names like it:"),
         (["--alpha", "0"], "alpha must be above 0"),
         (["--scale", "neftun"], "did you mean 'neftune'?"),
         (["--seeded", "global"], "--seeded is for layers"),

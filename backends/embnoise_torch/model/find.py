@@ -1,4 +1,4 @@
-"""Find a model's token embedding, through whatever the model is wrapped in."""
+"""Find the layers of a model that get noise, through whatever the model is wrapped in."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.parallel import DistributedDataParallel
 
-from embnoise.backend import check_layers, format_value
+from embnoise.backend import check_layers, format_value, match_layers
 from embnoise_torch import _compat
 from embnoise_torch.model.call_stack import Caller
 from embnoise_torch.model.model_call import DECODER, TELLING
 
-__all__ = ["find_callers", "find_embeddings", "language_model", "parameters_of", "unwrap_model"]
+__all__ = ["find_callers", "find_layers", "language_model", "parameters_of", "unwrap_model"]
 
 _WRAPPERS = (DistributedDataParallel, FullyShardedDataParallel)
 
@@ -55,23 +55,26 @@ def language_model(model: nn.Module) -> nn.Module:
     return unwrap_model(found[0]) if len(found) == 1 else model
 
 
-def find_embeddings(
-    model: Any, layer: str | nn.Module | Sequence[str | nn.Module] | None
+def find_layers(
+    model: Any, layer: str | nn.Module | Sequence[str | nn.Module] | None, at: str
 ) -> dict[str, nn.Module]:
-    """The modules that look tokens up in the model's input embeddings, by name.
+    """The modules that get noise, by name.
 
     Args:
         model: An unwrapped model.
-        layer: The embedding or its name, or a list of several. Default: ``get_input_embeddings()``,
-            or the only ``nn.Embedding`` there is, and that of a decoder with a table of its own.
+        layer: A module, its name, a pattern of names, or a list of those. Default:
+            ``get_input_embeddings()``, or the only ``nn.Embedding`` there is, and that of a decoder
+            with a table of its own.
+        at: Whether the noise is at their "output" or at their "input".
 
     Returns:
-        The embeddings first, then every other module that shares a table of theirs; never the
-        output head.
+        These modules first. With noise at the output, then every other module that shares a table
+        of theirs; never the output head.
 
     Raises:
         TypeError: ``layer`` is neither a module nor a name.
-        ValueError: No embedding, several to choose from, or ``layer`` is not in the model.
+        ValueError: No embedding, several to choose from, ``layer`` is not in the model or matches
+            nothing there, or a module that is never called.
     """
     names = {module: name for name, module in model.named_modules()}
     if layer is None:
@@ -80,13 +83,29 @@ def find_embeddings(
         if decoder is not None and decoder not in wanted and decoder in names:
             wanted.append(decoder)
     else:
-        wanted = list(dict.fromkeys(_named(model, each, names) for each in check_layers(layer)))
+        named = (_named(model, each) for each in check_layers(layer))
+        wanted = list(dict.fromkeys(module for modules in named for module in modules))
     for chosen in wanted:
         if chosen not in names:
             raise ValueError(f"layer must be a module of the model, got {format_value(chosen)}")
-    tables = {id(_table(module)) for module in wanted if _table(module) is not None}
+        if type(chosen).forward is nn.Module.forward:
+            raise ValueError(
+                f"layer must be a module that is called, got {names[chosen]!r}, a "
+                f"{type(chosen).__name__}; its modules are {f'{names[chosen]}.*'!r}"
+            )
+    if at == "output":
+        wanted += _sharing(model, wanted, names)
+    return {names[module]: module for module in wanted if not _is_inside(module, wanted)}
+
+
+def _sharing(
+    model: Any, wanted: Sequence[nn.Module], names: Iterable[nn.Module]
+) -> list[nn.Module]:
+    """The other modules that look up in a table of the wanted ones; never the output head."""
+    owners = (module for module in wanted if not isinstance(module, nn.Linear))
+    tables = {id(table) for table in map(_table, owners) if table is not None}
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    sharing = [
+    return [
         module
         for module in names
         if module not in wanted
@@ -94,29 +113,32 @@ def find_embeddings(
         and not isinstance(module, nn.Linear)
         and id(_table(module)) in tables
     ]
-    # A LoRA layer shows the table of the embedding inside it: only the outer one gets noise.
-    inner = {
-        below for module in (*wanted, *sharing) for below in module.modules() if below is not module
-    }
-    kept = [module for module in (*wanted, *sharing) if module not in inner]
-    return {names[module]: module for module in kept}
+
+
+def _is_inside(module: nn.Module, wanted: Sequence[nn.Module]) -> bool:
+    """Whether a module is the embedding in a LoRA layer that is wanted: only that gets noise."""
+    table = _table(module)
+    return table is not None and any(
+        table is _table(outer) and module is not outer and module in set(outer.modules())
+        for outer in wanted
+    )
 
 
 def find_callers(
-    model: nn.Module, embeddings: Iterable[nn.Module], also: nn.Module | None = None
+    model: nn.Module, layers: Iterable[nn.Module], also: nn.Module | None = None
 ) -> list[Caller]:
-    """The modules whose calls may bring the masks of what the embeddings look up.
+    """The modules whose calls may bring the masks of the tokens that some layers see.
 
-    They are the modules around each embedding whose forward takes a mask, positions or ids: the
+    They are the modules around each layer whose forward takes a mask, positions or ids: the
     model, the language model in it, in an encoder-decoder the encoder and the decoder.
 
     Args:
         model: The outermost module, with what it is wrapped in.
-        embeddings: They have the numbers 0, 1, ...; the callers continue from there.
+        layers: They have the numbers 0, 1, ...; the callers continue from there.
         also: A module that is to be among the callers, whatever it takes.
     """
-    numbers = {module: number for number, module in enumerate(embeddings)}
-    paths: dict[nn.Module, set[str]] = {}  # of the embeddings, and of what is around them
+    numbers = {module: number for number, module in enumerate(layers)}
+    paths: dict[nn.Module, set[str]] = {}  # of the layers, and of what is around them
     for path, module in model.named_modules(remove_duplicate=False):
         if module in numbers:
             parts = path.split(".")
@@ -185,18 +207,14 @@ def parameters_of(module: nn.Module) -> list[str]:
         return []
 
 
-def _named(model: nn.Module, layer: str | nn.Module, names: dict[nn.Module, str]) -> nn.Module:
+def _named(model: nn.Module, layer: str | nn.Module) -> list[nn.Module]:
     if isinstance(layer, nn.Module):
-        return layer
+        return [layer]
     if not isinstance(layer, str):
         raise TypeError(f"layer must be a module or its name, got {format_value(layer)}")
-    modules = {name: module for module, name in names.items()}
-    if layer not in modules:
-        raise ValueError(
-            f"layer must name a module of the model, got {layer!r}; candidates: "
-            f"{_candidates(model)}"
-        )
-    return modules[layer]
+    modules = dict(model.named_modules(remove_duplicate=False))
+    found = match_layers(layer, [*modules], embeddings=_candidates(model))
+    return [modules[name] for name in found]
 
 
 def _input_embedding(model: Any) -> nn.Module:

@@ -1,5 +1,7 @@
 """The mask and the documents of what is looked up, from what the calls around it tell.
 
+Hidden states stand for the ids of a call around them that have their shape.
+
 B rows and L tokens of the lookup; B' and L' those of a call.
 """
 
@@ -16,9 +18,23 @@ from embnoise_torch.model.layouts import SAME, Layout, find_layout, is_same
 from embnoise_torch.model.model_call import CallTokens
 from embnoise_torch.model.special_ids import SpecialIds
 
-__all__ = ["resolve_tokens"]
+__all__ = ["ids_of_shape", "resolve_tokens"]
 
 _HINT = "pass attach(..., tokens=...), a function that returns the mask of what is looked up"
+
+
+def ids_of_shape(shape: tuple[int, int], calls: Sequence[CallTokens]) -> Tensor | None:
+    """The ids of the innermost call that has some for hidden states [B, L, d]; else ``None``.
+
+    Args:
+        shape: B and L.
+        calls: The active calls, from the innermost to the outermost.
+    """
+    known = [call for call in calls if call.rival_ids is None]
+    for ids in (*(call.ids for call in known), *(call.other_ids for call in known)):
+        if ids is not None and ids.ndim in (1, 2) and (1, *ids.shape)[-2:] == shape:
+            return ids
+    return None
 
 
 def resolve_tokens(
@@ -32,43 +48,46 @@ def resolve_tokens(
     that has only position ids may have lost its mask on the way, so it comes after the others.
 
     Args:
-        ids: What is looked up.
+        ids: What is looked up; ``None`` for hidden states, of whatever was looked up.
         shape: B and L.
         calls: The active calls, from the innermost to the outermost.
         special: The special ids of the model.
 
     Raises:
         TypeError: The only mask is floating-point.
-        ValueError: No call can be read, or none is about these ids.
+        ValueError: No call can be read, or none is about these tokens.
     """
-    lookup = _Lookup(ids, shape, special)
+    states = ids is None
+    lookup = _Lookup(ids_of_shape(shape, calls) if states else ids, shape, special, states=states)
     chosen: tuple[CallTokens, Layout] | None = None
     moved: tuple[CallTokens, Layout] | None = None
-    unread = stranger = None
+    unread: list[CallTokens] = []
+    stranger = None
     known = False
     for call in calls:
         layout = lookup.layout_of(call)
         if layout is None:
-            stranger = stranger or (call if _tells(call) else None)
+            about_others = _tells(call) or (states and call.ids is not None)
+            stranger = stranger or (call if about_others else None)
             continue
         known = known or call.ids is not None
         if _is_readable(call.mask) or call.cumulative is not None or call.documents is not None:
             return lookup.tokens(call, layout)
         if call.mask is not None:
-            unread = unread or call
+            unread.append(call)
         if call.positions is not None:
             chosen = chosen or (call, layout)
         if layout.transposed or layout.lengthens:
             moved = moved or (call, layout)
-    if unread is not None and (chosen is None or _is_float(unread.mask)):
-        raise _unreadable(unread)
+    if states and known:
+        # What has no ids is inside the model, which made the mask from what it was given.
+        unread = [call for call in unread if call.ids is not None]
+    if unread and (chosen is None or _is_float(unread[0].mask)):
+        raise _unreadable(unread[0])
     if calls and not known and chosen is None and lookup.is_padding():
         return None
     if stranger is not None and not known and chosen is None:
-        raise ValueError(
-            f"the ids that the embedding looks up, of shape {shape}, are not those that the model "
-            f"was called with, so its {_described(stranger)} may be of other tokens; {_HINT}"
-        )
+        raise _of_others(stranger, shape, states=states)
     if moved is not None:
         # What the model has added to its rows, it has given positions too.
         return lookup.tokens(*(chosen or moved), added=moved[1])
@@ -78,14 +97,17 @@ def resolve_tokens(
 
 
 class _Lookup:
-    """What is looked up."""
+    """What is looked up; or with ``states`` hidden states, and their ids if those are known."""
 
-    def __init__(self, ids: Tensor | None, shape: tuple[int, int], special: SpecialIds) -> None:
+    def __init__(
+        self, ids: Tensor | None, shape: tuple[int, int], special: SpecialIds, *, states: bool
+    ) -> None:
         if ids is not None and ids.shape != shape:
             ids = ids.reshape(shape) if ids.numel() == shape[0] * shape[1] else None
         self.ids = ids
         self.shape = shape
         self.special = special
+        self.states = states
         self.hidden: Tensor | None = None
 
     def layout_of(self, call: CallTokens) -> Layout | None:
@@ -136,6 +158,14 @@ class _Lookup:
 
     def _fits(self, call: CallTokens) -> bool:
         """Whether a call without ids may be about the lookup, by the shape of its mask."""
+        if self.states:
+            rows, length = self.shape
+            known = (call.positions, call.documents, call.mask if _is_readable(call.mask) else None)
+            return call.ids is None and all(
+                each is None
+                or (each.shape[-1] == length and each.shape[-2:-1] in ((), (1,), (rows,)))
+                for each in known
+            )
         if not _is_readable(call.mask):
             return call.ids is None or self.ids is None
         rows, length = call.mask.shape  # type: ignore[union-attr]
@@ -227,13 +257,27 @@ def _tells(call: CallTokens) -> bool:
 
 def _described(call: CallTokens) -> str:
     for name, each in zip(
-        ("attention_mask", "cu_seq_lens_q", "seq_idx"),
-        (call.mask, call.cumulative, call.documents),
+        ("attention_mask", "cu_seq_lens_q", "seq_idx", "input_ids"),
+        (call.mask, call.cumulative, call.documents, call.ids),
         strict=True,
     ):
         if each is not None:
             return f"{name} ({format_value(each)})"
     raise AssertionError(call)
+
+
+def _of_others(call: CallTokens, shape: tuple[int, int], *, states: bool) -> ValueError:
+    if states:
+        rows, length = shape
+        return ValueError(
+            f"layer must see the tokens that the model was called with, got {rows} rows of "
+            f"{length} hidden states beside {_described(call)}; {_HINT}, or an empty dict if all "
+            "of them are real"
+        )
+    return ValueError(
+        f"the ids that the embedding looks up, of shape {shape}, are not those that the model "
+        f"was called with, so its {_described(call)} may be of other tokens; {_HINT}"
+    )
 
 
 def _unreadable(call: CallTokens) -> Exception:

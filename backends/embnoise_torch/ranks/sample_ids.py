@@ -3,6 +3,8 @@
 With W ranks that take blocks of b consecutive samples in turn, sample q of a step on rank r is
 sample ((q // b) * W + r) * b + q % b of the global batch. That number is its id. No other sample of
 the step has it, on whatever rank and however many samples a rank has.
+
+With antithetic noise, a sample is a pair of rows, 2i and 2i + 1 of the rank: b is twice as large.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, distributed
 
+from embnoise.backend import dealt_ids
 from embnoise_torch.ranks.dealing import Dealing, block_size
 
 if TYPE_CHECKING:
@@ -37,6 +40,7 @@ class SampleIds:
             there is one, sees different data.
         dealing: How samples are dealt to ranks: the block size b, or the data loader that deals
             them. By default single samples, b = 1.
+        rows: How many rows a sample has, from ``rows_of_a_sample``.
 
     Raises:
         TypeError: ``dealing`` is neither an integer nor a data loader.
@@ -44,7 +48,9 @@ class SampleIds:
             1 or a data loader that does not say how it deals.
     """
 
-    def __init__(self, mesh: DeviceMesh | None, dealing: Dealing | None = None) -> None:
+    def __init__(
+        self, mesh: DeviceMesh | None, dealing: Dealing | None = None, *, rows: int = 1
+    ) -> None:
         self._fixed: tuple[int, int] | None = None
         if mesh is not None:
             coordinate = mesh.get_coordinate() if hasattr(mesh, "get_coordinate") else None
@@ -58,6 +64,7 @@ class SampleIds:
                 if name not in _SAME_SAMPLES:
                     rank, ranks = rank * size + index, ranks * size
             self._fixed = rank, ranks
+        self._rows = rows
         self._assumed = dealing is None
         self._block = 1 if dealing is None else block_size(dealing, self._place()[1])
 
@@ -93,11 +100,7 @@ class SampleIds:
         return self._ids(first + rows)
 
     def _ids(self, numbers: Integers) -> Integers:
-        rank, ranks = self._place()
-        block = self._block
-        if ranks == 1:
-            return numbers
-        return (numbers // block * ranks + rank) * block + numbers % block
+        return dealt_ids(numbers, *self._place(), block=self._block * self._rows)
 
     def _place(self) -> tuple[int, int]:
         """This rank, and how many there are."""
