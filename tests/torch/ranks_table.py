@@ -10,11 +10,11 @@ import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.multiprocessing
@@ -155,7 +155,9 @@ def tensor_parallel(style, placement, dtype) -> Sides:
 def in_both_dtypes(run: Callable[..., Sides]) -> Sides:
     pairs = [run(dtype=dtype) for dtype in (torch.float32, torch.bfloat16)]
     seen, expected = zip(*pairs, strict=True)
-    return torch.cat([each.float() for each in seen]), torch.cat([each.float() for each in expected])
+    return torch.cat([each.float() for each in seen]), torch.cat(
+        [each.float() for each in expected]
+    )
 
 
 for _style in (RowwiseParallel, ColwiseParallel):
@@ -225,9 +227,9 @@ def context(balanced: bool, call, arrays, tokens) -> Sides:
 
 for _balanced in (False, True):
     for _name, _context in _CONTEXTS.items():
-        way(
-            f"`context_parallel`{', load-balanced' if _balanced else ''}, with {_name}", "mesh"
-        )(partial(context, _balanced, *_context))
+        way(f"`context_parallel`{', load-balanced' if _balanced else ''}, with {_name}", "mesh")(
+            partial(context, _balanced, *_context)
+        )
 
 
 @way("Sequences that you cut yourself, with position ids", "mesh")
@@ -362,7 +364,9 @@ def pipelines():
     return seen, torch.empty(0) if stage else dealt(alone(mask=MASK), at)
 
 
-def _worker(index: int, processes: int, store: str, results: str) -> None:
+def _worker(
+    index: int, processes: int, store: str, results: str, also: Callable[[], None] | None
+) -> None:
     warnings.simplefilter("error")
     warnings.filterwarnings("ignore", category=FutureWarning)
     # A DTensor's local tensor is a view; nothing is done to it in place.
@@ -383,20 +387,28 @@ def _worker(index: int, processes: int, store: str, results: str) -> None:
                 found[each.name] = torch.equal(seen, expected) or f"{seen} is not {expected}"
             except Exception:  # the other ranks go on, and what failed is told by name
                 found[each.name] = traceback.format_exc()
+    if also is not None:
+        also()
     torch.save(found, f"{results}/{index}.pt")
     distributed.destroy_process_group()
 
 
-def run(processes: int) -> dict[str, str]:
-    """Run the ways of so many processes; what went wrong by name, "" if every rank was right."""
+def run(processes: int, also: Callable[[], None] | None = None) -> dict[str, str]:
+    """Run the ways of so many processes; what went wrong by name, "" if every rank was right.
+
+    Args:
+        processes: How many.
+        also: A function that each of them calls afterwards.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        arguments = processes, f"{folder}/store", folder
+        arguments = processes, f"{folder}/store", folder, also
         torch.multiprocessing.spawn(_worker, arguments, nprocs=processes, join=True)
         ranks = [torch.load(f"{folder}/{index}.pt") for index in range(processes)]
-    return {
-        name: "\n".join(f"rank {i}: {each[name]}" for i, each in enumerate(ranks) if each[name] is not True)
-        for name in ranks[0]
-    }  # fmt: skip
+    return {name: _fault(each[name] for each in ranks) for name in ranks[0]}
+
+
+def _fault(told: Iterable[Any]) -> str:
+    return "\n".join(f"rank {index}: {each}" for index, each in enumerate(told) if each is not True)
 
 
 def table(faults: dict[str, str]) -> str:
@@ -406,8 +418,8 @@ def table(faults: dict[str, str]) -> str:
         "| --- | --- | --- | --- |",
     ]
     for name, mesh, processes, _ in WAYS:
-        mesh = f"`{mesh}`" if mesh else ""
-        lines.append(f"| {name} | {mesh} | {processes} | {'no' if faults[name] else 'yes'} |")
+        told = f"`{mesh}`" if mesh else ""
+        lines.append(f"| {name} | {told} | {processes} | {'no' if faults[name] else 'yes'} |")
     return "\n".join(lines) + "\n"
 
 
