@@ -72,6 +72,7 @@ def perturb(
     *,
     xp: FusedArrayNamespace,
     word_dtype: Any,
+    channels: tuple[int, int] | None = None,
 ) -> Array:
     """``x + magnitude * unit``, rounded once to float32 and then to x's dtype.
 
@@ -87,11 +88,16 @@ def perturb(
         distribution: The distribution of the unit values.
         xp: The array namespace.
         word_dtype: As for ``lattice``.
+        channels: If x holds some of the embeddings' channels: which one its first is, and how many
+            the embeddings have. Default: x holds all of them.
 
     Returns:
         A new array of x's shape and dtype.
     """
-    integers = lattice(sample, position, step, key, x.shape[1], xp=xp, word_dtype=word_dtype)
+    first, dim = (0, x.shape[1]) if channels is None else channels
+    integers = lattice(sample, position, step, key, dim, xp=xp, word_dtype=word_dtype)
+    if channels is not None:
+        integers = integers[:, first : first + x.shape[1]]
     scale = xp.reshape(magnitude, (-1, 1))
     noisy = _rounded_once(x, scale, distribution.unit(integers, xp), xp)
     return xp.where(scale != 0, xp.astype(noisy, x.dtype), x)

@@ -10,7 +10,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,15 +19,23 @@ __all__ = [
     "calling",
     "compiled_inner",
     "constant_in_dynamo",
+    "context_parallel_balances",
+    "deepspeed_cuts_sequences",
     "default_callbacks",
     "dynamo_is_loaded",
     "fabric_inner",
     "forward_hooks",
+    "fsdp_mesh",
     "has_own_dispatch",
     "in_backward",
     "in_functorch",
+    "is_awaited",
     "is_jit_tracing",
     "is_transformed",
+    "local_part",
+    "local_tensor",
+    "pipeline_rehearses",
+    "pipeline_stage",
     "trl_runs",
     "untraced",
 ]
@@ -178,3 +186,91 @@ def trl_runs(module: str, arguments: Sequence[str]) -> Iterator[None]:
         yield
     finally:
         launcher.launch_training_script = launch
+
+
+def local_part(x: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The shape of what this rank holds of a DTensor, and where that begins in the whole.
+
+    ``DTensor`` has no method for it; PyTorch's checkpoints use this function.
+    """
+    from torch.distributed.tensor._utils import (  # noqa: PLC0415, slow to import
+        compute_local_shape_and_global_offset,
+    )
+
+    shape, offset = compute_local_shape_and_global_offset(x.shape, x.device_mesh, x.placements)
+    return tuple(shape), tuple(offset)
+
+
+def local_tensor(x: Any) -> Tensor:
+    """What this rank holds of a DTensor, in the same memory, or a tensor itself.
+
+    See ``is_awaited``.
+    """
+    local: Any = x.to_local() if hasattr(x, "device_mesh") else x
+    return cast("Tensor", local.wait() if is_awaited(local) else local)
+
+
+def is_awaited(x: Tensor) -> bool:
+    """Whether a collective operation may still be running on a tensor, which a copy waits for.
+
+    Tensors that DTensors become are of this class, which is private.
+    """
+    return type(x) is not Tensor and hasattr(x, "trigger_wait")
+
+
+def fsdp_mesh(module: nn.Module) -> Any:
+    """The device mesh over which ``fully_shard`` has sharded a module; ``None`` for any other.
+
+    The mesh of its parameters may have other dimensions too, and does not say which are which.
+    """
+    fsdp: Any = sys.modules.get("torch.distributed.fsdp")
+    if fsdp is None or not isinstance(module, fsdp.FSDPModule):
+        return None
+    groups = module._get_fsdp_state()._fsdp_param_groups
+    return groups[0].mesh_info.mesh if groups else None
+
+
+def context_parallel_balances() -> bool | None:
+    """Whether the parts that ``context_parallel`` cuts are balanced; ``None`` outside of it.
+
+    No public function tells either. Inside of it, DTensor handles attention in another way.
+    """
+    attention: Any = sys.modules.get(
+        "torch.distributed.tensor.experimental._context_parallel._attention"
+    )
+    if attention is None:
+        return None
+    handlers = attention.DTensor._op_dispatcher._custom_op_handlers
+    if handlers is attention.existing_custom_ops:
+        return None
+    return bool(attention._cp_options.enable_load_balance)
+
+
+def deepspeed_cuts_sequences() -> bool:
+    """Whether DeepSpeed's sequence parallelism has groups of ranks.
+
+    Accelerate, which sets them up, then makes no device mesh.
+    """
+    state: Any = sys.modules.get("deepspeed.runtime.sequence_parallel.parallel_state_sp")
+    return state is not None and state._SEQUENCE_PARALLEL_GROUP is not None
+
+
+def pipeline_stage() -> Any:
+    """The stage of ``torch.distributed.pipelining`` whose forward is running; ``None`` outside."""
+    stage: Any = sys.modules.get("torch.distributed.pipelining.stage")
+    return None if stage is None else next(calling(stage._PipelineStageBase), None)
+
+
+def pipeline_rehearses() -> bool:
+    """Whether a pipeline runs a stage only to learn the shapes of what it returns.
+
+    It does so before the first step, with the first micro-batch. No public function tells.
+    """
+    stage: Any = sys.modules.get("torch.distributed.pipelining.stage")
+    if stage is None:
+        return False
+    code = stage.PipelineStage._forward_metadata_inference.__code__
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code is not code:
+        frame = frame.f_back
+    return frame is not None

@@ -28,6 +28,7 @@ from embnoise_torch.model.forward_override import ForwardOverride
 from embnoise_torch.model.model_call import WHERE
 from embnoise_torch.optimizer import OptimizerArgument
 from embnoise_torch.ranks.dealing import Dealing
+from embnoise_torch.ranks.model_ranks import find_place
 from embnoise_torch.ranks.sample_ids import SampleIds
 
 if TYPE_CHECKING:
@@ -145,6 +146,7 @@ def attach(
     for module in model.modules():
         if isinstance(other := ForwardOverride.owner_of(module), Handle):
             refuse_equal_streams(noise_by_layer(noise, layers), other._noises())
+    place = find_place(model, layers.values(), mesh)
     return Handle(
         inner,
         layers,
@@ -152,7 +154,7 @@ def attach(
         optimizer=None if optimizer == "manual" else optimizer,
         calls_per_step=calls_per_step,
         functions=TokenFunctions(tokens, where, WHERE),
-        sample_ids=SampleIds(mesh, dealing, rows=rows_of_a_sample(noise)),
+        sample_ids=SampleIds(place, dealing, rows=rows_of_a_sample(noise)),
         placeholders=check_bool("placeholders", placeholders),
         at=at,
         outermost=model,

@@ -15,6 +15,8 @@ from embnoise.backend import (
 )
 from embnoise_torch import _compat
 from embnoise_torch.kernels import add_
+from embnoise_torch.ranks.shards import check_dtensor, is_dtensor, whole
+from embnoise_torch.ranks.surroundings import check_part
 from embnoise_torch.tracing import custom_op
 from embnoise_torch.tracing.planned import add_compiled
 from embnoise_torch.tracing.pure import pure_source
@@ -29,9 +31,6 @@ def check_tensor(x: object) -> None:
         raise TypeError(f"x must be a torch.Tensor, got {format_value(x)}")
     if x.layout != torch.strided:
         raise TypeError(f"x must be a dense tensor, got layout {x.layout}")
-    # Asking a plain tensor for an attribute that it lacks is slow.
-    if type(x) is not Tensor and hasattr(x, "device_mesh"):
-        raise TypeError("x must be a plain tensor, got a DTensor: pass x.to_local()")
 
 
 @_compat.constant_in_dynamo
@@ -55,7 +54,7 @@ def add_noise(
 
     Args:
         x: embeddings [B, L, d], or [L, d] taken as B = 1; float16, bfloat16, float32 or float64,
-            on any device.
+            on any device. A DTensor gets the noise of the whole tensor.
         noise: what noise to add.
         step: the training step, at least 0: an int, or an integer tensor of one element. Each step
             draws new noise; the same step, with the same sample ids, repeats it.
@@ -74,7 +73,8 @@ def add_noise(
 
     Raises:
         TypeError: an argument of the wrong type or dtype.
-        ValueError: an argument of the wrong shape or out of range.
+        ValueError: an argument of the wrong shape or out of range; ``x`` is a sum over ranks that
+            is still to be taken, or a part of sequences of which nothing tells which.
 
     Example:
         >>> import torch
@@ -89,13 +89,20 @@ def add_noise(
     """
     check_tensor(x)
     tokens = TokenArrays(mask, segment_ids, positions, sample_ids, where)
-    if torch.compiler.is_compiling() or _compat.is_transformed(x):
+    if is_dtensor(x):
+        tokens = tokens.map(whole)
+    elif torch.compiler.is_compiling() or _compat.is_transformed(x):
         return _add_recorded(x, noise, step, training, tokens)
     prepared = prepare(x, noise, step=step, training=training, tokens=tokens)
     if prepared is None:
         return x
+    check_part(noise, tokens)
     noisy = x.clone(memory_format=torch.contiguous_format)
-    custom_op.call_opaque(add_, noisy, noise, prepared)
+    if is_dtensor(x):
+        check_dtensor(x)
+        custom_op.add_ready_(noisy, noise, custom_op.Ready(prepared))
+    else:
+        custom_op.call_opaque(add_, noisy, noise, prepared)
     return noisy
 
 

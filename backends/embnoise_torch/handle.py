@@ -29,7 +29,9 @@ from embnoise_torch.model.lookup_tokens import ids_of_shape
 from embnoise_torch.model.model_call import CallTokens, ModelCall, flat_calls
 from embnoise_torch.model.special_ids import SpecialIds, special_ids_of
 from embnoise_torch.optimizer import FollowedOptimizer, OptimizerArgument
+from embnoise_torch.ranks.place import check_same_samples, ranks_of
 from embnoise_torch.ranks.sample_ids import SampleIds
+from embnoise_torch.ranks.shards import is_dtensor, owned_tokens, whole
 from embnoise_torch.ratio import noise_ratio
 from embnoise_torch.source import AttachedSource
 from embnoise_torch.tracing.custom_op import Ready, add_ready_
@@ -219,6 +221,10 @@ class Handle(backend.Handle):
                 f"at='input' take them as its first argument, got {format_value(x)}"
             )
         check_tensor(x)
+        if is_dtensor(x):
+            return self._add_to_dtensor(source, x, ids, number, fresh=fresh)
+        if _compat.is_awaited(x):
+            x, fresh = x.clone(memory_format=torch.contiguous_format), True
         compiling = torch.compiler.is_compiling()
         if is_recorded() if compiling else _compat.is_transformed(x):
             return self._add_recorded(source, x, ids, number)
@@ -228,6 +234,18 @@ class Handle(backend.Handle):
         if not fresh:
             x = x.clone(memory_format=torch.contiguous_format)
         add_ready_(x, source.noise, self._ready(source, x, ids, number))
+        return cast("Tensor", x)
+
+    def _add_to_dtensor(
+        self, source: AttachedSource, x: Any, ids: Tensor | None, number: int, *, fresh: bool
+    ) -> Tensor:
+        """The same for a DTensor, of which this rank adds the noise of its part."""
+        ids = whole(ids)
+        owned = owned_tokens(x, ids, list(self._modules.values())[number])
+        check_same_samples(source.sample_ids.place, ranks_of(x.device_mesh))
+        if not fresh:
+            x = x.clone(memory_format=torch.contiguous_format)
+        add_ready_(x, source.noise, self._ready(source, x, ids, number), owned)
         return cast("Tensor", x)
 
     def _look_up(
@@ -272,7 +290,7 @@ class Handle(backend.Handle):
         self, x: Tensor, ids: Tensor | None, number: int
     ) -> tuple[TokenArrays, list[CallTokens]]:
         """What the user's functions tell about a lookup, and what the active calls do."""
-        told = call_tokens(self._calls, number)
+        told = [CallTokens(*map(whole, call)) for call in call_tokens(self._calls, number)]
         if not self._functions:
             return TokenArrays(), told
         if ids is None:
@@ -288,7 +306,7 @@ class Handle(backend.Handle):
         def wrap(forward: Forward) -> Forward:
             def listening(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
                 before = self._calls
-                outermost = not torch.compiler.is_compiling() and not before
+                outermost = not (torch.compiler.is_compiling() or before or _compat.in_backward())
                 self._calls = (*before, ActiveCall(caller, caller.arguments(args, kwargs)))
                 try:
                     result = forward(module, *args, **kwargs)
@@ -331,7 +349,7 @@ class Handle(backend.Handle):
         )
 
     def _warn_of_no_noise(self) -> None:
-        if self._warned or self._is_paused() or self.alpha == 0:
+        if self._warned or self._is_paused() or self.alpha == 0 or _compat.pipeline_rehearses():
             return
         self._warned = True
         warnings.warn(

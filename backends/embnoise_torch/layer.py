@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,9 @@ from embnoise.backend import (
 from embnoise_torch import _compat
 from embnoise_torch.functional import check_tensor
 from embnoise_torch.ranks.dealing import Dealing
+from embnoise_torch.ranks.place import Place, check_same_samples, ranks_of
 from embnoise_torch.ranks.sample_ids import SampleIds
+from embnoise_torch.ranks.shards import check_dtensor, is_dtensor, whole
 from embnoise_torch.source import LayerSource
 from embnoise_torch.tracing import custom_op
 from embnoise_torch.tracing.custom_op import add_ready_
@@ -95,9 +97,9 @@ class EmbeddingNoise(NoiseState, nn.Module):
         calls_per_step = check_integer("calls_per_step", calls_per_step, minimum=1)
         self.noise = noise
         self.calls_per_step = calls_per_step
-        self._source = LayerSource(
-            noise, SampleIds(mesh, dealing, rows=rows_of_a_sample(noise)), calls_per_step
-        )
+        place = None if mesh is None else Place.in_mesh(mesh)
+        sample_ids = SampleIds(place, dealing, rows=rows_of_a_sample(noise))
+        self._source = LayerSource(noise, sample_ids, calls_per_step)
         self.register_load_state_dict_pre_hook(_allow_missing_counter)  # type: ignore[no-untyped-call]
 
     def forward(
@@ -126,7 +128,11 @@ class EmbeddingNoise(NoiseState, nn.Module):
         check_tensor(x)
         tokens = TokenArrays(mask, segment_ids, positions, sample_ids, where)
         compiling = torch.compiler.is_compiling()
-        if is_recorded() if compiling else _compat.is_transformed(x):
+        if is_dtensor(x):
+            check_dtensor(x)
+            check_same_samples(self._source.sample_ids.place, ranks_of(cast("Any", x).device_mesh))
+            tokens = tokens.map(whole)
+        elif is_recorded() if compiling else _compat.is_transformed(x):
             return self._forward_transformed(x, step, tokens)
         tokens.check(embedding_shape(x))
         if not (self.training and torch.is_grad_enabled()):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from embnoise.backend import TokenArrays
 from embnoise_torch import _compat
+from embnoise_torch.ranks.sequences import SequencePart
 
 __all__ = ["Draw", "RecomputeCache"]
 
@@ -29,6 +30,8 @@ class Draw(NamedTuple):
     """What is known about the tokens."""
     transposed: bool = False
     """Whether the embeddings are [L, B, d]; the arrays are [B, L] all the same."""
+    part: SequencePart | None = None
+    """The tokens of the embeddings, if the arrays are of whole sequences."""
 
 
 class RecomputeCache:

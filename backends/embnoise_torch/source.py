@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from embnoise.backend import Counter, Noise, TokenArrays, embedding_shape, prepare, resolve_step
+from embnoise_torch import _compat
 from embnoise_torch.functional import check_tensor
 from embnoise_torch.model.lookup_tokens import resolve_tokens
 from embnoise_torch.model.model_call import CallTokens, calls_in
 from embnoise_torch.model.special_ids import SpecialIds
 from embnoise_torch.ranks.sample_ids import SampleIds
+from embnoise_torch.ranks.sequences import SequencePart
+from embnoise_torch.ranks.shards import is_dtensor
+from embnoise_torch.ranks.surroundings import check_surroundings
+from embnoise_torch.ranks.whole_rows import whole_rows
 from embnoise_torch.recompute import Draw, RecomputeCache
 from embnoise_torch.tracing import custom_op
 from embnoise_torch.tracing.custom_op import Ready, add_ready_
 
-__all__ = ["AttachedSource", "LayerSource", "packed"]
+__all__ = ["AttachedSource", "Described", "LayerSource", "packed"]
 
 _TOKEN_ARRAYS = len(TokenArrays._fields)
+
+
+class Described(NamedTuple):
+    """What is known about the tokens of a lookup."""
+
+    tokens: TokenArrays
+    transposed: bool = False
+    """Whether the embeddings are [L, B, d]; the arrays are [B, L] all the same."""
+    part: SequencePart | None = None
+    """The tokens of the embeddings, if the arrays are of whole sequences."""
 
 
 class _CountingSource:
@@ -64,7 +79,7 @@ class _CountingSource:
     ) -> None:
         """Add the noise of the next lookup to ``x`` in place: see ``Source``."""
         told = unpacked(tokens)
-        described = None if told is None else (told, False)
+        described = None if told is None else Described(told)
         ready = self.next_lookup(x, inputs, lambda _: described, rows)
         add_ready_(x, self.noise, ready)
 
@@ -72,7 +87,7 @@ class _CountingSource:
         self,
         x: Tensor,
         inputs: Tensor | None,
-        describe: Callable[[tuple[int, int]], tuple[TokenArrays, bool] | None],
+        describe: Callable[[tuple[int, int]], Described | None],
         rows: Tensor | None = None,
     ) -> Ready | None:
         """Count the next lookup; returns what is known about it, or ``None`` if it gets no noise.
@@ -81,27 +96,28 @@ class _CountingSource:
             x: Embeddings [B, L, d] or [L, d].
             inputs: What was looked up, by which a recomputed lookup is recognized. Where nothing
                 was, a channel of the embeddings, or hidden states, does.
-            describe: From B and L to what is known about the tokens, and whether ``x`` is
-                [L, B, d]; ``None`` if this lookup has no token and does not count. It is not called
-                in a recomputed forward pass, where the calls around the lookup may have returned.
+            describe: From B and L to what is known about the tokens; ``None`` if this lookup has no
+                token and does not count. It is not called in a recomputed forward pass, where the
+                calls around the lookup may have returned.
             rows: Which sample of the lookup each row is; row i is sample i by default.
         """
         check_tensor(x)
-        inputs = x.detach()[..., 0].clone() if inputs is None else inputs
+        inputs = _a_channel(x) if inputs is None else inputs
         shape = embedding_shape(x)
 
         def next_draw() -> Draw | None:
             if self.paused:
                 return None
+            check_surroundings(self.sample_ids.place)
             described = describe(shape[:2])
             if described is None:
                 return None
-            tokens, transposed = described
-            samples = shape[transposed] if rows is None else int(rows.max()) + 1
+            samples = shape[described.transposed] if rows is None else int(rows.max()) + 1
             before = self.counter
             before = before._replace(samples=self.sample_ids.next_block(before.samples))
-            self.counter = before.after(samples, calls_per_step=self._calls_per_step)
-            return Draw(before.step, before.samples, tokens, transposed)
+            if not _compat.pipeline_rehearses():
+                self.counter = before.after(samples, calls_per_step=self._calls_per_step)
+            return Draw(before.step, before.samples, *described)
 
         draw = self._cache.draw(inputs, next_draw)
         return None if draw is None else self.at(x, draw, rows)
@@ -114,6 +130,9 @@ class _CountingSource:
         """What is known about the lookup of a draw."""
         tokens = draw.tokens
         columns = x.transpose(0, 1) if draw.transposed else x
+        if draw.part is not None:
+            whole = embedding_shape(x)[0], draw.part.length, x.shape[-1]
+            columns = torch.empty(whole, dtype=x.dtype, device="meta")
         prepared = prepare(columns, self.noise, step=draw.step, training=True, tokens=tokens)
         if prepared is None:
             return None
@@ -124,7 +143,7 @@ class _CountingSource:
             else:
                 sample_ids = self.sample_ids.of_rows(draw.first_sample, rows)
             prepared = prepared._replace(tokens=tokens._replace(sample_ids=sample_ids))
-        return Ready(prepared, draw.transposed)
+        return Ready(prepared, draw.transposed, draw.part)
 
 
 def _restored(kind: type[_CountingSource], settings: Any, counter: Counter) -> _CountingSource:
@@ -146,9 +165,20 @@ class LayerSource(_CountingSource):
         """
         step, *rest = arrays
         tokens = TokenArrays(*rest)
+
+        def describe(shape: tuple[int, int]) -> Described:
+            sequences = self.sample_ids.sequences
+            if sequences is None:
+                return Described(tokens)
+            whole = whole_rows(sequences, shape, x.device, tokens)
+            return Described(whole.given, part=whole.part)
+
         if step is None:
-            return self.next_lookup(x, inputs, lambda _: (tokens, False))
-        return None if self.paused else self.at(x, Draw(resolve_step(step), 0, tokens))
+            return self.next_lookup(x, inputs, describe)
+        if self.paused:
+            return None
+        check_surroundings(self.sample_ids.place)
+        return self.at(x, Draw(resolve_step(step), 0, *describe(embedding_shape(x)[:2])))
 
 
 class AttachedSource(_CountingSource):
@@ -194,8 +224,16 @@ class AttachedSource(_CountingSource):
     ) -> Ready | None:
         """``ready`` for arrays that are told apart."""
 
-        def describe(shape: tuple[int, int]) -> tuple[TokenArrays, bool] | None:
-            return self.resolve(ids, shape, given, calls)
+        def describe(shape: tuple[int, int]) -> Described | None:
+            sequences = self.sample_ids.sequences
+            if sequences is None:
+                return self.resolve(ids, shape, given, calls)
+            whole = whole_rows(sequences, shape, x.device, given, ids, calls)
+            part = whole.part
+            described = self.resolve(whole.ids, (shape[0], part.length), whole.given, whole.calls)
+            if described is not None and described.transposed:
+                raise ValueError("the model looks up [L, B] ids, which no mesh can cut along L")
+            return None if described is None else described._replace(part=part)
 
         return self.next_lookup(x, inputs if ids is None else ids, describe)
 
@@ -205,20 +243,28 @@ class AttachedSource(_CountingSource):
         shape: tuple[int, int],
         given: TokenArrays,
         calls: Sequence[CallTokens],
-    ) -> tuple[TokenArrays, bool] | None:
+    ) -> Described | None:
         """What ``next_lookup`` describes a lookup by, from what ``ready_lookup`` takes."""
         if any(each is not None for each in given[:-1]):
-            return given, False  # what tokens= returned, in place of what the calls tell
+            return Described(given)  # what tokens= returned, in place of what the calls tell
         if not calls and not self._special.placeholders:
-            return given, False
-        described = resolve_tokens(ids, shape, calls, self._special)
-        if described is None or given.where is None:
+            return Described(given)
+        resolved = resolve_tokens(ids, shape, calls, self._special)
+        if resolved is None:
+            return None
+        described = Described(*resolved)
+        if given.where is None:
             return described
-        tokens, transposed = described
-        return tokens._replace(where=given.where), transposed
+        return described._replace(tokens=described.tokens._replace(where=given.where))
 
 
-def packed(described: tuple[TokenArrays, bool] | None, x: Tensor) -> Tensor:
+def _a_channel(x: Any) -> Tensor:
+    """A channel of embeddings, or what this rank holds of them, in memory of its own."""
+    values: Tensor = _compat.local_tensor(x.detach()) if is_dtensor(x) else x.detach()
+    return values[..., 0].clone() if values.shape[-1] else values
+
+
+def packed(described: Described | None, x: Tensor) -> Tensor:
     """Mask and segments as one int64 [2, B, L]; -1 stands for none, in the mask for no token.
 
     Raises:
@@ -228,7 +274,7 @@ def packed(described: tuple[TokenArrays, bool] | None, x: Tensor) -> Tensor:
     result = torch.full((2, batch, length), -1, dtype=torch.int64, device=x.device)
     if described is None:
         return result
-    tokens, transposed = described
+    tokens, transposed, _ = described
     if transposed:
         raise RuntimeError(
             "the model looks up [L, B] ids, which is not supported under transformations "

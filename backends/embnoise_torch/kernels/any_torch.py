@@ -22,18 +22,32 @@ class TorchKernel:
 
     def __call__(self, x: Tensor, noise: Noise, prepared: Prepared) -> None:
         """Add noise to ``x`` in place."""
-        plan = self.plan(x, noise, prepared, x.device)
+        self.add_planned_(x, self.plan(x, noise, prepared, x.device), noise)
+
+    def add_planned_(
+        self, x: Tensor, plan: Tensor, noise: Noise, channels: tuple[int, int] | None = None
+    ) -> None:
+        """Add the noise of a plan to ``x`` in place, block by block.
+
+        Args:
+            x: Embeddings [n, d], or some of their channels.
+            plan: int32 [n, 4].
+            noise: What noise to add.
+            channels: If x holds some of the channels: which one its first is, and d.
+        """
         rows = max(1, _BLOCK // x.shape[1])
         for start in range(0, x.shape[0], rows):
             part = slice(start, start + rows)
-            x[part] = self.noisy(x[part], plan[part], noise)
+            x[part] = self.noisy(x[part], plan[part], noise, channels)
 
     def plan(self, x: Tensor, noise: Noise, prepared: Prepared, device: torch.device) -> Tensor:
         """See ``PlannedKernel``."""
         return packed_plan(x, noise, prepared, device)
 
-    def noisy(self, x: Tensor, plan: Tensor, noise: Noise) -> Tensor:
-        """See ``PlannedKernel``."""
+    def noisy(
+        self, x: Tensor, plan: Tensor, noise: Noise, channels: tuple[int, int] | None = None
+    ) -> Tensor:
+        """See ``PlannedKernel``; ``channels`` as for ``add_planned_``."""
         magnitude, sample, position, step = unpacked_plan(plan)
         noisy = perturb(
             x,
@@ -45,6 +59,7 @@ class TorchKernel:
             distribution_of(noise),
             xp=Namespace(x.device),
             word_dtype=torch.int64,
+            channels=channels,
         )
         return cast("Tensor", noisy)
 

@@ -224,9 +224,10 @@ def _input_embedding(model: Any) -> nn.Module:
     tables = {id(_table(module)): module for _, module in reversed(list(_lookups(model)))}
     if len(tables) == 1:
         return next(iter(tables.values()))
+    stage = "; do not attach to a stage of a pipeline that has no embedding" if not tables else ""
     raise ValueError(
         f"found {len(tables) or 'no'} embeddings and no get_input_embeddings() that returns one; "
-        f"pass layer=, one of them or a list. Candidates: {_candidates(model)}"
+        f"pass layer=, one of them or a list. Candidates: {_candidates(model)}{stage}"
     )
 
 
@@ -238,7 +239,8 @@ def _told_embedding(model: Any) -> nn.Module | None:
         found = model.get_input_embeddings()
     except NotImplementedError:  # a model of transformers that has none, or several
         return None
-    return found if isinstance(found, nn.Module) else None
+    # In a later stage of a pipeline, transformers puts an identity in the embedding's place.
+    return found if isinstance(found, nn.Module) and not isinstance(found, nn.Identity) else None
 
 
 def _decoder_embedding(model: Any) -> nn.Module | None:

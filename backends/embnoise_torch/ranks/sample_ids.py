@@ -10,7 +10,7 @@ With antithetic noise, rows 2i and 2i + 1 of a rank are a pair: blocks of an odd
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,16 +18,10 @@ from torch import Tensor, distributed
 
 from embnoise.backend import dealt_ids
 from embnoise_torch.ranks.dealing import Dealing, block_size
-
-if TYPE_CHECKING:
-    from torch.distributed.device_mesh import DeviceMesh
+from embnoise_torch.ranks.place import Place, world
+from embnoise_torch.ranks.sequences import Sequences
 
 __all__ = ["SampleIds"]
-
-_DISTRIBUTED = distributed.is_available()
-
-_SAME_SAMPLES = frozenset(("tp", "cp", "sp", "pp"))
-"""Dimensions of a mesh along which ranks have the same samples, under their usual names."""
 
 Integers = TypeVar("Integers", NDArray[np.int64], Tensor)
 
@@ -36,43 +30,34 @@ class SampleIds:
     """The sample ids of this process.
 
     Args:
-        mesh: A device mesh, of which the dimensions along which ranks have the same samples are
-            named "tp", "cp", "sp" or "pp". By default every rank of the default process group, once
-            there is one, sees different data.
+        place: Where this rank stands. By default every rank of the default process group, once
+            there is one, has different samples.
         dealing: How samples are dealt to ranks: the block size b, or the data loader that deals
             them. By default single samples, b = 1.
         rows: How many consecutive rows must stay on one rank, from ``rows_of_a_sample``.
 
     Raises:
         TypeError: ``dealing`` is neither an integer nor a data loader.
-        ValueError: ``mesh`` is not a device mesh that this rank is part of, or ``dealing`` is below
-            1 or a data loader that does not say how it deals.
+        ValueError: ``dealing`` is below 1 or a data loader that does not say how it deals.
     """
 
     def __init__(
-        self, mesh: DeviceMesh | None, dealing: Dealing | None = None, *, rows: int = 1
+        self, place: Place | None, dealing: Dealing | None = None, *, rows: int = 1
     ) -> None:
-        self._fixed: tuple[int, int] | None = None
-        if mesh is not None:
-            coordinate = mesh.get_coordinate() if hasattr(mesh, "get_coordinate") else None
-            if coordinate is None:
-                raise ValueError(
-                    f"mesh must be a DeviceMesh that this rank is part of, got {mesh!r}"
-                )
-            names = mesh.mesh_dim_names or [""] * mesh.ndim
-            rank, ranks = 0, 1
-            for index, size, name in zip(coordinate, mesh.shape, names, strict=True):
-                if name not in _SAME_SAMPLES:
-                    rank, ranks = rank * size + index, ranks * size
-            self._fixed = rank, ranks
+        self.place = place
         self._rows = rows
         self._assumed = dealing is None
-        self._block = 1 if dealing is None else block_size(dealing, self._place()[1])
+        self._block = 1 if dealing is None else block_size(dealing, self._rank_of()[1])
+
+    @property
+    def sequences(self) -> Sequences | None:
+        """The ranks that hold the other parts of this one's sequences; ``None`` if none do."""
+        return None if self.place is None else self.place.sequences
 
     @property
     def alone(self) -> bool:
         """Whether this rank is the only one, so that sample ids are the numbers of its samples."""
-        return self._place()[1] == 1
+        return self._rank_of()[1] == 1
 
     def next_block(self, samples: int) -> int:
         """The number of the first sample of a lookup: each begins with a block of its own.
@@ -101,19 +86,16 @@ class SampleIds:
         return self._ids(first + rows)
 
     def _ids(self, numbers: Integers) -> Integers:
-        return dealt_ids(numbers, *self._place(), block=math.lcm(self._block, self._rows))
+        return dealt_ids(numbers, *self._rank_of(), block=math.lcm(self._block, self._rows))
 
-    def _place(self) -> tuple[int, int]:
+    def _rank_of(self) -> tuple[int, int]:
         """This rank, and how many there are."""
-        return self._fixed or _default_group()
+        if self.place is not None:
+            return self.place.rank, len(self.place.members)
+        ranks = world()
+        return (distributed.get_rank() if ranks > 1 else 0), ranks
 
     def __repr__(self) -> str:
-        rank, ranks = self._place()
+        rank, ranks = self._rank_of()
         assumed = " (assumed)" if self._assumed else ""
         return f"rank={rank} of {ranks}, dealing={self._block}{assumed}"
-
-
-def _default_group() -> tuple[int, int]:
-    if _DISTRIBUTED and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1

@@ -17,6 +17,8 @@ from torch import Tensor
 from embnoise.backend import Noise, Prepared, TokenArrays
 from embnoise_torch import _compat
 from embnoise_torch.kernels import add_
+from embnoise_torch.ranks.sequences import SequencePart
+from embnoise_torch.ranks.shards import add_to_shard_, is_dtensor, part_plan
 
 __all__ = ["Ready", "Source", "add_ready_", "apply_", "call_opaque", "find", "register"]
 
@@ -29,11 +31,26 @@ class Ready(NamedTuple):
     prepared: Prepared
     transposed: bool = False
     """Whether the embeddings are [L, B, d]; what is prepared is of [B, L, d] all the same."""
+    part: SequencePart | None = None
+    """The tokens of the embeddings, if what is prepared is of whole sequences."""
 
 
-def add_ready_(x: Tensor, noise: Noise, ready: Ready | None) -> None:
-    """Add noise to ``x`` in place, unseen by autograd."""
+def add_ready_(x: Tensor, noise: Noise, ready: Ready | None, owned: Tensor | None = None) -> None:
+    """Add noise to ``x`` in place, unseen by autograd.
+
+    Args:
+        x: Embeddings, perhaps a DTensor.
+        noise: What noise to add.
+        ready: What is known about them; ``None`` if they get none.
+        owned: For a DTensor, the tokens that get noise on this rank; ``None`` for all.
+    """
     if ready is None:
+        return
+    if ready.part is not None or is_dtensor(x):
+        plan = part_plan(noise, ready.prepared, ready.part, x.device)
+        if ready.transposed:
+            plan = plan.transpose(0, 1)
+        add_to_shard_(x, noise, plan.reshape(*x.shape[:-1], 4), owned)
         return
     if not ready.transposed:
         add_(x, noise, ready.prepared)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from embnoise.backend import Noise, uses_rms
 from embnoise_torch import _compat
 from embnoise_torch.kernels import registry
+from embnoise_torch.ranks.shards import part_plan
 from embnoise_torch.tracing import custom_op
 from embnoise_torch.tracing.custom_op import Ready, Source
 
@@ -64,6 +65,8 @@ def plan_of(ready: Ready | None, x: Tensor, noise: Noise, device: torch.device) 
     tokens = x.numel() // x.shape[-1]
     if ready is None:
         return torch.zeros((tokens, 4), dtype=torch.int32, device=device)
+    if ready.part is not None:
+        return part_plan(noise, ready.prepared, ready.part, device).reshape(tokens, 4)
     columns = x.transpose(0, 1) if ready.transposed else x
     kernel: Any = registry.kernel_for(device.type)
     flat = columns.reshape(tokens, x.shape[-1])
