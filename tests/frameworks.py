@@ -27,9 +27,10 @@ FRAMEWORKS = {
 """What has to be installed for each."""
 
 LIBRARIES = {
-    "accelerate", "equinox", "flax", "hatchling", "jax", "keras", "keras_hub", "lightning",
-    "matplotlib", "ml_dtypes", "mpmath", "numba", "optax", "orbax", "peft", "ruff", "scipy",
-    "tensorflow", "tokenizers", "torch", "transformers", "triton", "trl",
+    "accelerate", "axolotl", "composer", "equinox", "flax", "hatchling", "jax", "keras",
+    "keras_hub", "lightning", "matplotlib", "ml_dtypes", "mpmath", "numba", "optax", "orbax",
+    "peft", "ruff", "scipy", "swift", "tensorflow", "tokenizers", "torch", "torchtitan",
+    "transformers", "triton", "trl",
 }  # fmt: skip
 """What a test may need and do without: where it is not installed, the test is skipped."""
 

@@ -194,6 +194,7 @@ def anchors(page):
     params(
         *("embnoise", "embnoise.backend", "embnoise.testing"),
         *("embnoise_torch", "embnoise_torch.kernels", "embnoise_torch.transformers"),
+        *("embnoise_torch.lightning", "embnoise_torch.trl"),
         *("embnoise_jax", "embnoise_jax.nnx", "embnoise_jax.linen", "embnoise_jax.equinox"),
         "embnoise_keras",
     ),

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from embnoise.backend import Noise, check_bool, check_noise
+from embnoise_torch import runs
 from embnoise_torch.attach import attach
 from embnoise_torch.handle import Handle
 
@@ -39,7 +40,7 @@ class NoiseCallback(Callback):
     whose steps count: attach noise yourself, in ``LightningModule.on_fit_start``.
 
     Args:
-        noise: What noise to add.
+        noise: What noise to add, or its ``to_dict()``.
         layer: As for ``attach``.
         tokens: As for ``attach``.
         where: As for ``attach``.
@@ -58,14 +59,14 @@ class NoiseCallback(Callback):
 
     def __init__(
         self,
-        noise: Noise,
+        noise: Noise | Mapping[str, Any],
         *,
         layer: str | nn.Module | Sequence[str | nn.Module] | None = None,
         tokens: Callable[..., Mapping[str, Any]] | None = None,
         where: str | Callable[..., Tensor] = "all",
         placeholders: bool = False,
     ) -> None:
-        self.noise = check_noise(noise)
+        self.noise = Noise.from_dict(noise) if isinstance(noise, Mapping) else check_noise(noise)
         self.layer = layer
         self.tokens = tokens
         self.where = where
@@ -109,6 +110,8 @@ class NoiseCallback(Callback):
                 "; in place of the callback, call attach(..., optimizer=self.optimizers()[0]) in "
                 "LightningModule.on_fit_start"
             )
+        running = [each.handle for each in _callbacks(trainer) if isinstance(each, NoiseCallback)]
+        runs.remove_stale(pl_module, running)
         loaded, self._loaded = self._loaded, {}
         mesh = pl_module.device_mesh
         handle = attach(
@@ -121,7 +124,7 @@ class NoiseCallback(Callback):
             placeholders=self.placeholders,
             mesh=None if mesh is None else mesh["data_parallel"],
         )
-        self.handle = handle
+        self.handle = runs.begin(handle)
         if loaded:
             handle.load_state_dict(loaded["handle"])
         handle.step = trainer.global_step
@@ -155,8 +158,12 @@ class NoiseCallback(Callback):
     def _detach(self) -> None:
         if self.handle is not None:
             self._left = self.state_dict()
-            self.handle.remove()
+            runs.end(self.handle)
             self.handle = None
+
+
+def _callbacks(trainer: Trainer) -> list[Callback]:
+    return trainer.callbacks  # type: ignore[no-any-return, attr-defined]  # set by another class
 
 
 def _seed() -> int | None:
@@ -169,9 +176,8 @@ def _total_steps(trainer: Trainer, pl_module: LightningModule) -> int | None:
     """How many steps the optimizer makes in a run; ``None`` if that is not known."""
     if not pl_module.automatic_optimization:
         return None
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set elsewhere
-    for callback in callbacks:  # the trainer's estimate does not look at this one
-        if isinstance(callback, GradientAccumulationScheduler):
-            return None
+    # The trainer's estimate does not look at this callback.
+    if any(isinstance(each, GradientAccumulationScheduler) for each in _callbacks(trainer)):
+        return None
     total = trainer.estimated_stepping_batches
     return int(total) if 0 < total < math.inf else None

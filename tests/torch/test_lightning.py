@@ -197,6 +197,24 @@ def test_after_an_error_the_model_is_clean():
         pass
 
 
+def test_a_run_takes_over_from_one_that_did_not_end_as_it_should():
+    class Worse(Callback):
+        def on_train_batch_end(self, *_):
+            raise RuntimeError("ours")
+
+        def on_exception(self, *_):
+            raise RuntimeError("worse")
+
+    module, stale = Module(), NoiseCallback(neftune())
+    with pytest.raises(RuntimeError, match="worse"):
+        trainer(Worse(), stale).fit(module, loader())
+    assert stale.handle is not None
+    module.seen.clear()
+    trainer(NoiseCallback(neftune())).fit(module, loader())
+    check_noise(module.lookups(), neftune(), list(range(6)))
+    trainer(stale).fit(module, loader(2))
+
+
 def test_steps_of_manual_optimization():
     module = Manual()
     trainer(NoiseCallback(neftune(alpha=linear(6.0, 0.0, 12)))).fit(module, loader())

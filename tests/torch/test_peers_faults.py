@@ -55,6 +55,7 @@ class Rank:
     """The data-parallel dimension of a mesh, as the second of two ranks sees it."""
 
     shape = (2,)
+    mesh_dim_names = None
 
     def get_coordinate(self):
         return (1,)

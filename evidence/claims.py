@@ -1,0 +1,188 @@
+"""The claims about embedding noise, and the comparisons that test each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from evidence.arms import TUNING_SEEDS, Arm, Study
+from evidence.results import Result
+
+__all__ = ["Claim", "Contrast", "claims", "values"]
+
+NO_HARM = 0.05
+"""Nats within which two losses count as equal: about a tenth of what noise changes at 256 pairs."""
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A weighted sum of measures, one number per seed."""
+
+    label: str
+    terms: tuple[tuple[float, Arm, str], ...]
+    margin: float | None = None
+    """Test for a mean within this margin of 0, in place of one that differs from 0."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A question, and what answers it."""
+
+    title: str
+    expected: str
+    contrasts: tuple[Contrast, ...]
+
+
+def claims(study: Study) -> list[Claim]:
+    """All claims of the study."""
+    noisy, plain, middle = study.noisy, study.plain, study.middle
+    best = noisy[middle]
+
+    def against(label: str, arm: Arm, other: Arm, measure: str, *rest: float) -> Contrast:
+        return _difference(label, (arm, measure), (other, measure), *rest)
+
+    def each(measure: str, *rest: float) -> list[Contrast]:
+        return [
+            against(
+                f"{MEASURES[measure]}, {pairs} pairs", noisy[pairs], plain[pairs], measure, *rest
+            )
+            for pairs in noisy
+        ]
+
+    least, most = min(noisy), max(noisy)
+    gain = _difference("", (plain[least], "test_loss"), (noisy[least], "test_loss"))
+    at_most = _difference("", (noisy[most], "test_loss"), (plain[most], "test_loss"))
+    variants = {
+        name: against(f"{name} against uniform", arm, best, "test_loss")
+        for name, arm in study.variants.items()
+    }
+    down, up = study.variants["annealed down"], study.variants["annealed up"]
+    tested = [
+        Claim(
+            "Noise regularizes",
+            "training loss up; test loss down where data is little",
+            (*each("train_loss"), *each("test_loss")),
+        ),
+        Claim(
+            "It helps most with little data",
+            "the gain shrinks with the number of pairs",
+            (Contrast(f"gain at {least} pairs minus that at {most}", gain.terms + at_most.terms),),
+        ),
+        Claim(
+            "Less is memorized",
+            "verbatim rate and ROUGE-L down",
+            (*each("verbatim"), *each("rouge_l")),
+        ),
+    ]
+    if not study.tuned:
+        return tested
+    bert_plain, bert_noisy = study.bert
+    nnx_plain, nnx_noisy = study.nnx
+    return [
+        *tested,
+        Claim(
+            "The distribution matters by its size alone",
+            "a difference at equal alpha, none at equal RMS",
+            (
+                variants["gaussian"],
+                variants["rademacher"],
+                *(
+                    against(f"{name} against uniform", study.variants[name], best, "test_loss",
+                            NO_HARM)
+                    for name in ("gaussian, equal RMS", "rademacher, equal RMS")
+                ),
+            ),
+        ),
+        Claim(
+            "Annealing alpha",
+            "open; nothing is published. The sum of alpha^2 over the run is the same in all three",
+            (
+                against("annealed down against constant", down, best, "test_loss"),
+                against("annealed up against constant", up, best, "test_loss"),
+                against("annealed down against up", down, up, "test_loss"),
+            ),
+        ),
+        Claim(
+            "Flatter minima",
+            "trace of the Hessian in the embeddings down; sharpness open",
+            (
+                against("trace of the Hessian", best, plain[middle], "trace"),
+                against("sharpness", best, plain[middle], "sharpness"),
+            ),
+        ),
+        Claim(
+            "Nothing known before is lost",
+            f"loss on held-out prose within {NO_HARM} nats",
+            tuple(each("prose_loss", NO_HARM)),
+        ),
+        Claim(
+            "Against other regularizers, each tuned alike",
+            "open",
+            (
+                *(
+                    against(f"noise against {name}", best, arm, "test_loss")
+                    for name, arm in study.tuned.items()
+                ),
+                _difference(
+                    "noise against early stopping",
+                    (best, "test_loss"),
+                    (plain[middle], "stopped_test_loss"),
+                ),
+                against("both stopped early", best, plain[middle], "stopped_test_loss"),
+            ),
+        ),
+        Claim(
+            "True lengths and lengths of rows",
+            "less noise with the length of the row, at equal alpha",
+            (against("length of the row against tokens", study.variants["length of the row"],
+                     best, "test_loss"),),
+        ),
+        Claim(
+            "An encoder that classifies",
+            "open",
+            (
+                against("test loss", bert_noisy, bert_plain, "test_loss"),
+                against("test accuracy", bert_noisy, bert_plain, "test_accuracy"),
+            ),
+        ),
+        Claim(
+            "The same in another framework",
+            "the gain in Flax NNX is that in PyTorch",
+            (
+                against("test loss in Flax NNX", nnx_noisy, nnx_plain, "test_loss"),
+                against("training loss in Flax NNX", nnx_noisy, nnx_plain, "train_loss"),
+            ),
+        ),
+    ]  # fmt: skip
+
+
+MEASURES = {
+    "train_loss": "training loss",
+    "test_loss": "test loss",
+    "verbatim": "verbatim rate",
+    "rouge_l": "ROUGE-L",
+    "prose_loss": "loss on prose",
+}
+
+
+def values(contrast: Contrast, results: Iterable[Result]) -> list[float]:
+    """One number per seed that all arms of the contrast have."""
+    found: dict[Arm, dict[int, Result]] = {}
+    for result in results:
+        if result.seed < TUNING_SEEDS:
+            found.setdefault(result.arm, {})[result.seed] = result
+    by_arm = [found.get(arm, {}) for _, arm, _ in contrast.terms]
+    seeds = sorted(set.intersection(*map(set, by_arm)))
+    return [
+        sum(
+            weight * by_seed[seed].measures[measure]
+            for (weight, _, measure), by_seed in zip(contrast.terms, by_arm, strict=True)
+        )
+        for seed in seeds
+    ]
+
+
+def _difference(
+    label: str, first: tuple[Arm, str], second: tuple[Arm, str], margin: float | None = None
+) -> Contrast:
+    return Contrast(label, ((1.0, *first), (-1.0, *second)), margin)

@@ -1,0 +1,46 @@
+"""One run of the Llama in Flax NNX, as ``examples/finetune_jax.py`` does it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+import finetune_jax
+from embnoise import Noise
+from evidence.arms import EPOCHS, Arm
+from evidence.corpus import TEST, VALIDATION, documented_pairs
+from task import Task
+
+__all__ = ["pretrained", "run_nnx"]
+
+LEARNING_RATE = 1e-3
+
+
+def pretrained(steps: int, cache: Path) -> Path:
+    """The folder of the pretrained model, made if it is not there."""
+    return finetune_jax.pretrained(list(documented_pairs()), steps, cache)
+
+
+def run_nnx(arm: Arm, seed: int, folder: Path) -> dict[str, float]:
+    """Fine-tune and measure; ``*_loss`` of training and test pairs, ``verbatim``."""
+    pairs = documented_pairs()
+    pool = pairs[VALIDATION + TEST :]
+    order = torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed))
+    task = Task(
+        train=[pool[index] for index in order[: arm.pairs].tolist()],
+        held_out=list(pairs[VALIDATION:][:TEST]),
+        epochs=EPOCHS[arm.pairs],
+        steps=None,
+        learning_rate=LEARNING_RATE,
+        seed=seed,
+        output=Path(),
+    )
+    noise = Noise(arm.alpha, seed=seed) if arm.alpha else None
+    found = finetune_jax.finetune(str(arm), noise, folder, task)
+    return {
+        "train_loss": found.train_loss,
+        "test_loss": found.held_out_loss,
+        "stopped_test_loss": found.best_held_out_loss,
+        "verbatim": found.verbatim_rate,
+    }

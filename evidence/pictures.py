@@ -1,0 +1,100 @@
+"""The pictures of ``docs/evidence.md``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from evidence.arms import Arm, Study
+from evidence.report import Answer
+from evidence.results import Result
+from evidence.statistics import estimate
+
+__all__ = ["save_all"]
+
+PLAIN, NOISY = "#767676", "#1f77b4"
+
+
+def save_all(
+    study: Study, results: Sequence[Result], found: Sequence[Answer], folder: Path
+) -> list[Path]:
+    """Write the pictures; returns their paths."""
+    pictures = {
+        "evidence-sizes.png": _sizes(study, results),
+        "evidence-answers.png": _answers(found),
+    }
+    paths = []
+    for name, figure in pictures.items():
+        figure.savefig(folder / name, dpi=150)
+        paths.append(folder / name)
+    return paths
+
+
+def _sizes(study: Study, results: Sequence[Result]) -> Figure:
+    """Losses over the number of pairs, plain and noisy, with 95% intervals over seeds."""
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    titles = {
+        "train_loss": "training pairs",
+        "test_loss": "test pairs",
+        "verbatim": "recited word for word",
+    }
+    for axes, (measure, title) in zip(figure.subplots(1, 3), titles.items(), strict=True):
+        for arms, color, label in (
+            (study.plain, PLAIN, "plain"),
+            (study.noisy, NOISY, "with noise"),
+        ):
+            _curve(axes, arms, results, measure, color, label)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(list(study.plain), [f"{pairs:,}" for pairs in study.plain])
+        axes.set_xlabel("pairs to fine-tune on")
+        axes.set_title(title)
+        axes.grid(alpha=0.3)
+    first = figure.axes[0]
+    first.set_ylabel("cross-entropy per token, nats")
+    figure.axes[2].set_ylabel("share of training prompts")
+    first.legend()
+    return figure
+
+
+def _curve(
+    axes: Any,
+    arms: dict[int, Arm],
+    results: Sequence[Result],
+    measure: str,
+    color: str,
+    label: str,
+) -> None:
+    found = {
+        pairs: estimate([r.measures[measure] for r in results if r.arm == arm])
+        for pairs, arm in arms.items()
+    }
+    means = [each.mean for each in found.values()]
+    below = [each.mean - each.low for each in found.values()]
+    above = [each.high - each.mean for each in found.values()]
+    axes.errorbar(
+        list(found), means, [below, above], color=color, label=label, marker="o", capsize=3
+    )
+
+
+def _answers(found: Sequence[Answer]) -> Figure:
+    """Every comparison of test losses, as an interval."""
+    shown = [
+        answer
+        for answer in found
+        if all(measure.endswith("test_loss") for _, _, measure in answer.contrast.terms)
+    ][::-1]
+    figure = Figure(figsize=(8, 0.32 * len(shown) + 1), layout="constrained")
+    axes = figure.subplots()
+    for place, answer in enumerate(shown):
+        of = answer.estimate
+        color = NOISY if answer.adjusted < 0.05 else PLAIN
+        axes.plot([of.low, of.high], [place, place], color=color, linewidth=2)
+        axes.plot(of.mean, place, "o", color=color)
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_yticks(range(len(shown)), [answer.contrast.label for answer in shown])
+    axes.set_xlabel("difference of test losses, nats (95% interval; blue: adjusted p < 0.05)")
+    axes.grid(axis="x", alpha=0.3)
+    return figure

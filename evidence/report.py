@@ -1,0 +1,126 @@
+"""``docs/evidence.md``: everything in it that is a number comes from the raw results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import mean
+
+from evidence.arms import TUNING_SEEDS, Arm, Study
+from evidence.claims import Claim, Contrast, claims, values
+from evidence.results import Result
+from evidence.statistics import Estimate, equivalence, estimate, holm
+from evidence.tuning import tuned
+
+__all__ = ["Answer", "answers", "page"]
+
+
+class Answer:
+    """A contrast with its estimate and its p-values."""
+
+    def __init__(self, claim: Claim, contrast: Contrast, differences: Sequence[float]) -> None:
+        self.claim = claim
+        self.contrast = contrast
+        self.estimate: Estimate = estimate(differences)
+        self.p = self.estimate.p
+        if contrast.margin is not None:
+            self.p = equivalence(differences, contrast.margin)
+        self.adjusted = 1.0
+
+    @property
+    def verdict(self) -> str:
+        """What the adjusted p-value says at 5%."""
+        if self.contrast.margin is not None:
+            margin = f"±{self.contrast.margin:g}"
+            return f"equal within {margin}" if self.adjusted < 0.05 else f"not shown: {margin}"
+        if self.adjusted >= 0.05:
+            return "no difference shown"
+        return "lower" if self.estimate.mean < 0 else "higher"
+
+
+def answers(study: Study, results: Sequence[Result]) -> list[Answer]:
+    """All contrasts, with p-values that are adjusted over all of them."""
+    found = [
+        Answer(claim, contrast, differences)
+        for claim in claims(study)
+        for contrast in claim.contrasts
+        if len(differences := values(contrast, results)) >= 3
+    ]
+    for answer, adjusted in zip(found, holm([each.p for each in found]), strict=True):
+        answer.adjusted = adjusted
+    return found
+
+
+def page(study: Study, results: Sequence[Result], template: str) -> str:
+    """The page: the template with its tables filled in."""
+    found = answers(study, results)
+    reported = [result for result in results if result.seed < TUNING_SEEDS]
+    hours = sum(result.seconds for result in results) / 3600
+    tables = {
+        "claims": "\n".join(_claim_table(found)),
+        "tuning": "\n".join(_tuning_table(results)),
+        "arms": "\n".join(_arms_table(reported)),
+        "padding": f"{_magnitude_ratio(reported):.2f}",
+        "runs": f"{len(results):,}",
+        "hours": f"{hours:.1f}",
+    }
+    for name, text in tables.items():
+        template = template.replace("{{" + name + "}}", text)
+    return template
+
+
+def _claim_table(found: Sequence[Answer]) -> list[str]:
+    lines = []
+    for claim in dict.fromkeys(answer.claim for answer in found):
+        lines += ["", f"### {claim.title}", "", f"Expected: {claim.expected}.", ""]
+        lines += ["| | Difference | 95% interval | Seeds | p, adjusted | |", "| --- " * 6 + "|"]
+        for answer in found:
+            if answer.claim is claim:
+                of = answer.estimate
+                lines.append(
+                    f"| {answer.contrast.label} | {_number(of.mean)} | {_number(of.low)} to "
+                    f"{_number(of.high)} | {of.count} | {_p(answer.adjusted)} | {answer.verdict} |"
+                )
+    return lines
+
+
+def _tuning_table(results: Sequence[Result]) -> list[str]:
+    lines = ["| Tuned | Settings, and their validation loss | Chosen |", "| --- | --- | --- |"]
+    for family, arms in tuned(results).items():
+        best = min(arms, key=arms.__getitem__)
+        tried = ", ".join(f"{_setting(arm)}: {loss:.3f}" for arm, loss in arms.items())
+        lines.append(f"| {family} | {tried} | {_setting(best)} |")
+    return lines
+
+
+def _arms_table(results: Sequence[Result]) -> list[str]:
+    measures = ("train_loss", "test_loss", "stopped_test_loss", "verbatim", "rouge_l", "prose_loss")
+    lines = [
+        "| Arm | Seeds | " + " | ".join(measures) + " |",
+        "| --- | --- |" + " --- |" * len(measures),
+    ]
+    for arm in dict.fromkeys(result.arm for result in results):
+        own = [result.measures for result in results if result.arm == arm]
+        shown = [
+            f"{mean(each[name] for each in own):.3f}" if name in own[0] else "" for name in measures
+        ]
+        lines.append(f"| `{arm}` | {len(own)} | " + " | ".join(shown) + " |")
+    return lines
+
+
+def _magnitude_ratio(results: Sequence[Result]) -> float:
+    """By how much the length of the row makes the noise smaller, on average over rows."""
+    return mean(result.measures["padding"] for result in results if "padding" in result.measures)
+
+
+def _setting(arm: Arm) -> str:
+    if arm.alpha:
+        return f"{arm.alpha:g}"
+    return f"{arm.dropout:g}" if arm.dropout else f"{arm.weight_decay:g}"
+
+
+def _number(value: float) -> str:
+    return f"{value:+.3f}" if abs(value) < 10 else f"{value:+.0f}"
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
