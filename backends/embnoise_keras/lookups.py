@@ -78,9 +78,14 @@ def checked_hidden(x: Any) -> Any:
 
 
 def is_hidden(x: Any) -> bool:
-    """Whether an argument is hidden states, and not ids that an embedding looks up."""
-    return hasattr(x, "dtype") and keras.backend.is_float_dtype(
-        keras.backend.standardize_dtype(x.dtype)
+    """Whether an argument is hidden states [B, L, d], and not ids that an embedding looks up.
+
+    Ids may be floating-point: a sequential model casts its inputs.
+    """
+    return (
+        hasattr(x, "dtype")
+        and len(x.shape) > 2
+        and keras.backend.is_float_dtype(keras.backend.standardize_dtype(x.dtype))
     )
 
 
