@@ -19,7 +19,11 @@ ROOT = Path(__file__).parent.parent
 GROUPS = {
     "properties": (["test_properties.py"], [], 15),
     "answers": (["test_known_answers.py", "test_random_state.py", "test_errors.py"], [], 30),
-    "attach": (["keras/test_attach.py", "keras/test_logger.py"], ["wrong_calls"], 40),
+    "attach": (
+        ["keras/test_attach.py", "keras/test_hidden_states.py", "keras/test_logger.py"],
+        ["wrong_calls"],
+        45,
+    ),
     "layer": (["keras/test_layer.py", "keras/test_keras_own_tests.py"], [], 20),
     "state": (["keras/test_state.py", "keras/test_compat.py"], ["wrong_st"], 30),
     "masks": (["keras/test_masks.py", "keras/test_quantized.py"], ["names_its_inputs"], 30),

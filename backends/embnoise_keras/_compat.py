@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import keras
+from keras.src.backend.common.masking import set_keras_mask
 from keras.src.backend.common.stateless_scope import get_stateless_scope, in_stateless_scope
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "states",
     "sync_state",
     "takes_gradients",
+    "with_keras_mask",
 ]
 
 
@@ -82,6 +84,16 @@ def keras_mask(tensor: Any) -> Any:
     Keras hands it to a layer's ``call`` only if the layer has one tensor argument.
     """
     return getattr(tensor, "_keras_mask", None)
+
+
+def with_keras_mask(tensor: Any, like: Any) -> Any:
+    """The tensor, with the mask that Keras passes on with another one.
+
+    The layers that it is passed to look for it there.
+    """
+    if keras_mask(like) is not None:
+        set_keras_mask(tensor, keras_mask(like))
+    return tensor
 
 
 def takes_gradients(variable: Any) -> bool:

@@ -5,13 +5,20 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
-from typing import Any
+from typing import Any, Literal
 
 import keras
 
-from embnoise.backend import Noise, TokenFunctions, format_value, refuse_equal_streams
+from embnoise.backend import (
+    PLACES,
+    Noise,
+    TokenFunctions,
+    check_choice,
+    format_value,
+    refuse_equal_streams,
+)
 from embnoise_keras.calls import is_wrapped
-from embnoise_keras.find import embeddings_of
+from embnoise_keras.find import layers_of
 from embnoise_keras.handle import AttachedNoise, Handle, noise_layers
 
 __all__ = ["attach"]
@@ -25,10 +32,11 @@ def attach(
     tokens: Callable[..., Mapping[str, Any]] | None = None,
     where: str | Callable[..., Any] = "all",
     calls_per_step: int = 1,
+    at: Literal["output", "input"] = "output",
 ) -> Handle:
-    """Add noise to a model's token embedding where ``training`` is true.
+    """Add noise to a model's token embedding, or to hidden states, where ``training`` is true.
 
-    The embedding stays in its place. Its reverse call, the output projection, stays clean, and
+    A layer stays in its place. An embedding's reverse call, the output projection, stays clean, and
     ``model.save`` writes nothing of the noise. The padding comes from ``mask_zero=True``, or from
     the ``padding_mask`` among the model's inputs, as in the models of keras-hub.
 
@@ -36,8 +44,9 @@ def attach(
         model: A sequential, functional or subclassed model. Attach to the one that ``fit`` is
             called on, since its training function is compiled again.
         noise: What noise to add.
-        layer: The embedding, its name or its path, or a list of those: an encoder-decoder with a
-            table for each side has two. By default the ``token_embedding`` of the model or of its
+        layer: A layer, its name or its path, a pattern of names or paths, or a list of those. In a
+            pattern, ``*``, ``?`` and ``[0-3]`` match as in a shell, but never a slash:
+            ``"transformer_layer_*"``. By default the ``token_embedding`` of the model or of its
             ``backbone``, and the ``encoder_`` or ``decoder_token_embedding``; or the embeddings
             that look up the inputs of an encoder and a decoder; or the model's only
             ``keras.layers.Embedding``.
@@ -49,6 +58,8 @@ def attach(
             called like ``tokens``; ``"all"`` by default.
         calls_per_step: How many training calls one optimizer step takes: the optimizer's
             ``gradient_accumulation_steps``, for example. 1 by default.
+        at: Where a layer gets noise: on its ``"output"``, or the first entry of it if that is a
+            tuple; or on its ``"input"``, the first argument of its call.
 
     Returns:
         A handle: ``remove()`` ends the noise, as does leaving ``with attach(...):``.
@@ -56,7 +67,8 @@ def attach(
     Raises:
         TypeError: An argument of the wrong type.
         ValueError: No embedding or several to choose from; noise is attached already, or to
-            another embedding from the same stream; the noise's schedule is unbound.
+            another layer from the same stream; a pattern that matches nothing; the noise's schedule
+            is unbound.
 
     Warns:
         RuntimeWarning: The model's ``call`` has no argument ``training``.
@@ -77,20 +89,21 @@ def attach(
     """
     if not isinstance(model, keras.Layer):
         raise TypeError(f"model must be a Keras model or layer, got {format_value(model)}")
+    check_choice("at", at, PLACES)
     functions = TokenFunctions(tokens, where)
-    embeddings = embeddings_of(model, layer)
+    layers = layers_of(model, layer)
     attached = AttachedNoise(
-        noise, calls_per_step=calls_per_step, name=f"attached_{embeddings[0].name}"
+        noise, calls_per_step=calls_per_step, name=f"attached_{layers[0].name}"
     )
-    for embedding in embeddings:
-        if is_wrapped(embedding):
+    for each in layers:
+        if is_wrapped(each):
             raise ValueError(
-                f"model has noise attached to {embedding.name!r} already, or another call of its "
+                f"model has noise attached to {each.name!r} already, or another call of its "
                 "own; remove() that first"
             )
     others = [each for each in noise_layers(model) if isinstance(each, AttachedNoise)]
     refuse_equal_streams(
-        {embeddings[0].name: noise}, {each.embeddings[0].name: each.noise for each in others}
+        {layers[0].name: noise}, {each.layers[0].name: each.noise for each in others}
     )
     if isinstance(model, keras.Model) and "training" not in signature(type(model).call).parameters:
         warnings.warn(
@@ -99,4 +112,4 @@ def attach(
             RuntimeWarning,
             stacklevel=2,
         )
-    return Handle(model, embeddings, attached, functions)
+    return Handle(model, layers, attached, functions, at)

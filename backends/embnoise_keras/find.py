@@ -1,4 +1,4 @@
-"""Which layers of a model look up its tokens."""
+"""Which layers of a model get noise: those that look up its tokens, or those that are named."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ from typing import Any
 
 import keras
 
-from embnoise.backend import format_value
+from embnoise.backend import check_layers, format_value, match_layers
 from embnoise_keras._compat import all_layers, graph_calls
 from embnoise_keras.masks import stem
 
-__all__ = ["embeddings_of"]
+__all__ = ["layers_of"]
 
 _NAMES = ("token_embedding", "encoder_token_embedding", "decoder_token_embedding")
 _TOKENS = ("token_ids", "input_ids", "tokens")
 
 
-def embeddings_of(model: Any, layer: Any) -> list[Any]:
-    """The embeddings that ``layer`` names, or the model's token embeddings.
+def layers_of(model: Any, layer: Any) -> list[Any]:
+    """The layers that ``layer`` names, or the model's token embeddings.
 
     Raises:
         TypeError: ``layer`` is neither a layer nor a string, nor a list of those.
-        ValueError: It is not in the model; no embedding or several to choose from.
+        ValueError: It is not in the model or matches nothing there; no embedding or several to
+            choose from.
     """
     layers = all_layers(model)
     embeddings = [each for each in layers if isinstance(each, keras.layers.Embedding)]
@@ -29,9 +30,8 @@ def embeddings_of(model: Any, layer: Any) -> list[Any]:
         f"{each.name!r} ({each.input_dim}, {each.output_dim})" for each in embeddings
     )
     if layer is not None:
-        several = isinstance(layer, list | tuple) and len(layer) > 0
-        chosen = [_named(each, layers, listed) for each in (layer if several else [layer])]
-        return _distinct(chosen)
+        chosen = [_named(each, layers, listed) for each in check_layers(layer)]
+        return _distinct([each for found in chosen for each in found])
     for owner in (model, getattr(model, "backbone", None)):
         if found := _by_attribute([owner]):
             return found
@@ -74,16 +74,20 @@ def _distinct(layers: list[Any]) -> list[Any]:
     return list({id(each): each for each in layers}.values())
 
 
-def _named(layer: Any, layers: list[Any], listed: str) -> Any:
+def _named(layer: Any, layers: list[Any], listed: str) -> list[Any]:
     if not isinstance(layer, str | keras.Layer):
         raise TypeError(
             "layer must be a layer, its name or its path, or a list of those, got "
             f"{format_value(layer)}"
         )
     found = [each for each in layers if layer is each or layer in (each.name, each.path)]
+    if not found and isinstance(layer, str):
+        names = [name for each in layers for name in (each.name, each.path) if name]
+        matching = {*match_layers(layer, names, embeddings=listed or "none", separator="/")}
+        return [each for each in layers if matching & {each.name, each.path}]
     if len(found) != 1:
         raise ValueError(
             f"layer must match one layer of the model, got {layer!r}, which matches {len(found)}. "
             f"Candidates: {listed or 'none'}"
         )
-    return found[0]
+    return found

@@ -1,4 +1,4 @@
-"""The handle of ``attach``: it wraps the calls of a model and its embedding until removed."""
+"""The handle of ``attach``: it wraps the calls of a model and of its layers until removed."""
 
 from __future__ import annotations
 
@@ -41,23 +41,24 @@ class Handle(backend.Handle):
     def __init__(
         self,
         model: Any,
-        embeddings: list[Any],
+        layers: list[Any],
         attached: AttachedNoise,
         functions: TokenFunctions,
+        at: str,
     ) -> None:
         self.noise = attached.noise
         self._model = model
-        self._name = "+".join(each.name for each in embeddings)
+        self._name = "+".join(each.name for each in layers)
         self._attached = attached
-        self._layers = enclosing_layers(model, embeddings)
+        self._around = enclosing_layers(model, layers)
         sync_state(model)
         with ExitStack() as undo:
             undo.callback(attached.leave)
-            attached.join(embeddings)
-            for embedding in embeddings:
-                lookups = Lookups(embedding, functions)
-                undo.enter_context(around_lookups(embedding, partial(self._noised, lookups)))
-            for layer in self._layers:
+            attached.join(layers)
+            for layer in layers:
+                lookups = Lookups(layer, functions)
+                undo.enter_context(around_lookups(layer, partial(self._noised, lookups), at))
+            for layer in self._around:
                 undo.callback(CallRecorder.acquire(layer).release)
             forget_train_function(model)
             undo.callback(forget_train_function, model)
@@ -86,46 +87,46 @@ class Handle(backend.Handle):
         sync_state(self._model)
         self._attached._set_paused(paused)
 
-    def _noised(self, lookups: Lookups, ids: Any, x: Any, number: int) -> Any:
-        """What a lookup found, with noise; it is number ``number`` of the running call."""
-        own = {id(layer) for layer in self._layers}
+    def _noised(self, lookups: Lookups, given: Any, x: Any, number: int) -> Any:
+        """Embeddings or hidden states with noise, in call number ``number`` of the running one."""
+        own = {id(layer) for layer in self._around}
         calls = [call for call in running_calls() if id(call.layer) in own]
         told = [call.inputs.get("training") for call in calls]
         return self._attached(
             x,
             model_call=calls[-1] if calls else ModelCall(),
-            add=partial(lookups.noised, ids, calls, number),
+            add=partial(lookups.noised, given, calls, number),
             told=next((training for training in told if training is not None), None),
         )
 
 
 class AttachedNoise(EmbeddingNoise):
-    """The noise of a handle: its state is that of the embeddings, and nothing of it is saved.
+    """The noise of a handle: its state is that of the layers, and nothing of it is saved.
 
     Attributes:
-        embeddings: The embeddings, between ``join`` and ``leave``.
+        layers: The layers with noise, between ``join`` and ``leave``.
     """
 
     def __init__(self, noise: Noise, **options: Any) -> None:
         super().__init__(noise, **options)
         self._state.attached = self
-        self.embeddings: tuple[Any, ...] = ()
+        self.layers: tuple[Any, ...] = ()
 
-    def join(self, embeddings: Iterable[Any]) -> None:
-        """Make the state part of that of the embeddings."""
-        self.embeddings = tuple(embeddings)
-        for owner, state in product(self.embeddings, states(self)):
+    def join(self, layers: Iterable[Any]) -> None:
+        """Make the state part of that of the layers."""
+        self.layers = tuple(layers)
+        for owner, state in product(self.layers, states(self)):
             add_state(owner, state)
 
     def leave(self) -> None:
         """Undo ``join``."""
-        for owner, state in product(self.embeddings, states(self)):
+        for owner, state in product(self.layers, states(self)):
             if state in states(owner):
                 remove_state(owner, state)
-        self.embeddings = ()
+        self.layers = ()
 
     def _record(self) -> None:
-        self.last_call.begin(self, [self, *self.embeddings])
+        self.last_call.begin(self, [self, *self.layers])
 
     # Not with an argument `mask`: Keras would take that for the mask of the output as well.
     def call(  # type: ignore[override]
@@ -153,7 +154,7 @@ class AttachedNoise(EmbeddingNoise):
             return x
         now = self._counter()
         start, lookups = model_call.begun.get(self, (now, 0))
-        # Two lookups of one table must not get the same noise at the same place.
+        # Two lookups, or two layers, must not get the same noise at the same place.
         stream = self.noise.stream + (f"/{lookups + 1}" if lookups else "")
         noise = replace(self.noise, stream=stream)
 

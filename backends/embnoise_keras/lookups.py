@@ -1,4 +1,4 @@
-"""The lookups of an embedding: where they are noised, and what is known of their tokens.
+"""The lookups of an embedding, or the calls of another layer, and what is known of their tokens.
 
 B batch, L tokens in a row.
 """
@@ -8,13 +8,20 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any
 
 import keras
 from keras import ops
 
-from embnoise.backend import TokenArrays, TokenFunctions
-from embnoise_keras._compat import GraphCall, graph_calls, keras_mask, padding_tokens
+from embnoise.backend import TokenArrays, TokenFunctions, format_value
+from embnoise_keras._compat import (
+    GraphCall,
+    graph_calls,
+    keras_mask,
+    padding_tokens,
+    with_keras_mask,
+)
 from embnoise_keras.calls import around_calls
 from embnoise_keras.masks import find_mask
 from embnoise_keras.model_call import ModelCall, running_calls
@@ -23,37 +30,75 @@ __all__ = ["Lookups", "around_lookups"]
 
 
 @contextmanager
-def around_lookups(embedding: Any, noised: Callable[[Any, Any, int], Any]) -> Iterator[None]:
-    """Have ``noised(ids, x, number)`` in place of every ``x`` that an embedding looks up.
+def around_lookups(layer: Any, noised: Callable[[Any, Any, int], Any], at: str) -> Iterator[None]:
+    """Have ``noised(given, x, number)`` in place of the output, or the input, ``x`` of a layer.
 
-    ``number`` counts the calls of the embedding in the innermost recorded call. The reverse call,
-    the output projection, stays as it is.
+    ``given`` is the first argument of the call, and ``number`` counts the calls of the layer in the
+    innermost recorded call. The reverse call of an embedding, the output projection, stays as it
+    is.
     """
+    parameters = list(signature(layer.call).parameters)
 
-    def wrap(lookup: Any) -> Any:
-        def noisy(ids: Any, *args: Any, **kwargs: Any) -> Any:
+    def wrap(call: Any) -> Any:
+        def noisy(*args: Any, **kwargs: Any) -> Any:
+            given = args[0] if args else kwargs.get(parameters[0])
             outer = running_calls()[:1]
-            number = outer[0].enter(embedding) if outer else 0
-            x = lookup(ids, *args, **kwargs)
-            reverse = kwargs.get("reverse") or any(each is True for each in args)
-            return x if reverse else noised(ids, x, number)
+            number = outer[0].enter(layer) if outer else 0
+            if at == "input":
+                x = with_keras_mask(noised(given, checked_hidden(given), number), given)
+                if args:
+                    return call(x, *args[1:], **kwargs)
+                return call(**{**kwargs, parameters[0]: x})
+            result = call(*args, **kwargs)
+            named = dict(zip(parameters, args, strict=False)) | kwargs
+            if named.get("reverse"):
+                return result
+            if isinstance(result, tuple):
+                return (noised(given, checked_hidden(result[0]), number), *result[1:])
+            return noised(given, checked_hidden(result), number)
 
         return noisy
 
-    with around_calls(embedding, wrap):
+    with around_calls(layer, wrap):
         yield
 
 
+def checked_hidden(x: Any) -> Any:
+    """Embeddings or hidden states.
+
+    Raises:
+        TypeError: They are something else.
+    """
+    if not is_hidden(x):
+        raise TypeError(
+            "layer must return hidden states, perhaps as the first entry of a tuple, and with "
+            f"at='input' take them as its first argument, got {format_value(x)}"
+        )
+    return x
+
+
+def is_hidden(x: Any) -> bool:
+    """Whether an argument is hidden states [B, L, d], and not ids that an embedding looks up.
+
+    Ids may be floating-point: a sequential model casts its inputs.
+    """
+    return (
+        hasattr(x, "dtype")
+        and len(x.shape) > 2
+        and keras.backend.is_float_dtype(keras.backend.standardize_dtype(x.dtype))
+    )
+
+
 class Lookups:
-    """What is known of the tokens that an embedding looks up.
+    """What is known of the tokens that an embedding looks up, or that another layer sees.
 
     Args:
-        embedding: The embedding.
+        layer: The layer.
         functions: The user's functions that describe the tokens.
     """
 
-    def __init__(self, embedding: Any, functions: TokenFunctions) -> None:
-        self._embedding = embedding
+    def __init__(self, layer: Any, functions: TokenFunctions) -> None:
+        self._layer = layer
         self._functions = functions
         self._transposed: bool | None = None  # what the last lookup that told was
 
@@ -68,10 +113,11 @@ class Lookups:
         """The embeddings ``x`` of ``ids`` with noise, which ``add`` adds to rows [B, L].
 
         Args:
-            ids: What was looked up, [B, L], or [L, B] in a model that computes that way.
+            ids: What was looked up, [B, L], or [L, B] in a model that computes that way; or the
+                hidden states [B, L, d] that the layer was called with.
             calls: The running calls around the lookup, the innermost first.
-            number: How many calls of the embedding came before in the innermost.
-            x: The embeddings, [B, L, d] or [L, B, d].
+            number: How many calls of the layer came before in the innermost.
+            x: The embeddings, [B, L, d] or [L, B, d], or hidden states [B, L, d].
             add: Adds noise, given the token arrays.
         """
         graph = self._graph_calls(calls, number)
@@ -91,7 +137,7 @@ class Lookups:
     def _graph_calls(self, calls: list[ModelCall], number: int) -> list[GraphCall | None]:
         """For each running call, what its graph says of the call in it that is running."""
         found: list[GraphCall | None] = []
-        layer = self._embedding
+        layer = self._layer
         for call in calls:
             known = graph_calls(call.layer, layer)
             # With an optional input that is absent, Keras skips a part of the graph.
@@ -109,12 +155,12 @@ class Lookups:
         available: dict[str, Any] = {}
         for call in calls:
             available |= call.inputs
-        arrays = self._functions({**available, "ids": ids})
+        arrays = self._functions(available if is_hidden(ids) else {**available, "ids": ids})
         if self._functions.describes:
             return arrays
         mask = keras_mask(ids)
-        if mask is None and getattr(self._embedding, "mask_zero", False):
-            mask = keras.layers.Embedding.compute_mask(self._embedding, ids)
+        if mask is None and getattr(self._layer, "mask_zero", False):
+            mask = keras.layers.Embedding.compute_mask(self._layer, ids)
         if mask is None:
             mask = _mask_in_graph(ids, calls, graph)
         return arrays._replace(mask=mask)
@@ -136,7 +182,7 @@ class Lookups:
                 self._transposed = True
         elif self._transposed is None and mask is not None and shape[0] not in (1, None):
             warnings.warn(
-                f"embnoise: {self._embedding.name!r} looked up token ids of shape {shape} that the "
+                f"embnoise: {self._layer.name!r} looked up token ids of shape {shape} that the "
                 "model computed: taken as [B, L], since nothing tells whether they are [L, B]. "
                 "Pass tokens= to attach if they are",
                 RuntimeWarning,

@@ -18,7 +18,7 @@ from embnoise.backend import Handle, Noise
 from embnoise.testing.saved_model import MOST_IDS, Lookup, SavedModel, TokenBatch, read_config
 from embnoise_keras._compat import all_layers
 from embnoise_keras.attach import attach
-from embnoise_keras.find import embeddings_of
+from embnoise_keras.find import layers_of
 
 __all__ = ["KIND", "KerasModel", "load", "owns"]
 
@@ -76,7 +76,7 @@ class KerasModel(SavedModel):
     def __init__(self, model: Any, layer: str | None) -> None:
         self._model, self._layer = model, layer
         self.name = type(model).__name__
-        self._embedding, *others = embeddings_of(model, layer)
+        self._embedding, *others = layers_of(model, layer)
         if others:
             paths = ", ".join(each.path for each in (self._embedding, *others))
             raise ValueError(

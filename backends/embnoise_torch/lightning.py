@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from embnoise.backend import Noise, check_bool, check_noise
+from embnoise.backend import PLACES, Noise, check_bool, check_choice, check_noise
 from embnoise_torch import runs
 from embnoise_torch.attach import attach
 from embnoise_torch.handle import Handle
@@ -42,6 +42,7 @@ class NoiseCallback(Callback):
     Args:
         noise: What noise to add, or its ``to_dict()``.
         layer: As for ``attach``.
+        at: As for ``attach``.
         tokens: As for ``attach``.
         where: As for ``attach``.
         placeholders: As for ``attach``.
@@ -62,12 +63,15 @@ class NoiseCallback(Callback):
         noise: Noise | Mapping[str, Any],
         *,
         layer: str | nn.Module | Sequence[str | nn.Module] | None = None,
+        at: Literal["output", "input"] = "output",
         tokens: Callable[..., Mapping[str, Any]] | None = None,
         where: str | Callable[..., Tensor] = "all",
         placeholders: bool = False,
     ) -> None:
         self.noise = Noise.from_dict(noise) if isinstance(noise, Mapping) else check_noise(noise)
+        check_choice("at", at, PLACES)
         self.layer = layer
+        self.at = at
         self.tokens = tokens
         self.where = where
         self.placeholders = check_bool("placeholders", placeholders)
@@ -118,6 +122,7 @@ class NoiseCallback(Callback):
             pl_module,
             self.noise.bind(_total_steps(trainer, pl_module), seed=loaded.get("seed", _seed())),
             layer=self.layer,
+            at=self.at,
             optimizer="manual",
             tokens=self.tokens,
             where=self.where,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.integrations.neftune import deactivate_neftune
 from transformers.trainer_callback import ExportableState
 
-from embnoise.backend import Counter, Noise, check_bool, check_noise
+from embnoise.backend import PLACES, Counter, Noise, check_bool, check_choice, check_noise
 from embnoise_torch import _compat
 from embnoise_torch.attach import attach
 from embnoise_torch.handle import Handle
@@ -46,6 +46,7 @@ class NoiseCallback(TrainerCallback, ExportableState):
     Args:
         noise: What noise to add, or its ``to_dict()``.
         layer: As for ``attach``.
+        at: As for ``attach``.
         tokens: As for ``attach``.
         where: As for ``attach``. ``"prompt"`` and ``"completion"`` read the labels of the batch.
         placeholders: As for ``attach``.
@@ -70,6 +71,7 @@ class NoiseCallback(TrainerCallback, ExportableState):
         noise: Noise | Mapping[str, Any],
         *,
         layer: str | nn.Module | Sequence[str | nn.Module] | None = None,
+        at: Literal["output", "input"] = "output",
         tokens: Callable[..., Mapping[str, Any]] | None = None,
         where: str | Callable[..., Tensor] = "all",
         placeholders: bool = False,
@@ -77,7 +79,9 @@ class NoiseCallback(TrainerCallback, ExportableState):
         dealing: Dealing | None = None,
     ) -> None:
         self.noise = Noise.from_dict(noise) if isinstance(noise, Mapping) else check_noise(noise)
+        check_choice("at", at, PLACES)
         self.layer = layer
+        self.at = at
         self.tokens = tokens
         self.where = where
         self.placeholders = check_bool("placeholders", placeholders)
@@ -112,6 +116,7 @@ class NoiseCallback(TrainerCallback, ExportableState):
             model,
             self.noise.bind(state.max_steps, seed=args.seed),
             layer=self.layer,
+            at=self.at,
             optimizer="manual",
             tokens=self.tokens,
             where=self.where,
@@ -171,7 +176,7 @@ class NoiseCallback(TrainerCallback, ExportableState):
         except TypeError:  # a rule that is not registered
             noise = repr(self.noise)
         arguments = {
-            "layer": self.layer, "tokens": self.tokens, "where": self.where,
+            "layer": self.layer, "at": self.at, "tokens": self.tokens, "where": self.where,
             "placeholders": self.placeholders, "mesh": self.mesh, "dealing": self.dealing,
         }  # fmt: skip
         plain = str | int | None

@@ -122,6 +122,8 @@ def test_the_mask_of_a_tensor():
     seen = keras.ops.convert_to_numpy(_compat.keras_mask(embedding(ids)))
     assert seen.tolist() == [[True, False]], hint
     assert _compat.keras_mask(keras.ops.zeros(3)) is None
+    other = _compat.with_keras_mask(keras.ops.zeros((1, 2, 4)), embedding(ids))
+    assert keras.ops.convert_to_numpy(_compat.keras_mask(other)).tolist() == seen.tolist(), hint
 
 
 def test_whether_gradients_are_taken():

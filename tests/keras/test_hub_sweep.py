@@ -76,7 +76,7 @@ def check(name):
     masks = [DECODER_MASK if each.startswith("decoder") else MASK for each in sides] or [MASK]
     masks = [np.ones_like(MASK)] if name in UNTOLD else masks
     with attach(model, NOISE) as handle:
-        embeddings = handle._attached.embeddings
+        embeddings = handle._attached.layers
         evaluated = lookups_seen(model, embeddings, lambda: model(inputs, training=False))
         assert (handle.step, handle.lookups) == (0, 0)
         noisy = lookups_seen(model, embeddings, lambda: model(inputs, training=True))
