@@ -18,7 +18,6 @@ from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
 
 from embnoise import neftune
 from embnoise_torch import EmbeddingNoise, add_noise, attach
-from embnoise_torch.ranks import sample_ids
 from embnoise_torch.ranks.dealing import find_block_size
 from embnoise_torch.ranks.sample_ids import SampleIds
 from embnoise_torch.transformers import NoiseCallback
@@ -44,7 +43,7 @@ def plain(size=4, **options):
 
 
 def place(monkeypatch, rank, ranks):
-    monkeypatch.setattr(sample_ids, "_default_group", lambda: (rank, ranks))
+    monkeypatch.setattr(SampleIds, "_rank_of", lambda ids: (rank, ranks))
 
 
 @pytest.mark.parametrize(
