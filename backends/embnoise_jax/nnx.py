@@ -304,15 +304,25 @@ class _AttachedNoise(EmbeddingNoise):
 @cache
 def _noisy_class(kind: Any) -> Any:
     """The class of an embedding of class ``kind`` that has noise attached."""
+    name = _lookup_of(kind)
+    look_up = getattr(kind, name)
 
-    @wraps(kind.__call__)  # its signature tells what it takes
-    def __call__(self: Any, inputs: Array, *args: Any, **kwargs: Any) -> Array:  # noqa: N807
-        x = kind.__call__(self, inputs, *args, **kwargs)
+    @wraps(look_up)  # its signature tells what it takes
+    def noisy_look_up(self: Any, inputs: Array, *args: Any, **kwargs: Any) -> Array:
+        x = look_up(self, inputs, *args, **kwargs)
         noisy: Array = self.embedding_noise.add_to_lookup(x, inputs)
         return noisy
 
-    members = {"__call__": __call__}
-    return type(kind)(f"Noisy{kind.__name__}", (kind,), members)
+    return type(kind)(f"Noisy{kind.__name__}", (kind,), {name: noisy_look_up})
+
+
+def _lookup_of(kind: Any) -> str:
+    """The name of the method by which an embedding of class ``kind`` is looked up.
+
+    Gemma's and Tunix's have ``encode`` and ``decode``, and cannot be called.
+    """
+    # Not hasattr: a class can be called itself.
+    return "__call__" if any("__call__" in vars(each) for each in kind.__mro__) else "encode"
 
 
 def _modules(model: nnx.Module) -> dict[str, Any]:
@@ -335,8 +345,9 @@ def _find_embeddings(
     found: dict[str, Any] = {}
     for each in check_layers(layer):
         path = _path_of(each, modules, candidates)
-        if not callable(modules[path]):
-            raise TypeError(f"layer must be callable, got a {type(modules[path]).__name__}")
+        kind = type(modules[path])
+        if not hasattr(kind, _lookup_of(kind)):
+            raise TypeError(f"layer must be callable, or have encode(), got a {kind.__name__}")
         found[path] = modules[path]
     return found
 
