@@ -10,7 +10,14 @@ from typing import Any
 
 from embnoise._noise import Noise
 
-__all__ = ["PLACES", "check_layers", "match_layers", "noise_by_layer", "refuse_equal_streams"]
+__all__ = [
+    "PLACES",
+    "check_layers",
+    "is_match",
+    "match_layers",
+    "noise_by_layer",
+    "refuse_equal_streams",
+]
 
 PLACES = ("output", "input")
 """What the argument ``at`` of ``attach`` may be."""
@@ -27,6 +34,12 @@ def check_layers(layer: Any) -> list[Any]:
     if not layer:
         raise ValueError(f"layer must name at least one layer, got {layer!r}")
     return list(layer)
+
+
+def is_match(pattern: str, name: str, separator: str = ".") -> bool:
+    """Whether a pattern matches the name of a layer; see ``match_layers``."""
+    own, parts = name.split(separator), pattern.split(separator)
+    return len(own) == len(parts) and all(map(fnmatchcase, own, parts))
 
 
 def match_layers(
@@ -57,14 +70,8 @@ def match_layers(
         >>> match_layers("layers.[1-9].mlp", names, embeddings="'embed'")
         ['layers.1.mlp']
     """
-    if layer in names:
-        return [layer]
-    parts = layer.split(separator)
-    found = [
-        name
-        for name in names
-        if len(own := name.split(separator)) == len(parts) and all(map(fnmatchcase, own, parts))
-    ]
+    found = [layer] if layer in names else []
+    found = found or [name for name in names if is_match(layer, name, separator)]
     if not found:
         close = ", ".join(map(repr, get_close_matches(layer, [name for name in names if name])))
         raise ValueError(

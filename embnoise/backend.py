@@ -22,6 +22,7 @@ from embnoise._distributions import (
 from embnoise._layers import (
     PLACES,
     check_layers,
+    is_match,
     match_layers,
     noise_by_layer,
     refuse_equal_streams,
@@ -87,6 +88,7 @@ __all__ = [
     "embedding_shape",
     "flat_plan",
     "format_value",
+    "is_match",
     "is_scheduled",
     "lattice",
     "magnitudes_by_length",

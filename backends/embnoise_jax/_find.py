@@ -1,4 +1,4 @@
-"""Choosing the embeddings of a model, and what is known of their tokens."""
+"""Choosing the layers of a model that get noise, and what is known of their tokens."""
 
 from __future__ import annotations
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, TypeAlias
+from functools import partial
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import equinox as eqx
 import jax
@@ -13,17 +14,26 @@ from jax import Array
 from jax.custom_derivatives import SymbolicZero
 
 from embnoise.backend import (
+    PLACES,
     Noise,
     TokenArrays,
     check_bool,
+    check_choice,
     check_layers,
     check_noise,
     embedding_shape,
     format_value,
     is_scheduled,
+    match_layers,
     noise_by_layer,
     refuse_equal_streams,
     resolve_step,
+)
+from embnoise_jax._arguments import (
+    checked_hidden,
+    first_argument,
+    with_first_argument,
+    with_output,
 )
 from embnoise_jax._errors import raise_unless_replaced
 from embnoise_jax._find import list_embeddings, only_embedding, tokens_by_layer
@@ -128,21 +138,25 @@ def attach(
     positions: ByLayer = None,
     sample_ids: ByLayer = None,
     where: ByLayer = None,
+    at: Literal["output", "input"] = "output",
 ) -> Any:
-    """Copy a model so that its token embedding adds noise; the model itself stays clean.
+    """Copy a model so that its token embedding, or other layers, add noise; the model stays clean.
 
     The copy shares all arrays and costs nothing: make it in the loss function, where step and mask
     are known. The embedding is looked up token by token under ``jax.vmap``, and the model perhaps
     row by row: the noise takes the axes of one or two such ``jax.vmap`` for the tokens and the
-    rows. An embedding that is looked up twice in a call gets the same noise twice.
+    rows. An embedding that is looked up twice in a call, or a layer that is called twice, gets the
+    same noise twice. ``layer="layers.*", at="input"`` is noise on what goes into each of a model's
+    layers.
 
     Args:
         model: Any PyTree with an ``eqx.nn.Embedding``.
         noise: What noise to add.
         step: As for ``add_noise``.
-        layer: The embedding's path, such as ``"decoder.embed"``, or a function from the model to
-            it, as in ``eqx.tree_at``; or a list of several, as in an encoder-decoder. Default: the
-            model's only ``eqx.nn.Embedding``. All but the first get a stream of their own,
+        layer: A module's path, such as ``"decoder.embed"``, a pattern of paths, a function from the
+            model to the module, as in ``eqx.tree_at``, or a list of those. In a pattern, ``*``,
+            ``?`` and ``[0-3]`` match as in a shell, but never a dot. Default: the model's only
+            ``eqx.nn.Embedding``. All but the first get a stream of their own,
             ``"{noise.stream}/{path}"``.
         mask: As for ``add_noise``: [B, L], or [L] inside ``jax.vmap`` over rows. With a list of
             layers perhaps a dict of such arrays by path.
@@ -151,6 +165,8 @@ def attach(
         sample_ids: Integers [B] or [B, L], or [] inside ``jax.vmap`` over rows; or a dict. Default:
             the row number.
         where: As for ``add_noise``, in the shapes of ``mask``.
+        at: Where a layer gets noise: on its ``"output"``, or the first entry of it if that is a
+            tuple; or on its ``"input"``, the first argument of its call.
 
     Returns:
         The copy.
@@ -158,8 +174,8 @@ def attach(
     Raises:
         TypeError: An argument of the wrong type.
         ValueError: The model has several embeddings or none, or has noise already, at this
-            embedding or from the same stream at another; ``step`` is out of range; or a dict has a
-            path that ``layer`` does not name.
+            layer or from the same stream at another; a pattern that matches nothing; ``step`` is
+            out of range; or a dict has a path that ``layer`` does not name.
 
     Example:
         >>> import equinox as eqx
@@ -175,28 +191,35 @@ def attach(
         (False, True)
     """
     check_noise(noise)
+    check_choice("at", at, PLACES)
     step = resolve_step(step)
     nodes = _find(model, layer)
     noises = noise_by_layer(noise, nodes)
     for path, node in nodes.items():
-        if isinstance(node, _NoisyEmbedding):
+        if isinstance(node, _NoisyLayer):
             raise ValueError(f"model has noise attached to {path!r} already")
         if not callable(node):
-            raise TypeError(f"layer must lead to an embedding, got {format_value(node)}")
-    attached = {path: node.settings for path, node in _embeddings(model) if _is_noisy(node)}
+            raise TypeError(
+                f"layer must lead to a module that is called, got {format_value(node)} at {path!r}"
+            )
+    attached = {path: node.settings for path, node in _nodes(model).items() if _is_noisy(node)}
     refuse_equal_streams(noises, attached)
     arrays = tokens_by_layer(TokenArrays(mask, segment_ids, positions, sample_ids, where), [*nodes])
     word = jnp.uint32(step % 2**32) if isinstance(step, int) else step
     alpha = jnp.asarray(noise.alpha_at(step, NAMESPACE), jnp.float32)
     key = noise.seed if isinstance(noise.seed, Array) else None
 
-    def noisy(path: str) -> _NoisyEmbedding:
+    def noisy(path: str, node: Any) -> _NoisyLayer:
         seed = None if key is not None else noise.seed
         settings = replace(noises[path], alpha=0.0, seed=seed)
         batch = _Batch(word, alpha, key, arrays[path].map(jnp.asarray))
-        return _NoisyEmbedding(nodes[path], settings, batch)
+        return _NoisyLayer(node, settings, batch, at)
 
-    return eqx.tree_at(lambda tree: _at(tree, [*nodes]), model, [noisy(path) for path in nodes])
+    # A layer comes before the layer that it is in, whose paths it would change.
+    for path in sorted(nodes, key=lambda path: path.count("."), reverse=True):
+        [node] = _at(model, [path])
+        model = eqx.tree_at(partial(_at, paths=[path]), model, [noisy(path, node)])
+    return model
 
 
 class _Batch(NamedTuple):
@@ -209,21 +232,29 @@ class _Batch(NamedTuple):
     tokens: TokenArrays
 
 
-class _NoisyEmbedding(eqx.Module):
-    embedding: Any
+class _NoisyLayer(eqx.Module):
+    layer: Any
     settings: Noise = eqx.field(static=True)
     batch: _Batch
+    at: str = eqx.field(static=True)
     inference: bool = False
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Array:
-        x: Array = self.embedding(*args, **kwargs)
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.inference:
-            return x
+            return self.layer(*args, **kwargs)
+        if self.at == "output":
+            return with_output(self.layer(*args, **kwargs), self._add_noise)
+        call = type(self.layer).__call__
+        x = checked_hidden(first_argument(call, args, kwargs))
+        args, kwargs = with_first_argument(call, self._add_noise(x), args, kwargs)
+        return self.layer(*args, **kwargs)
+
+    def _add_noise(self, x: Array) -> Array:
         return _with_derivative(_noisy(self.settings), by_x=True)(x, self.batch)
 
     def __getattr__(self, name: str) -> Any:
         # An output projection may share the weight.
-        return getattr(self.embedding, name)
+        return getattr(self.layer, name)
 
 
 _Rows: TypeAlias = Callable[[Array, "_Batch"], Array]
@@ -294,27 +325,33 @@ def _across_vmap(function: _Rows) -> _Rows:
 
 
 def _find(model: Any, layer: Layer | Sequence[Layer] | None) -> dict[str, Any]:
-    """The embeddings that ``layer`` names, by path."""
-    embeddings = _embeddings(model)
-    candidates = {path: each.weight.shape for path, each in embeddings}
+    """The layers that ``layer`` names, by path."""
+    nodes = _nodes(model)
+    # An embedding that has noise already is known by its own path, not by that inside the noise.
+    inner = {id(each.layer) for each in nodes.values() if _is_noisy(each)}
+    embeddings = {
+        path: each.layer if _is_noisy(each) else each
+        for path, each in nodes.items()
+        if id(each) not in inner
+    }
+    candidates = {
+        path: each.weight.shape
+        for path, each in embeddings.items()
+        if isinstance(each, eqx.nn.Embedding)
+    }
     if layer is None:
         layer = only_embedding("eqx.nn.Embedding", candidates)
     found: dict[str, Any] = {}
     for each in check_layers(layer):
         if isinstance(each, str):
-            try:
-                [found[each]] = _at(model, [each])
-            except KeyError:
-                raise ValueError(
-                    f"layer must be the path of a module, got {each!r}. "
-                    f"Embeddings: {list_embeddings(candidates)}"
-                ) from None
+            for path in match_layers(each, [*nodes], embeddings=list_embeddings(candidates)):
+                found[path] = nodes[path]
         elif callable(each):
             node = each(model)
             found[_path_of(node, model)] = node
         else:
             raise TypeError(
-                "layer must be the path of an embedding, or a function from the model to it, got "
+                "layer must be the path of a module, or a function from the model to it, got "
                 f"{format_value(each)}"
             )
     return found
@@ -338,19 +375,21 @@ def _path_of(node: Any, tree: Any) -> str:
     raise ValueError(f"layer must return a part of the model, got {format_value(node)}")
 
 
-def _embeddings(tree: Any) -> list[tuple[str, Any]]:
-    """The embeddings of a model with their paths."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_embedding)
-    return [(_joined(path), leaf) for path, leaf in leaves if _is_embedding(leaf)]
+def _nodes(tree: Any) -> dict[str, Any]:
+    """Every node of a model by path, each before those in it."""
+    found: dict[str, Any] = {}
+
+    def note(path: Any, node: Any) -> bool:
+        found.setdefault(_joined(path), node)
+        return False
+
+    jax.tree_util.tree_leaves_with_path(tree, is_leaf=note, is_leaf_takes_path=True)
+    return found
 
 
 def _joined(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
-def _is_embedding(node: Any) -> bool:
-    return isinstance(node, eqx.nn.Embedding) or _is_noisy(node)
-
-
 def _is_noisy(node: Any) -> bool:
-    return isinstance(node, _NoisyEmbedding)
+    return isinstance(node, _NoisyLayer)

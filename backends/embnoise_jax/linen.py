@@ -8,22 +8,31 @@ from collections import Counter as Tally
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import flax.linen as nn
 from jax import Array
 
 from embnoise.backend import (
+    PLACES,
     Counter,
     Noise,
     TokenArrays,
     check_bool,
+    check_choice,
     check_integer,
     check_layers,
     check_noise,
     format_value,
+    is_match,
     noise_by_layer,
     resolve_step,
+)
+from embnoise_jax._arguments import (
+    checked_hidden,
+    first_argument,
+    with_first_argument,
+    with_output,
 )
 from embnoise_jax._counting import add_counted_noise, pack
 from embnoise_jax._find import SEVERAL, tokens_by_layer
@@ -147,27 +156,34 @@ def attach(
     positions: ByLayer = None,
     sample_ids: ByLayer = None,
     where: ByLayer = None,
+    at: Literal["output", "input"] = "output",
 ) -> Iterator[None]:
-    """Add noise to a model's token embedding in all its calls inside the ``with`` block.
+    """Add noise to a model's token embedding, or to hidden states, in all calls inside the block.
 
-    The embedding's ``__call__`` is intercepted, its ``attend`` is not, and the model is not
-    changed. Under ``jax.jit`` enter the block inside the compiled function, with ``step`` as one of
+    The layer's ``__call__`` is intercepted, an embedding's ``attend`` is not, and the model is not
+    changed. ``layer="layers_*", at="input"`` is noise on what goes into each of a model's layers.
+
+    Under ``jax.jit`` enter the block inside the compiled function, with ``step`` as one of
     its arguments: around a compiled function the step would be fixed when it is traced, so that is
-    an error. A second lookup of the embedding in the block, as in an encoder-decoder, gets
+    an error. A second call of a layer in the block, as in an encoder-decoder with one table, gets
     different noise; inside ``nn.scan`` or ``nn.vmap`` every turn gets the same noise.
 
     Args:
         model: The model.
         noise: What noise to add.
         step: As for ``add_noise``: it may be traced, such as that of a ``TrainState``.
-        layer: The embedding's path, such as ``"decoder/embed"``, or a list of several, as in an
-            encoder-decoder. Default: the model's only ``nn.Embed``. All but the first get a stream
-            of their own, ``"{noise.stream}/{path}"``.
-        mask: As for ``add_noise``; with a list of layers perhaps a dict of arrays by path.
+        layer: A module's path, such as ``"decoder/embed"``, a pattern of paths, or a list of
+            those. In a pattern, ``*``, ``?`` and ``[0-3]`` match as in a shell, but never a slash.
+            Default: the model's only ``nn.Embed``. All but the first path of a list, and all
+            modules that a pattern matches, get a stream of their own, ``"{noise.stream}/{path}"``.
+        mask: As for ``add_noise``; with a list of layers perhaps a dict of arrays by path or
+            pattern.
         segment_ids: Likewise.
         positions: Likewise.
         sample_ids: Likewise.
         where: Likewise.
+        at: Where a layer gets noise: on its ``"output"``, or the first entry of it if that is a
+            tuple; or on its ``"input"``, the first argument of its call.
 
     Raises:
         TypeError: An argument of the wrong type.
@@ -195,6 +211,7 @@ def attach(
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a flax.linen.Module, got {format_value(model)}")
     check_noise(noise).alpha_at(0)  # raises for a schedule that is unbound
+    check_choice("at", at, PLACES)
     step = resolve_step(step)
     paths = [_ONLY] if layer is None else check_layers(layer)
     for path in paths:
@@ -208,14 +225,14 @@ def attach(
         )
     arrays = TokenArrays(mask, segment_ids, positions, sample_ids, where)
     tokens = tokens_by_layer(arrays, paths)
-    noises = noise_by_layer(noise, paths)
+    places = _Places(noise, paths)
     with ExitStack() as stack:
-        interceptor = _Interceptor(kind, layer is None, noises, step, tokens, stack)
+        interceptor = _Interceptor(kind, places, step, tokens, stack, at)
         _ATTACHED.classes.append(kind)
         stack.callback(_ATTACHED.classes.remove, kind)
         stack.enter_context(nn.intercept_methods(interceptor))
         yield
-    missed = [path for path in paths if not interceptor.lookups[path]]
+    missed = [path for path in paths if path not in interceptor.called]
     if missed:
         whom = "no nn.Embed was" if layer is None else f"{', '.join(missed)} was not"
         warnings.warn(
@@ -231,29 +248,59 @@ _ONLY = ""
 """Stands for the path of a model's only embedding, until it is called."""
 
 
+class _Places:
+    """Which modules get noise, and which noise.
+
+    Args:
+        noise: What noise to add.
+        paths: Paths and patterns of paths; ``[_ONLY]`` for the model's only embedding.
+    """
+
+    def __init__(self, noise: Noise, paths: Sequence[str]) -> None:
+        self.only = list(paths) == [_ONLY]
+        self._noise = noise
+        self._noises = noise_by_layer(noise, paths)
+
+    def find(self, module: nn.Module, path: str) -> str | None:
+        """The path or the pattern by which a module gets noise; ``None`` if it gets none."""
+        if self.only:
+            return _ONLY if isinstance(module, nn.Embed) else None
+        if path in self._noises:
+            return path
+        return next((each for each in self._noises if is_match(each, path, "/")), None)
+
+    def noise_of(self, path: str) -> Noise:
+        """The noise of a module, or with the path ``_ONLY`` that of the only embedding."""
+        own = replace(self._noise, stream=f"{self._noise.stream}/{path}")
+        return self._noises.get(path, own)
+
+
 class _Interceptor:
-    """Adds noise to what a model of class ``kind`` looks up."""
+    """Adds noise to the layers of a model of class ``kind``."""
 
     def __init__(
         self,
         kind: type[nn.Module],
-        only: bool,
-        noises: Mapping[str, Noise],
+        places: _Places,
         step: int | Array,
         tokens: Mapping[str, TokenArrays],
         stack: ExitStack,
+        at: str,
     ) -> None:
-        self.lookups: Tally[str] = Tally()
-        """How many lookups each embedding had."""
+        self.called: set[str] = set()
+        """The paths and patterns by which there was noise."""
+        self._calls: Tally[str] = Tally()
+        """How many calls each module had."""
         self._kind = kind
-        self._only = only
-        self._noises = noises
+        self._places = places
+        self._at = at
         self._step = step
         self._tokens = tokens
         self._path: str | None = None
         self._depth = 0
         """How many calls of models of the class are running."""
-        self._in_lookup = False
+        self._inside: list[str] = []
+        """The paths of the modules with noise whose calls are running."""
         self._stack = stack
         # Known before the block's calls are traced, if they are.
         self._compiled_with_block = is_staged() or is_traced(step)
@@ -273,12 +320,13 @@ class _Interceptor:
         self, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any], context: Any
     ) -> Any:
         module = context.module
-        # A lookup inside a lookup belongs to a class that extends an embedding.
-        if context.method_name != "__call__" or self._in_lookup or module.is_initializing():
+        if context.method_name != "__call__" or module.is_initializing():
             return forward(*args, **kwargs)
         path = "/".join(module.path)
-        wanted = isinstance(module, nn.Embed) if self._only else path in self._noises
-        if not wanted:
+        # A call inside a call of the same module belongs to a class that extends another.
+        inside = bool(self._inside) if self._places.only else path in self._inside
+        place = None if inside else self._places.find(module, path)
+        if place is None:
             # Inside nn.remat and other lifted transformations, modules do not know their root.
             running = type(module) is self._kind
             self._depth += running
@@ -286,24 +334,29 @@ class _Interceptor:
                 return forward(*args, **kwargs)
             finally:
                 self._depth -= running
-        self._in_lookup = True
-        try:
-            x = forward(*args, **kwargs)
-        finally:
-            self._in_lookup = False
         if not self._depth and type(_root(module)) is not self._kind:
-            return x
-        if not self._only:
-            return self._add_noise(x, path)
-        if self._path not in (None, path):
-            raise ValueError(
-                f"found several embeddings in the model; {SEVERAL}. "
-                f"Candidates: {self._path!r}, {path!r}"
-            )
-        self._path = path
-        return self._add_noise(x, _ONLY)
+            return forward(*args, **kwargs)
+        if self._at == "input":
+            call = type(module).__call__
+            x = checked_hidden(first_argument(call, args, kwargs))
+            args, kwargs = with_first_argument(call, self._add_noise(x, place, path), args, kwargs)
+        self._inside.append(path)
+        try:
+            result = forward(*args, **kwargs)
+        finally:
+            self._inside.pop()
+        if self._at == "input":
+            return result
+        return with_output(result, lambda x: self._add_noise(x, place, path))
 
-    def _add_noise(self, x: Array, name: str) -> Array:
+    def _add_noise(self, x: Array, place: str, path: str) -> Array:
+        if self._places.only:
+            if self._path not in (None, path):
+                raise ValueError(
+                    f"found several embeddings in the model; {SEVERAL}. "
+                    f"Candidates: {self._path!r}, {path!r}"
+                )
+            self._path, path = path, _ONLY
         if not self._compiled_with_block and is_staged():
             raise ValueError(
                 "attach() must be entered inside the compiled function that calls the model, with "
@@ -312,14 +365,15 @@ class _Interceptor:
                 "too. Lookups in nn.remat, nn.scan and nn.jit are compiled as well: call such a "
                 "model in jax.jit"
             )
-        self.lookups[name] += 1
+        self.called.add(place)
+        self._calls[path] += 1
         if self._compiled_with_block:
             self._compile_apart()
-        noise = self._noises[name]
-        if self.lookups[name] > 1:
-            # Two lookups of one table must not get the same noise at the same place.
-            noise = replace(noise, stream=f"{noise.stream}/{self.lookups[name]}")
-        return add_noise(x, noise, step=self._step, **self._tokens[name].given())
+        noise = self._places.noise_of(path)
+        if self._calls[path] > 1:
+            # Two calls of one layer must not get the same noise at the same place.
+            noise = replace(noise, stream=f"{noise.stream}/{self._calls[path]}")
+        return add_noise(x, noise, step=self._step, **self._tokens[place].given())
 
 
 def _root(module: nn.Module) -> nn.Module:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cache, wraps
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from flax import nnx
 from flax.errors import TraceContextError
 from jax import Array
 
 from embnoise.backend import (
+    PLACES,
     Counter,
     Handle,
     Noise,
@@ -19,16 +20,26 @@ from embnoise.backend import (
     TokenArrays,
     TokenFunctions,
     check_bool,
+    check_choice,
     check_integer,
     check_layers,
     check_noise,
     format_value,
+    match_layers,
     noise_by_layer,
     refuse_equal_streams,
+)
+from embnoise_jax._arguments import (
+    checked_hidden,
+    first_argument,
+    is_hidden,
+    with_first_argument,
+    with_output,
 )
 from embnoise_jax._compat import change_class, set_property
 from embnoise_jax._counting import add_counted_noise, pack
 from embnoise_jax._find import Candidates, list_embeddings, only_embedding
+from embnoise_jax._model_calls import record_calls, running_arguments
 from embnoise_jax.functional import add_noise
 
 __all__ = ["EmbeddingNoise", "Handle", "NoiseCount", "attach"]
@@ -177,25 +188,31 @@ def attach(
     tokens: Tokens | None = None,
     where: str | Where = "all",
     calls_per_step: int = 1,
+    at: Literal["output", "input"] = "output",
 ) -> Handle:
-    """Add noise to a model's token embedding, in training only.
+    """Add noise to a model's token embedding, or to hidden states, in training only.
 
-    The embedding keeps its place, its parameters their paths, and its ``attend`` stays clean. It
-    gets an ``EmbeddingNoise``, which ``model.train()`` and ``model.eval()`` switch on and off.
+    A layer keeps its place, its parameters their paths, and an embedding's ``attend`` stays clean.
+    It gets an ``EmbeddingNoise``, which ``model.train()`` and ``model.eval()`` switch on and off.
     Attach before ``nnx.jit``, ``nnx.split`` and the like.
+
+    ``layer="layers.*", at="input"`` is noise on what goes into each of a model's layers.
 
     Args:
         model: The model, which is edited.
         noise: What noise to add.
-        layer: The embedding or its path, such as ``"decoder.embed"``, or a list of several, as in
-            an encoder-decoder. Default: the model's only ``nnx.Embed``. All but the first get a
-            stream of their own, ``"{noise.stream}/{path}"``.
-        tokens: A function of ``ids``, what is looked up, [B, L], that returns the token arguments
-            of ``add_noise`` as a dict: ``lambda ids: {"mask": ids != 0}``. Default: all tokens are
-            real.
-        where: The tokens to noise: ``"all"`` real tokens, or a function of ``ids`` that returns
-            booleans [B, L].
-        calls_per_step: As for ``EmbeddingNoise``.
+        layer: A module or its path, such as ``"decoder.embed"``, a pattern of paths, or a list of
+            those. In a pattern, ``*``, ``?`` and ``[0-3]`` match as in a shell, but never a dot.
+            Default: the model's only ``nnx.Embed``. All but the first get a stream of their own,
+            ``"{noise.stream}/{path}"``.
+        tokens: A function that returns the token arguments of ``add_noise`` as a dict. It takes by
+            name ``ids``, what an embedding looks up, [B, L], and any argument of the call of
+            ``model``: ``lambda ids: {"mask": ids != 0}``. Default: all tokens are real.
+        where: The tokens to noise: ``"all"`` real tokens, or a function that returns booleans
+            [B, L] and takes its arguments as ``tokens`` does.
+        calls_per_step: As for ``EmbeddingNoise``, counted for each layer.
+        at: Where a layer gets noise: on its ``"output"``, or the first entry of it if that is a
+            tuple; or on its ``"input"``, the first argument of its call.
 
     Returns:
         A handle. ``handle.remove()`` removes the noise, as does leaving ``with attach(...):``.
@@ -203,8 +220,8 @@ def attach(
     Raises:
         TypeError: An argument of the wrong type.
         ValueError: The model has several embeddings or none, or has noise already, at this
-            embedding or from the same stream at another; or the noise's schedule is unbound. The
-            model is then unchanged.
+            layer or from the same stream at another; a pattern that matches nothing; or the noise's
+            schedule is unbound. The model is then unchanged.
 
     Example:
         >>> import jax.numpy as jnp
@@ -224,11 +241,12 @@ def attach(
     if not isinstance(model, nnx.Module):
         raise TypeError(f"model must be a flax.nnx.Module, got {format_value(model)}")
     check_noise(noise)
+    check_choice("at", at, PLACES)
     functions = TokenFunctions(tokens, where)
-    embeddings = _find_embeddings(model, layer)
-    noises = noise_by_layer(noise, embeddings)
-    for path, embedding in embeddings.items():
-        if hasattr(embedding, "embedding_noise"):
+    layers = _find_layers(model, layer)
+    noises = noise_by_layer(noise, layers)
+    for path, module in layers.items():
+        if hasattr(module, "embedding_noise"):
             raise ValueError(f"model has noise attached to {path!r} already; remove() that first")
     attached = {
         path: module.embedding_noise.noise
@@ -238,26 +256,28 @@ def attach(
     refuse_equal_streams(noises, attached)
     made = {path: _AttachedNoise(each, functions, calls_per_step) for path, each in noises.items()}
     with ExitStack() as undo:
-        for path, embedding in embeddings.items():
-            undo.callback(_put_on(embedding, made[path]))
+        if functions and callable(model) and model not in layers.values():
+            undo.callback(record_calls(model))
+        for path, module in layers.items():
+            undo.callback(_put_on(module, made[path], at))
         return _AttachedHandle(noise, made, undo.pop_all())
 
 
-def _put_on(embedding: Any, noise: _AttachedNoise) -> Callable[[], None]:
-    """Attach noise to one embedding; returns a function that removes it if it is still there."""
-    kind: Any = type(embedding)
-    noisy_class = _noisy_class(kind)
-    embedding.embedding_noise = noise
+def _put_on(module: Any, noise: _AttachedNoise, at: str) -> Callable[[], None]:
+    """Attach noise to one layer; returns a function that removes it if it is still there."""
+    kind: Any = type(module)
+    noisy_class = _noisy_class(kind, at)
+    module.embedding_noise = noise
 
     def remove() -> None:
-        if getattr(embedding, "embedding_noise", None) is noise:
-            change_class(embedding, kind)
-            del embedding.embedding_noise
+        if getattr(module, "embedding_noise", None) is noise:
+            change_class(module, kind)
+            del module.embedding_noise
 
     try:
-        change_class(embedding, noisy_class)
+        change_class(module, noisy_class)
     except BaseException:
-        del embedding.embedding_noise
+        del module.embedding_noise
         raise
     return remove
 
@@ -289,37 +309,54 @@ class _AttachedHandle(Handle):
 
 
 class _AttachedNoise(EmbeddingNoise):
-    """The noise of an embedding, which derives the token arrays from what is looked up."""
+    """The noise of a layer, which derives the token arrays from what calls are given."""
 
     def __init__(self, noise: Noise, functions: TokenFunctions, calls_per_step: int) -> None:
         super().__init__(noise, calls_per_step=calls_per_step)
         self.functions = functions
 
-    def add_to_lookup(self, x: Array, ids: Array) -> Array:
+    def add_to(self, x: Array, argument: Any) -> Array:
+        """Hidden states with noise.
+
+        Args:
+            x: Embeddings or hidden states.
+            argument: The first argument of the layer's call.
+        """
         if self.deterministic or self._paused:
             return x
-        return self(x, **self.functions({"ids": ids}).given())
+        if not self.functions:
+            return self(x)
+        ids = {} if is_hidden(argument) else {"ids": argument}
+        return self(x, **self.functions({**running_arguments(), **ids}).given())
 
 
 @cache
-def _noisy_class(kind: Any) -> Any:
-    """The class of an embedding of class ``kind`` that has noise attached."""
-    name = _lookup_of(kind)
-    look_up = getattr(kind, name)
+def _noisy_class(kind: Any, at: str) -> Any:
+    """The class of a layer of class ``kind`` that has noise attached."""
+    name = _call_of(kind)
+    call = getattr(kind, name)
 
-    @wraps(look_up)  # its signature tells what it takes
-    def noisy_look_up(self: Any, inputs: Array, *args: Any, **kwargs: Any) -> Array:
-        x = look_up(self, inputs, *args, **kwargs)
-        noisy: Array = self.embedding_noise.add_to_lookup(x, inputs)
-        return noisy
+    @wraps(call)  # its signature tells what it takes
+    def at_output(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = call(self, *args, **kwargs)
+        argument = first_argument(call, args, kwargs)
+        return with_output(result, lambda x: self.embedding_noise.add_to(x, argument))
 
-    return type(kind)(f"Noisy{kind.__name__}", (kind,), {name: noisy_look_up})
+    @wraps(call)
+    def at_input(self: Any, *args: Any, **kwargs: Any) -> Any:
+        x = first_argument(call, args, kwargs)
+        noisy = self.embedding_noise.add_to(checked_hidden(x), x)
+        args, kwargs = with_first_argument(call, noisy, args, kwargs)
+        return call(self, *args, **kwargs)
+
+    members = {name: at_input if at == "input" else at_output}
+    return type(kind)(f"Noisy{kind.__name__}", (kind,), members)
 
 
-def _lookup_of(kind: Any) -> str:
-    """The name of the method by which an embedding of class ``kind`` is looked up.
+def _call_of(kind: Any) -> str:
+    """The name of the method that a layer of class ``kind`` is called by.
 
-    Gemma's and Tunix's have ``encode`` and ``decode``, and cannot be called.
+    The embeddings of Gemma and Tunix have ``encode`` and ``decode``, and cannot be called.
     """
     # Not hasattr: a class can be called itself.
     return "__call__" if any("__call__" in vars(each) for each in kind.__mro__) else "encode"
@@ -330,10 +367,10 @@ def _modules(model: nnx.Module) -> dict[str, Any]:
     return {".".join(map(str, path)): module for path, module in nnx.iter_modules(model)}
 
 
-def _find_embeddings(
+def _find_layers(
     model: nnx.Module, layer: str | nnx.Module | Sequence[str | nnx.Module] | None
 ) -> dict[str, Any]:
-    """The embeddings that ``layer`` names, by path."""
+    """The layers that ``layer`` names, by path."""
     modules = _modules(model)
     candidates = {
         path: (module.num_embeddings, module.features)
@@ -344,26 +381,23 @@ def _find_embeddings(
         layer = only_embedding("nnx.Embed", candidates)
     found: dict[str, Any] = {}
     for each in check_layers(layer):
-        path = _path_of(each, modules, candidates)
-        kind = type(modules[path])
-        if not hasattr(kind, _lookup_of(kind)):
-            raise TypeError(f"layer must be callable, or have encode(), got a {kind.__name__}")
-        found[path] = modules[path]
+        for path in _paths_of(each, modules, candidates):
+            kind = type(modules[path])
+            if not hasattr(kind, _call_of(kind)):
+                raise TypeError(
+                    f"layer must be callable, or have encode(), got a {kind.__name__}: {path!r}"
+                )
+            found[path] = modules[path]
     return found
 
 
-def _path_of(layer: Any, modules: Mapping[str, Any], candidates: Candidates) -> str:
-    """The path of a module, or one that is given, if it is in the model."""
+def _paths_of(layer: Any, modules: Mapping[str, Any], candidates: Candidates) -> list[str]:
+    """The paths that a pattern matches, or that of a module of the model."""
     if isinstance(layer, nnx.Module):
         for path, module in modules.items():
             if module is layer:
-                return path
+                return [path]
         raise ValueError(f"layer must be a module of the model, got {type(layer).__name__}")
     if not isinstance(layer, str):
         raise TypeError(f"layer must be a module or its path, got {format_value(layer)}")
-    if layer not in modules:
-        raise ValueError(
-            f"layer must be the path of a module, got {layer!r}. "
-            f"Embeddings: {list_embeddings(candidates)}"
-        )
-    return layer
+    return match_layers(layer, [*modules], embeddings=list_embeddings(candidates))

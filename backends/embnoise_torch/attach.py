@@ -50,7 +50,7 @@ def attach(
     dealing: Dealing | None = None,
     at: Literal["output", "input"] = "output",
 ) -> Handle:
-    """Add noise to a model's token embeddings, or to the hidden states of layers, in training only.
+    """Add noise to a model's token embeddings, or to hidden states, in training only.
 
     The noise comes right after the lookup, if the embedding is in training mode and gradients are
     enabled. It is added in place, so it needs no memory of the output's size. Lengths come from the

@@ -121,8 +121,8 @@ class Handle(backend.Handle):
         noise. The last lookup is repeated to measure it, so measure now and then, between steps.
 
         Returns:
-            ``None`` for an embedding whose last lookup is not known, as at the beginning of a step,
-            or which this rank holds only a part of (FSDP, ZeRO 3, tensor parallelism).
+            ``None`` for an embedding without a lookup, or without a token with noise in the last
+            one, or of which this rank holds only a part (FSDP, ZeRO 3, tensor parallelism).
         """
         return {
             name: noise_ratio(self._sources[name], module) for name, module in self._modules.items()
@@ -304,7 +304,7 @@ class Handle(backend.Handle):
 
     def _check_lookups(self, module: nn.Module) -> None:
         """The outermost call has returned."""
-        if module.training and torch.is_grad_enabled():
+        if module.training and torch.is_grad_enabled() and not _compat.in_backward():
             # A lookup may also have come before the call, for its inputs_embeds.
             seen = self._seen()
             if seen == self._lookups_by_call:

@@ -33,7 +33,7 @@ def noise_ratio(source: AttachedSource, module: nn.Module) -> float | None:
     if ids.is_floating_point():  # a channel of the embeddings: ids were not known
         return None
     with _evaluating(module):
-        result = module(ids)
+        result = module.forward(ids)  # hooks need not know
     x: Tensor = (result[0] if isinstance(result, tuple) else result).float()
     noisy = x.clone(memory_format=torch.contiguous_format)
     add_ready_(noisy, source.noise, source.at(noisy, draw))

@@ -42,6 +42,8 @@ class RecomputeCache:
 
     def __init__(self) -> None:
         self._entries: deque[_Entry] = deque(maxlen=_CAPACITY)
+        self.latest: tuple[Tensor, Draw] | None = None
+        """The input and the draw of the latest forward pass with noise, of this step or another."""
         self._warned = False
 
     def draw(self, inputs: Tensor, new_draw: Callable[[], Draw | None]) -> Draw | None:
@@ -53,6 +55,8 @@ class RecomputeCache:
         if not _compat.in_backward():
             draw = new_draw()
             self._entries.append(_Entry(inputs, draw))
+            if draw is not None:
+                self.latest = inputs, draw
             return draw
         matching = [entry for entry in reversed(self._entries) if entry.matches(inputs)]
         # Of equal inputs the latest comes first: backward runs in the opposite order.
@@ -62,13 +66,6 @@ class RecomputeCache:
             return None
         first.recomputed += 1
         return first.draw
-
-    def latest(self) -> tuple[Tensor, Draw] | None:
-        """The input and the draw of this step's latest pass with noise; ``None`` before it."""
-        for entry in reversed(self._entries):
-            if entry.draw is not None:
-                return entry.inputs, entry.draw
-        return None
 
     def clear(self) -> None:
         """Forget all draws: a new step begins."""

@@ -107,8 +107,8 @@ class _CountingSource:
         return None if draw is None else self.at(x, draw, rows)
 
     def latest(self) -> tuple[Tensor, Draw] | None:
-        """What the latest lookup of this step looked up, and its draw; ``None`` before it."""
-        return self._cache.latest()
+        """What the latest lookup looked up, and its draw; ``None`` before the first."""
+        return self._cache.latest
 
     def at(self, x: Tensor, draw: Draw, rows: Tensor | None = None) -> Ready | None:
         """What is known about the lookup of a draw."""

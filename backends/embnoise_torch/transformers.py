@@ -271,7 +271,7 @@ def _give_labels(trainer: Trainer, handle: Handle) -> Callable[[], None]:
 
     @functools.wraps(original)
     def compute_loss(model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        labels = inputs.get("labels")
+        labels = inputs.get("labels") if isinstance(inputs, Mapping) else None
         with handle._giving({} if labels is None else {"labels": labels}):
             return original(model, inputs, *args, **kwargs)
 

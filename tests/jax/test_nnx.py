@@ -193,7 +193,7 @@ def test_a_layer_is_chosen(layer):
         (
             lambda: attach(Two(), neftune(), layer="third"),
             ValueError,
-            r"layer must be the path of a module, got 'third'. Embeddings: 'first' \(5, 4\)",
+            r"got 'third'; names like it: none; embeddings: 'first' \(5, 4\)",
         ),
         (lambda: attach(Two(), neftune(), layer=3), TypeError, "layer must be a module or its p"),
         (

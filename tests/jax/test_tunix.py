@@ -22,7 +22,7 @@ EVENTS = (
 TrainingHooks = abc.ABCMeta(
     "TrainingHooks",
     (),
-    {f"on_{each}": abc.abstractmethod(lambda *_: None) for each in EVENTS.split()},
+    {f"on_{each}": abc.abstractmethod(lambda *_: None) for each in EVENTS},
 )
 
 

@@ -43,6 +43,7 @@ def program(name, framework, kill, *, sweep=True, **environment):
     [
         program("transformers_trainer", "torch", 6, sweep=False),
         program("accelerate_loop", "torch", 6),
+        program("trl_sft", "torch", 5),
         program("lightning_fit", "torch", 6),
         program("deepspeed_zero", "torch", 7),
         program("nnx_orbax", "jax", 5),

@@ -86,8 +86,14 @@ def interrupt(work, error, step=2):
         work.train()
 
 
-@pytest.mark.parametrize("error", [RuntimeError("ours"), KeyboardInterrupt()])
-@pytest.mark.parametrize("again", ["the trainer", "the callback", "another callback"])
+@pytest.mark.parametrize(
+    ("again", "error"),
+    [
+        ("the trainer", RuntimeError("ours")),
+        ("the callback", KeyboardInterrupt()),
+        ("another callback", KeyboardInterrupt()),
+    ],
+)
 def test_a_run_takes_over_from_one_that_was_interrupted(tmp_path, error, again):
     model, callback = llama(), NoiseCallback(neftune())
     work = trainer(tmp_path, model, callback)
@@ -198,8 +204,15 @@ def test_placeholders_are_for_attach(tmp_path, placeholders):
     assert torch.equal(noisy, add_noise(clean, neftune(seed=42), step=0, mask=mask))
 
 
-@pytest.mark.parametrize("where", ["completion", "prompt", lambda labels: labels != -100])
-@pytest.mark.parametrize("popped", ["label_smoothing_factor", "compute_loss_func", "nothing"])
+@pytest.mark.parametrize(
+    ("where", "popped"),
+    [
+        ("completion", "label_smoothing_factor"),
+        ("prompt", "compute_loss_func"),
+        (lambda labels: labels != -100, "label_smoothing_factor"),
+        ("completion", "nothing"),
+    ],
+)
 def test_where_knows_labels_that_the_model_does_not_get(tmp_path, where, popped):
     rows = [
         {

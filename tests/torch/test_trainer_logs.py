@@ -83,6 +83,8 @@ def test_the_ratio_is_that_of_the_tokens_with_noise():
         expected = (noisy - clean)[:, :5].norm() / clean[:, :5].norm()
         (ratio,) = handle.noise_ratios().values()
         assert ratio == pytest.approx(float(expected), rel=1e-5)
+        handle.step = 1  # as it is after the optimizer's step
+        assert handle.noise_ratios() == {"embed": ratio}
         assert handle.lookups == 1
         assert model.embed.training
     assert handle.noise_ratios() == {}

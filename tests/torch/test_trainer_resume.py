@@ -55,7 +55,13 @@ def padded(features):
     }
 
 
-@pytest.mark.parametrize("name", list(OPTIONS))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in ("accumulated", "all") else pytest.mark.sweep)
+        for name in OPTIONS
+    ],
+)
 def test_a_resumed_run_ends_with_the_same_weights(tmp_path, name):
     options = OPTIONS[name]
     whole, callback, weights = run(tmp_path / "whole", **options)

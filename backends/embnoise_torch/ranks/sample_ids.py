@@ -4,11 +4,12 @@ With W ranks that take blocks of b consecutive samples in turn, sample q of a st
 sample ((q // b) * W + r) * b + q % b of the global batch. That number is its id. No other sample of
 the step has it, on whatever rank and however many samples a rank has.
 
-With antithetic noise, a sample is a pair of rows, 2i and 2i + 1 of the rank: b is twice as large.
+With antithetic noise, rows 2i and 2i + 1 of a rank are a pair: blocks of an odd size are doubled.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -40,7 +41,7 @@ class SampleIds:
             there is one, sees different data.
         dealing: How samples are dealt to ranks: the block size b, or the data loader that deals
             them. By default single samples, b = 1.
-        rows: How many rows a sample has, from ``rows_of_a_sample``.
+        rows: How many consecutive rows must stay on one rank, from ``rows_of_a_sample``.
 
     Raises:
         TypeError: ``dealing`` is neither an integer nor a data loader.
@@ -100,7 +101,7 @@ class SampleIds:
         return self._ids(first + rows)
 
     def _ids(self, numbers: Integers) -> Integers:
-        return dealt_ids(numbers, *self._place(), block=self._block * self._rows)
+        return dealt_ids(numbers, *self._place(), block=math.lcm(self._block, self._rows))
 
     def _place(self) -> tuple[int, int]:
         """This rank, and how many there are."""

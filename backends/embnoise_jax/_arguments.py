@@ -1,0 +1,73 @@
+"""The first argument of a layer's call, and the first result: token ids, or hidden states."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+
+from embnoise.backend import format_value
+
+__all__ = [
+    "checked_hidden",
+    "first_argument",
+    "is_hidden",
+    "with_first_argument",
+    "with_output",
+]
+
+
+def is_hidden(argument: Any) -> bool:
+    """Whether an argument is hidden states, and not ids that an embedding looks up."""
+    return isinstance(argument, jax.Array) and jnp.issubdtype(argument.dtype, jnp.inexact)
+
+
+def checked_hidden(argument: Any) -> jax.Array:
+    """An argument that is hidden states.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if not is_hidden(argument):
+        raise TypeError(
+            "layer must return hidden states, perhaps as the first entry of a tuple, and with "
+            f"at='input' take them as its first argument, got {format_value(argument)}"
+        )
+    return cast("jax.Array", argument)
+
+
+def first_argument(
+    call: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Any:
+    """The first argument of a call.
+
+    Args:
+        call: The method of the layer, whose first parameter is ``self``.
+        args: The positional arguments without the layer.
+        kwargs: The arguments by name.
+    """
+    return args[0] if args else kwargs.get(_first_name(call))
+
+
+def with_first_argument(
+    call: Callable[..., Any], value: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a call with another value for the first one."""
+    if args:
+        return (value, *args[1:]), dict(kwargs)
+    return args, {**kwargs, _first_name(call): value}
+
+
+def with_output(result: Any, change: Callable[[jax.Array], Any]) -> Any:
+    """A layer's result with its hidden states changed; in a tuple they are the first entry."""
+    if isinstance(result, tuple) and type(result) is tuple:
+        return (change(checked_hidden(result[0])), *result[1:])
+    return change(checked_hidden(result))
+
+
+def _first_name(call: Callable[..., Any]) -> str:
+    _, *names = inspect.signature(call).parameters
+    return names[0] if names else ""

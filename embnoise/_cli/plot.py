@@ -1,0 +1,74 @@
+"""``embnoise plot``: what configurations mean, as a picture or as text."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from embnoise._cli.usage import UsageError
+from embnoise._curves import Curves, curves
+from embnoise._noise import Noise
+from embnoise._noise_file import read_noise
+
+__all__ = ["add_commands"]
+
+_FORMATS = (".png", ".svg")
+
+
+def add_commands(commands: Any) -> None:
+    """Add the command to the parser's."""
+    plot = commands.add_parser(
+        "plot", help="draw alpha over a run, the size of the noise over lengths, its distribution"
+    )
+    plot.set_defaults(run=_plot)
+    plot.add_argument(
+        "noise", nargs="+", type=Path, metavar="FILE", help="a JSON file: see Noise.to_dict()"
+    )
+    plot.add_argument(
+        "--steps", type=int, default=1000, metavar="N", help="of the run (default: 1000)"
+    )
+    plot.add_argument(
+        "--dim", type=int, default=4096, metavar="D", help="the embedding size (default: 4096)"
+    )
+    plot.add_argument(
+        "--output", type=Path, metavar="FILE",
+        help="a .png or .svg file to write, with matplotlib (default: text on the terminal)",
+    )  # fmt: skip
+
+
+def _plot(options: argparse.Namespace) -> int:
+    for name in ("steps", "dim"):
+        if getattr(options, name) < 1:
+            raise UsageError(f"--{name} must be at least 1, got {getattr(options, name)}")
+    noises = _named(options.noise)
+    drawn = {
+        name: curves(noise, total_steps=options.steps, dim=options.dim)
+        for name, noise in noises.items()
+    }
+    if options.output is None:
+        from embnoise._cli.plot_text import text  # noqa: PLC0415, beside the one below
+
+        print(text(noises, drawn, options.dim))
+    else:
+        _save(drawn, options.dim, options.output)
+        print(f"wrote {options.output}")
+    return 0
+
+
+def _named(paths: list[Path]) -> dict[str, Noise]:
+    """The noise of each file, by the file's name, or by its path if several have that name."""
+    stems = [path.stem for path in paths]
+    names = stems if len(set(stems)) == len(stems) else [str(path) for path in paths]
+    return {name: read_noise(path) for name, path in zip(names, paths, strict=True)}
+
+
+def _save(drawn: Mapping[str, Curves], dim: int, output: Path) -> None:
+    if output.suffix not in _FORMATS:
+        raise UsageError(f"--output must end in .png or .svg, got {output}")
+    try:
+        from embnoise._cli.plot_figure import figure  # noqa: PLC0415, an optional dependency
+    except ModuleNotFoundError as error:
+        raise UsageError(f'--output needs {error.name}: pip install "embnoise[plot]"') from None
+    figure(drawn, dim).savefig(output, dpi=150)

@@ -1,0 +1,46 @@
+"""The picture of ``embnoise plot``. Of the core, this file alone needs matplotlib."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from matplotlib.figure import Figure
+
+from embnoise._curves import Curves
+
+__all__ = ["figure"]
+
+_COLORS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#8c564b", "#17becf")
+
+
+def figure(drawn: Mapping[str, Curves], dim: int) -> Figure:
+    """Three panels, with all configurations in each of them."""
+    result = Figure(figsize=(12, 3.8), layout="constrained")
+    run, sizes, shape = result.subplots(1, 3)
+    for number, (name, curves) in enumerate(drawn.items()):
+        color = _COLORS[number % len(_COLORS)]
+        dashes = (0, (4, 2)) if number % 2 else "-"  # curves that coincide are both seen
+        run.plot(curves.steps, curves.alphas, color=color, linestyle=dashes, label=name)
+        sizes.plot(curves.lengths, curves.rms, color=color, linestyle=dashes)
+        shape.step(curves.values, curves.probabilities, where="post", color=color, linestyle=dashes)
+        if math.isfinite(curves.bound):
+            for bound in (-curves.bound, curves.bound):
+                shape.axvline(bound, color=color, linestyle=":", linewidth=1)
+    run.set(title="amplitude over the run", xlabel="step", ylabel="alpha", ylim=(0, None))
+    run.legend()
+    sizes.set(
+        title=f"size over length, d = {dim:,}",
+        xlabel="tokens",
+        ylabel="RMS of the noise at the first step",
+        xscale="log",
+        yscale="log",
+    )
+    shape.set(
+        title="distribution, and its bound (dotted)",
+        xlabel="noise / magnitude",
+        ylabel="probability of a smaller value",
+    )
+    for axes in (run, sizes, shape):
+        axes.grid(alpha=0.3)
+    return result

@@ -1,0 +1,88 @@
+"""A noise in numbers to look at: alpha over a run, size over length, and the distribution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embnoise._distributions import LATTICE_SIZE
+from embnoise._noise import Noise
+from embnoise._validation import check_integer
+
+__all__ = ["LENGTHS", "Curves", "curves"]
+
+LENGTHS = tuple(2**power for power in range(3, 18))
+"""8 to 131,072 tokens."""
+
+_STEPS = 256
+"""The most steps at which alpha is evaluated."""
+_QUANTILES = 1024
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What ``curves`` returns. All sizes are those of the first step."""
+
+    steps: NDArray[np.int64]
+    """[S], from 0 to the last step."""
+    alphas: Floats
+    """[S]"""
+    lengths: NDArray[np.int64]
+    """[T]"""
+    rms: Floats
+    """[T], the RMS of the noise; for a rule that uses the embeddings, of ones of RMS 1."""
+    values: Floats
+    """[V], quantiles of the noise in units of the magnitude, in ascending order."""
+    probabilities: Floats
+    """[V], the probability of a smaller value."""
+    bound: float
+    """The largest value of the noise, in units of the magnitude; infinite if there is none."""
+
+
+def curves(noise: Noise, *, total_steps: int, dim: int) -> Curves:
+    """Alpha over a run, the size of the noise over lengths, and its distribution.
+
+    Args:
+        noise: The noise. A schedule with ``steps=None`` ends with the run.
+        total_steps: How many steps the run has, at least 1.
+        dim: d, the embedding size, at least 1.
+
+    Raises:
+        TypeError: ``total_steps`` or ``dim`` is not an integer.
+        ValueError: One of them is below 1, or alpha is negative, NaN or infinite at some step.
+
+    Example:
+        >>> from embnoise import linear, neftune
+        >>> found = curves(neftune(alpha=linear(5.0, 1.0)), total_steps=4, dim=64)
+        >>> found.alphas.tolist()
+        [5.0, 4.0, 3.0, 2.0]
+        >>> round(float(found.rms[0]), 4), int(found.lengths[0])  # 5 / sqrt(8 * 64) / sqrt(3)
+        (0.1276, 8)
+    """
+    total_steps = check_integer("total_steps", total_steps, minimum=1)
+    dim = check_integer("dim", dim, minimum=1)
+    bound = noise.bind(total_steps)
+    count = min(total_steps, _STEPS)
+    steps = np.unique(np.linspace(0, total_steps - 1, count).round().astype(np.int64))
+    alphas = np.array([bound.alpha_at(int(step)) for step in steps], dtype=np.float64)
+    factor = noise._rms_factor
+    unit: Any = noise._distribution
+    lattice = np.linspace(0, LATTICE_SIZE - 1, _QUANTILES).round().astype(np.int64)
+    lengths = np.array(LENGTHS)
+    # A fixed length takes the place of all of them.
+    used = [noise.length if isinstance(noise.length, int) else length for length in LENGTHS]
+    sizes = [noise._scale(alphas[0], float(length), float(dim), rms=1.0) for length in used]
+    return Curves(
+        steps,
+        alphas,
+        lengths,
+        factor * unit.rms * np.array(sizes, dtype=np.float64),
+        factor * unit.table[lattice].astype(np.float64),
+        (lattice + 0.5) / LATTICE_SIZE,
+        factor * unit.bound,
+    )

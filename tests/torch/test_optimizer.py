@@ -1,0 +1,107 @@
+"""The steps of an optimizer, whoever makes it and whenever."""
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import SGD, AdamW
+
+from embnoise import linear, neftune
+from embnoise_torch import attach
+from tests.torch.models import Embedder, batch
+
+NOISE = neftune(alpha=linear(9.0, 0.0, 9))
+
+
+def train(model, optimizer):
+    model(batch()).square().mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+@pytest.mark.parametrize("kind", [SGD, AdamW])
+def test_an_optimizer_that_is_made_later(kind):
+    model, made = Embedder(), {}
+    with attach(model, NOISE, optimizer=lambda: made.get("optimizer")) as handle:
+        made["optimizer"] = kind(model.parameters(), lr=0.1)
+        for step in range(3):
+            assert (handle.step, handle.alpha) == (step, 9.0 - step)
+            train(model, made["optimizer"])
+        made["optimizer"] = kind(model.parameters(), lr=0.1)  # as a second train() does
+        train(model, made["optimizer"])
+        assert (handle.step, handle.lookups) == (4, 4)
+    train(model, made["optimizer"])
+    assert handle.step == 4
+
+
+def test_it_may_be_made_between_a_lookup_and_the_first_step():
+    model, made = Embedder(), {}
+    with attach(model, NOISE, optimizer=lambda: made.get("optimizer")) as handle:
+        loss = model(batch()).square().mean()
+        made["optimizer"] = SGD(model.parameters(), lr=0.1)
+        loss.backward()
+        made["optimizer"].step()
+        assert handle.step == 1
+
+
+def test_steps_of_other_optimizers_do_not_count():
+    model, other = Embedder(), nn.Linear(2, 2)
+    ours, theirs = (SGD(each.parameters(), lr=0.1) for each in (model, other))
+    with attach(model, NOISE, optimizer=lambda: ours) as handle:
+        model(batch())
+        theirs.step()
+        theirs.step()
+        assert handle.step == 0
+
+
+def test_a_step_that_cannot_be_counted_warns():
+    model = Embedder()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    with attach(model, NOISE, optimizer=lambda: None) as handle:
+        with pytest.warns(RuntimeWarning, match=r"SGD made a step while .* returned None"):
+            train(model, optimizer)
+        train(model, optimizer)  # once is enough
+        assert handle.step == 0
+
+
+def test_accelerate_wraps_optimizers():
+    from accelerate import Accelerator  # noqa: PLC0415, only this test needs it
+
+    model = Embedder()
+    wrapped = Accelerator(cpu=True).prepare(SGD(model.parameters(), lr=0.1))
+    for optimizer in (wrapped, lambda: wrapped):
+        with attach(model, NOISE, optimizer=optimizer) as handle:
+            train(model, wrapped)
+            assert handle.step == 1
+
+
+def test_a_step_without_noise_is_noticed():
+    model = Embedder()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    with (
+        attach(model, NOISE, optimizer=lambda: optimizer),
+        pytest.warns(RuntimeWarning, match="got no noise"),
+    ):
+        optimizer.step()
+
+
+@pytest.mark.parametrize("wrong", ["adam", 3, nn.Linear(2, 2), object()])
+def test_something_else_is_an_error(wrong):
+    model = Embedder()
+    with pytest.raises(TypeError, match=r"optimizer must be a torch\.optim\.Optimizer, a DeepSp"):
+        attach(model, NOISE, optimizer=wrong)
+    assert "forward" not in vars(model.embed)
+    optimizer = SGD(model.parameters(), lr=0.1)
+    with (
+        attach(model, NOISE, optimizer=lambda: wrong),
+        pytest.raises(TypeError, match=r"optimizer must return a torch\.optim\.Optimizer"),
+    ):
+        train(model, optimizer)
+
+
+def test_nothing_is_left_behind():
+    model, made = Embedder(), SGD([torch.zeros(2, requires_grad=True)], lr=0.1)
+    calls = []
+    handle = attach(model, NOISE, optimizer=lambda: calls.append("asked"))
+    handle.remove()
+    made.step()
+    assert not calls
