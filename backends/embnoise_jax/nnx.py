@@ -333,22 +333,33 @@ class _AttachedNoise(EmbeddingNoise):
 @cache
 def _noisy_class(kind: Any, at: str) -> Any:
     """The class of a layer of class ``kind`` that has noise attached."""
+    name = _call_of(kind)
+    call = getattr(kind, name)
 
-    @wraps(kind.__call__)  # its signature tells what it takes
+    @wraps(call)  # its signature tells what it takes
     def at_output(self: Any, *args: Any, **kwargs: Any) -> Any:
-        result = kind.__call__(self, *args, **kwargs)
-        argument = first_argument(kind.__call__, args, kwargs)
+        result = call(self, *args, **kwargs)
+        argument = first_argument(call, args, kwargs)
         return with_output(result, lambda x: self.embedding_noise.add_to(x, argument))
 
-    @wraps(kind.__call__)
+    @wraps(call)
     def at_input(self: Any, *args: Any, **kwargs: Any) -> Any:
-        x = first_argument(kind.__call__, args, kwargs)
+        x = first_argument(call, args, kwargs)
         noisy = self.embedding_noise.add_to(checked_hidden(x), x)
-        args, kwargs = with_first_argument(kind.__call__, noisy, args, kwargs)
-        return kind.__call__(self, *args, **kwargs)
+        args, kwargs = with_first_argument(call, noisy, args, kwargs)
+        return call(self, *args, **kwargs)
 
-    members = {"__call__": at_input if at == "input" else at_output}
+    members = {name: at_input if at == "input" else at_output}
     return type(kind)(f"Noisy{kind.__name__}", (kind,), members)
+
+
+def _call_of(kind: Any) -> str:
+    """The name of the method that a layer of class ``kind`` is called by.
+
+    The embeddings of Gemma and Tunix have ``encode`` and ``decode``, and cannot be called.
+    """
+    # Not hasattr: a class can be called itself.
+    return "__call__" if any("__call__" in vars(each) for each in kind.__mro__) else "encode"
 
 
 def _modules(model: nnx.Module) -> dict[str, Any]:
@@ -371,9 +382,11 @@ def _find_layers(
     found: dict[str, Any] = {}
     for each in check_layers(layer):
         for path in _paths_of(each, modules, candidates):
-            if not callable(modules[path]):
-                kind = type(modules[path]).__name__
-                raise TypeError(f"layer must be callable, got a {kind}: {path!r}")
+            kind = type(modules[path])
+            if not hasattr(kind, _call_of(kind)):
+                raise TypeError(
+                    f"layer must be callable, or have encode(), got a {kind.__name__}: {path!r}"
+                )
             found[path] = modules[path]
     return found
 

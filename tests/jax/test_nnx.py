@@ -211,7 +211,7 @@ def test_a_layer_is_chosen(layer):
         (
             lambda: attach(nnx.Dict(layers=nnx.List([])), neftune(), layer="layers"),
             TypeError,
-            "layer must be callable, got a List",
+            r"layer must be callable, or have encode\(\), got a List",
         ),
         (lambda: EmbeddingNoise(neftune(linear(1, 2))), ValueError, "alpha is the unbound sched"),
         (
