@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -31,9 +32,10 @@ from embnoise_torch.model.special_ids import SpecialIds, special_ids_of
 from embnoise_torch.optimizer import FollowedOptimizer, OptimizerArgument
 from embnoise_torch.ranks.place import check_same_samples, ranks_of
 from embnoise_torch.ranks.sample_ids import SampleIds
-from embnoise_torch.ranks.shards import is_dtensor, owned_tokens, whole
+from embnoise_torch.ranks.shards import check_uncompiled, is_dtensor, owned_tokens, whole
 from embnoise_torch.ratio import noise_ratio
 from embnoise_torch.source import AttachedSource
+from embnoise_torch.tracing import custom_op
 from embnoise_torch.tracing.custom_op import Ready, add_ready_
 from embnoise_torch.tracing.planned import add_compiled, can_fuse, lookup, lookup_compiled, plan_of
 from embnoise_torch.tracing.traced_lookup import add_lookup
@@ -177,6 +179,11 @@ class Handle(backend.Handle):
             def noisy(module: Any, *args: Any, **kwargs: Any) -> Any:
                 if not (module.training and torch.is_grad_enabled()):
                     return forward(module, *args, **kwargs)
+                if torch.compiler.is_compiling() and is_dtensor(getattr(module, "weight", None)):
+                    # The compiler must leave this to eager code, and cannot for every table.
+                    if fresh:
+                        custom_op.call_opaque(check_uncompiled, module.weight)
+                    return custom_op.call_opaque(partial(noisy, module, **kwargs), *args)
                 # Of a layer inside the model, the argument is hidden states.
                 given = first.of(args, kwargs)
                 ids: Any = given if is_ids(given) else None

@@ -1,16 +1,35 @@
 """Sharded over batch, sequence, both or channels: the same bits, and nothing to communicate."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 
-def test_on_a_mesh_of_8_host_devices():
-    script = Path(__file__).with_name("sharded.py")
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
-    ran = subprocess.run(
-        [sys.executable, "-W", "error", str(script)],
-        env=environment, capture_output=True, text=True, check=False, timeout=600,
+def start(script, devices, *arguments):
+    """Start a script beside this file, on so many host devices."""
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", str(Path(__file__).with_name(script)), *arguments],
+        env={**os.environ, "XLA_FLAGS": flags},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    assert ran.stdout.strip() == "sharded", ran.stderr
+
+
+def check(process, said):
+    out, errors = process.communicate(timeout=600)
+    assert out.strip() == said, errors
+
+
+def test_on_a_mesh_of_8_host_devices():
+    check(start("sharded.py", 8), "sharded")
+
+
+def test_two_processes():
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    processes = [start("processes.py", 2, address, str(index)) for index in range(2)]
+    for process in processes:
+        check(process, "processes")

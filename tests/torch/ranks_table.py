@@ -167,6 +167,15 @@ for _style in (RowwiseParallel, ColwiseParallel):
         )
 
 
+@way("`ColwiseParallel` embedding, model under `torch.compile`")
+def compiled():
+    parallel = parallelize_module(model(), mesh_of(tp=2), {"embed": ColwiseParallel()})
+    seen = torch.compile(parallel, backend="eager")
+    with attach(parallel, NOISE):
+        noisy = local(seen(IDS, MASK))
+    return noisy, chunk(alone(mask=MASK), 2)
+
+
 @way("DTensors in `EmbeddingNoise` and `add_noise`", 'mesh["dp"]')
 def dtensors():
     mesh = mesh_of(dp=1, tp=2)

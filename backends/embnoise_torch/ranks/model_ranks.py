@@ -57,15 +57,12 @@ def find_place(
     different = members or (me,)
     if len(different) * len(same) == ranks and set(different) & set(same) == {me}:
         return Place(different, different.index(me))
-    found = [
-        f"{what} over ranks {sorted(group)}"
-        for what, group in (
-            ("its embeddings are split", set(same) if len(same) > 1 else ()),
-            ("its parameters are split", set(others) - set(same)),
-            ("its gradients are averaged", members or ()),
-        )
-        if group
-    ]
+    told = {
+        "its embeddings are split": same if len(same) > 1 else (),
+        "its parameters are split": () if set(others) <= set(same) else others,
+        "its gradients are averaged": members or (),
+    }
+    found = [f"{what} over ranks {[*group]}" for what, group in told.items() if group]
     raise ValueError(
         f"mesh must be given for this model, of which {' and '.join(found)} of {ranks}: that does "
         "not tell which ranks have the same samples. Pass the whole device mesh, with the "

@@ -16,7 +16,15 @@ from embnoise_torch import _compat
 from embnoise_torch.kernels.registry import kernel_for
 from embnoise_torch.ranks.sequences import SequencePart
 
-__all__ = ["add_to_shard_", "check_dtensor", "is_dtensor", "owned_tokens", "part_plan", "whole"]
+__all__ = [
+    "add_to_shard_",
+    "check_dtensor",
+    "check_uncompiled",
+    "is_dtensor",
+    "owned_tokens",
+    "part_plan",
+    "whole",
+]
 
 
 def is_dtensor(x: object) -> bool:
@@ -39,14 +47,29 @@ def check_dtensor(x: Any) -> None:
     """
     if torch.compiler.is_compiling() or _compat.is_transformed(_compat.local_tensor(x)):
         raise TypeError(
-            "x must be a plain tensor under torch.compile and other transformations, got a "
-            "DTensor; exclude the embedding with torch.compiler.disable, or compile the layers "
-            "behind it one by one"
+            "x must be a plain tensor under torch.compile and other transformations, got a DTensor"
         )
     if any(placement.is_partial() for placement in x.placements):
         raise ValueError(
             f"x is a sum over ranks that is still to be taken (placements {x.placements}), so "
             "that noise would be added on each of them; add it after the sum"
+        )
+
+
+def check_uncompiled(table: Any) -> None:
+    """Raise if a lookup with noise cannot be left out of compiled code.
+
+    PyTorch must compile a lookup in a table that is split by its rows together with the sum over
+    the ranks.
+
+    Raises:
+        TypeError: The table is split by its rows.
+    """
+    if any(placement.is_shard(0) for placement in table.placements):
+        raise TypeError(
+            "torch.compile does not support noise on an embedding whose table is split by its rows "
+            f"over ranks (placements {table.placements}). Compile the layers behind it one by one "
+            "(layer.compile()), or split the table by its columns (ColwiseParallel)"
         )
 
 
