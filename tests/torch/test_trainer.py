@@ -249,3 +249,12 @@ def test_arguments_are_checked():
         NoiseCallback(neftune(), placeholders="no")
     with pytest.raises(TypeError, match="noise must be a Noise"):
         NoiseCallback(5.0)
+
+
+def test_noise_on_what_goes_into_every_layer(tmp_path):
+    callback = NoiseCallback(neftune(), layer="model.layers.*", at="input")
+    trainer(tmp_path, llama(num_hidden_layers=2), callback).train()
+    assert list(callback.handle.state_dict()) == ["model.layers.0", "model.layers.1"]
+    assert callback.handle.lookups == 2 * 3
+    with pytest.raises(ValueError, match=r"at must be one of .* got 'inside'"):
+        NoiseCallback(neftune(), at="inside")

@@ -86,7 +86,8 @@ def resolve_tokens(
         raise _unreadable(unread[0])
     if calls and not known and chosen is None and lookup.is_padding():
         return None
-    if stranger is not None and not known and chosen is None:
+    # A model gives positions to hidden states of its own making, too.
+    if stranger is not None and not known and (states or chosen is None):
         raise _of_others(stranger, shape, states=states)
     if moved is not None:
         # What the model has added to its rows, it has given positions too.
