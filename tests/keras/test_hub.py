@@ -1,5 +1,7 @@
 """The models of keras-hub, from tiny configurations: noise on the token embedding alone."""
 
+import functools
+
 import keras
 import keras_hub
 import numpy as np
@@ -172,3 +174,24 @@ def test_an_encoder_decoder_is_fitted_with_64_bit_ids():
     with attach(model, neftune()) as handle:
         model.fit(inputs, IDS, batch_size=2, shuffle=False, verbose=0)
         assert (handle.step, handle.lookups) == (2, 4)
+
+
+def test_what_goes_into_the_layers(monkeypatch):
+    model = llama()
+    seen, layer = [], model.backbone.get_layer("transformer_layer_0")
+    kind = type(layer)
+    original = kind.call
+
+    @functools.wraps(original)
+    def call(self, hidden_states, *args, **kwargs):
+        seen.append(numpy(hidden_states))
+        return original(self, hidden_states, *args, **kwargs)
+
+    monkeypatch.setattr(kind, "call", call)
+    inputs = inputs_of(model)
+    model(inputs, training=True)
+    with attach(model, neftune(), layer="transformer_layer_*", at="input") as handle:
+        model(inputs, training=True)
+        assert (handle.step, handle.lookups) == (1, 1)
+    clean, noisy = seen
+    assert np.array_equal(noisy, embnoise.add_noise(clean, neftune(), step=0, mask=MASK))

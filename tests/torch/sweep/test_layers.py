@@ -17,7 +17,7 @@ from embnoise_torch import attach
 from tests.torch.sweep import expectations
 from tests.torch.sweep.calls import call_of
 from tests.torch.sweep.lookups import first_of
-from tests.torch.sweep.test_models import built, over
+from tests.torch.sweep.test_models import arguments_of, built, over
 
 NOISE = Noise(0.1, scale="absolute")
 
@@ -26,6 +26,10 @@ WITHOUT_GRADIENTS = {
     "hrm_text": "it begins with cycles without gradients",
 }
 """Types that run layers without gradients, where there is no noise."""
+
+
+ASKS = ("layer must", "x must", "attention_mask must", "tokens must")
+"""How the errors begin that say what is missing."""
 
 
 def stacks(model):
@@ -80,18 +84,19 @@ def test_layers_get_noise_on_the_tokens_of_the_batch(model_type, padding):
         pytest.skip(WITHOUT_GRADIENTS[model_type])
     model = built(model_type)
     call, sides = call_of(model, padding)
-    masks = [side.tokens["mask"].bool() for side in sides.values()]
+    masks = [side.tokens["mask"].bool() for side in sides.values() if "mask" in side.tokens]
+    arguments = {**arguments_of(model_type, model), "at": "input"}
     for name in stacks(model):
         seen = []
         with ExitStack() as undo, torch.random.fork_rng():
             for module in model.get_submodule(name):
                 watch(module, seen, undo)
             try:
-                with attach(model, NOISE, layer=f"{name}.*", at="input"):
+                with attach(model, NOISE, **{**arguments, "layer": f"{name}.*"}):
                     model(**call)
             except (TypeError, ValueError) as error:
                 asked = str(error)
-                assert asked.startswith(("layer must", "x must", "attention_mask must")), asked
+                assert asked.startswith(ASKS), asked
                 continue
         for x, noisy in seen:
             fitting = [mask for mask in masks if x is not None and mask.shape == x.shape[:2]]
