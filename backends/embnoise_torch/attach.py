@@ -88,8 +88,10 @@ def attach(
             image, a video or audio (``config.image_token_id`` and the like) get noise and count in
             L. By default they do neither. With ``tokens``, that function decides.
         mesh: A device mesh, if not every rank of the default process group sees different data:
-            its data-parallel dimensions, or all of them. Those named ``tp``, ``cp``, ``sp`` and
-            ``pp``, along which ranks have the same samples, do not count.
+            its data-parallel dimensions, or all of them. Along those named ``tp``, ``cp``, ``sp``
+            and ``pp``, ranks have the same samples; along ``cp`` and ``sp``, each has a part of
+            every sequence, and lengths and positions are those of the whole. Default: what the
+            model tells, if it is sharded by FSDP or its embedding is tensor parallel.
         dealing: How the samples of a global batch are dealt to ranks: how many consecutive ones
             each rank takes in turn, or the data loader, of Accelerate or with a
             ``DistributedSampler``. A global batch then gets the same noise on any number of ranks.
@@ -106,7 +108,9 @@ def attach(
         TypeError: An argument of the wrong type.
         ValueError: No embedding, or several to choose from; a pattern that matches nothing; noise
             is attached already, or to another layer from the same stream; a schedule that is
-            unbound, or that nothing would advance; a data loader that does not say how it deals.
+            unbound, or that nothing would advance; a data loader that does not say how it deals; a
+            sharded model that does not tell which ranks have the same samples, or ``mesh`` that
+            contradicts it.
 
     Example:
         >>> import torch

@@ -56,8 +56,9 @@ class EmbeddingNoise(NoiseState, nn.Module):
         calls_per_step: How many training calls one optimizer step takes: more than 1 if gradients
             are accumulated. The micro-batches of a step draw different noise.
         mesh: A device mesh, if not every rank of the default process group sees different data:
-            its data-parallel dimensions, or all of them. Those named ``tp``, ``cp``, ``sp`` and
-            ``pp``, along which ranks have the same samples, do not count.
+            its data-parallel dimensions, or all of them. Along those named ``tp``, ``cp``, ``sp``
+            and ``pp``, ranks have the same samples; along ``cp`` and ``sp``, each has a part of
+            every sequence, and ``positions`` say which.
         dealing: As for ``attach``.
 
     Attributes:
@@ -116,7 +117,7 @@ class EmbeddingNoise(NoiseState, nn.Module):
         """Add noise in training mode with gradients enabled.
 
         Args:
-            x: As for ``add_noise``.
+            x: As for ``add_noise``. Which ranks hold parts of a DTensor, ``mesh`` must say.
             step: As for ``add_noise``; by default the next step of the module's counter.
             mask: As for ``add_noise``.
             segment_ids: As for ``add_noise``.

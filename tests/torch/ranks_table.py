@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 import traceback
@@ -31,7 +32,7 @@ from torch.utils.checkpoint import checkpoint
 
 from embnoise import neftune
 from embnoise_torch import EmbeddingNoise, add_noise, attach
-from tests.torch.models import Embedder, batch
+from tests.torch.models import Embedder, batch, llama
 
 PAGE = Path(__file__).parents[2] / "docs" / "distributed.md"
 BEGIN, END = "<!-- ranks: begin -->\n", "<!-- ranks: end -->\n"
@@ -56,17 +57,21 @@ class Way(NamedTuple):
     mesh: str
     """What ``attach`` is told."""
     processes: int
+    slow: bool
+    """Whether it needs imports that take seconds."""
     run: Callable[[], Sides]
 
 
 WAYS: list[Way] = []
 
 
-def way(name: str, mesh: str = "", processes: int = 2) -> Callable[[Callable], Callable]:
+def way(
+    name: str, mesh: str = "", processes: int = 2, *, slow: bool = False
+) -> Callable[[Callable], Callable]:
     """Register a function as a way."""
 
     def register(run):
-        WAYS.append(Way(name, mesh, processes, run))
+        WAYS.append(Way(name, mesh, processes, slow, run))
         return run
 
     return register
@@ -373,24 +378,73 @@ def pipelines():
     return seen, torch.empty(0) if stage else dealt(alone(mask=MASK), at)
 
 
+def transformers_tensor_parallel(plan: str | dict[str, str]) -> Sides:
+    from transformers import LlamaForCausalLM  # noqa: PLC0415, slow to import
+    from transformers.distributed import DistributedConfig  # noqa: PLC0415
+
+    plain = llama()
+    plain.save_pretrained("llama")  # which only the first rank does
+    distributed.barrier()
+    config = DistributedConfig(tp_plan=plan, tp_size=2)
+    parallel = LlamaForCausalLM.from_pretrained("llama", distributed_config=config).train()
+    seen = []
+    with attach(parallel, NOISE):
+        table = parallel.get_input_embeddings()
+        table.register_forward_hook(lambda *call: seen.append(local(call[-1])))
+        parallel(input_ids=IDS, attention_mask=MASK, labels=IDS).loss.backward()
+    x = nn.functional.embedding(IDS, plain.get_input_embeddings().weight).detach()
+    return seen[0], add_noise(x, NOISE, step=0, mask=MASK)
+
+
+for _name, _plan in (
+    ("auto", "auto"),
+    ("embedding_rowwise", {"model.embed_tokens": "embedding_rowwise"}),
+):
+    way(f"transformers with `tp_plan`, `{_name}`", slow=True)(
+        partial(transformers_tensor_parallel, _plan)
+    )
+
+
+@way("The mesh of Accelerate's `ParallelismConfig`, dp x cp", "mesh", processes=4, slow=True)
+def accelerate_mesh():
+    from accelerate import ParallelismConfig  # noqa: PLC0415, slow to import
+
+    mesh = ParallelismConfig(dp_shard_size=2, cp_size=2).build_device_mesh("cpu")
+    sharded = fully_shard(model(), mesh=mesh["dp_shard_cp"])
+    at, across = mesh.get_coordinate()
+    with attach(sharded, NOISE, mesh=mesh):
+        arrays = (dealt(each, at) for each in (IDS, MASK, POSITIONS))
+        noisy = in_context(mesh["cp"], True, partial(with_mask, sharded), *arrays)
+    return noisy, dealt(alone(mask=MASK), at)[:, columns(balanced=True, index=across)]
+
+
+_WARNINGS = (
+    "FSDP2-wrapped module .* returned a view tensor",  # nothing is done to it in place
+    "The .grad attribute of a Tensor that is not a leaf",  # compilers ask for that of DTensors
+    "Slicing a flattened dim from root mesh",  # as Accelerate does
+)
+"""Of PyTorch and others, about themselves."""
+
+
 def _worker(
-    index: int, processes: int, store: str, results: str, also: Callable[[], None] | None
+    index: int, processes: int, folder: str, slow: bool, also: Callable[[], None] | None
 ) -> None:
     warnings.simplefilter("error")
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    # A DTensor's local tensor is a view; nothing is done to it in place.
-    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
+    for message in _WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
     torch.set_num_threads(1)
+    os.chdir(folder)
+    os.environ.update(RANK=str(index), LOCAL_RANK=str(index), WORLD_SIZE=str(processes))
     distributed.init_process_group(
         "gloo",
-        init_method=f"file://{store}",
+        init_method=f"file://{folder}/store",
         rank=index,
         world_size=processes,
         timeout=timedelta(seconds=60),  # for a rank that waits for one that has failed
     )
     found = {}
     for each in WAYS:
-        if each.processes == processes:
+        if each.processes == processes and each.slow <= slow:
             try:
                 seen, expected = each.run()
                 found[each.name] = torch.equal(seen, expected) or f"{seen} is not {expected}"
@@ -398,19 +452,22 @@ def _worker(
                 found[each.name] = traceback.format_exc()
     if also is not None:
         also()
-    torch.save(found, f"{results}/{index}.pt")
+    torch.save(found, f"{index}.pt")
     distributed.destroy_process_group()
 
 
-def run(processes: int, also: Callable[[], None] | None = None) -> dict[str, str]:
+def run(
+    processes: int, *, slow: bool = False, also: Callable[[], None] | None = None
+) -> dict[str, str]:
     """Run the ways of so many processes; what went wrong by name, "" if every rank was right.
 
     Args:
         processes: How many.
+        slow: Whether to run the slow ones too.
         also: A function that each of them calls afterwards.
     """
     with tempfile.TemporaryDirectory() as folder:
-        arguments = processes, f"{folder}/store", folder, also
+        arguments = processes, folder, slow, also
         torch.multiprocessing.spawn(_worker, arguments, nprocs=processes, join=True)
         ranks = [torch.load(f"{folder}/{index}.pt") for index in range(processes)]
     return {name: _fault(each[name] for each in ranks) for name in ranks[0]}
@@ -426,15 +483,16 @@ def table(faults: dict[str, str]) -> str:
         "| Way | `mesh=` | Processes | Bits of one process |",
         "| --- | --- | --- | --- |",
     ]
-    for name, mesh, processes, _ in WAYS:
-        told = f"`{mesh}`" if mesh else ""
-        lines.append(f"| {name} | {told} | {processes} | {'no' if faults[name] else 'yes'} |")
+    for each in WAYS:
+        told = f"`{each.mesh}`" if each.mesh else ""
+        same = "no" if faults[each.name] else "yes"
+        lines.append(f"| {each.name} | {told} | {each.processes} | {same} |")
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     """Write the table; with ``--check``, print what is wrong and write nothing."""
-    faults = run(2) | run(4)
+    faults = run(2, slow=True) | run(4, slow=True)
     for name, fault in faults.items():
         print(f"{name}: {fault or 'same bits'}")
     if "--check" in sys.argv:

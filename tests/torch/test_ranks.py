@@ -12,12 +12,13 @@ def check(faults):
 
 
 def test_two_ranks():
-    check(run(2, on_two_ranks))
+    check(run(2, also=on_two_ranks))
 
 
 @pytest.mark.sweep
-def test_four_ranks():
-    check(run(4))
+@pytest.mark.parametrize("processes", [2, 4])
+def test_all_ways(processes):
+    check(run(processes, slow=True))
 
 
 def test_the_table_lists_the_ways():

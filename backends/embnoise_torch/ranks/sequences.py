@@ -102,9 +102,9 @@ class Sequences:
             key: each.to(device, torch.int64).reshape(-1, length) for key, each in parts.items()
         }
         mine = torch.cat(list(rows.values()))
-        theirs = mine.new_empty((self._size * len(mine), length))
-        distributed.all_gather_into_tensor(theirs, mine, group=self._group)
-        joined = theirs.view(self._size, *mine.shape).transpose(0, 1).flatten(1)
+        theirs = [torch.empty_like(mine) for _ in range(self._size)]
+        distributed.all_gather(theirs, mine, group=self._group)
+        joined = torch.cat(theirs, dim=1)
         split = torch.split(joined, [len(each) for each in rows.values()])
         return {
             key: row.reshape(*parts[key].shape[:-1], -1)
