@@ -297,7 +297,9 @@ class Handle(backend.Handle):
         self, x: Tensor, ids: Tensor | None, number: int
     ) -> tuple[TokenArrays, list[CallTokens]]:
         """What the user's functions tell about a lookup, and what the active calls do."""
-        told = [CallTokens(*map(whole, call)) for call in call_tokens(self._calls, number)]
+        told = call_tokens(self._calls, number)
+        if is_dtensor(x):
+            told = [CallTokens(*map(whole, call)) for call in told]
         if not self._functions:
             return TokenArrays(), told
         if ids is None:

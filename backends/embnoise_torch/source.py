@@ -170,7 +170,7 @@ class LayerSource(_CountingSource):
             sequences = self.sample_ids.sequences
             if sequences is None:
                 return Described(tokens)
-            whole = whole_rows(sequences, shape, x.device, tokens)
+            whole = whole_rows(sequences, shape, _device(inputs, x), tokens)
             return Described(whole.given, part=whole.part)
 
         if step is None:
@@ -228,7 +228,7 @@ class AttachedSource(_CountingSource):
             sequences = self.sample_ids.sequences
             if sequences is None:
                 return self.resolve(ids, shape, given, calls)
-            whole = whole_rows(sequences, shape, x.device, given, ids, calls)
+            whole = whole_rows(sequences, shape, _device(ids, inputs, x), given, ids, calls)
             part = whole.part
             described = self.resolve(whole.ids, (shape[0], part.length), whole.given, whole.calls)
             if described is not None and described.transposed:
@@ -256,6 +256,11 @@ class AttachedSource(_CountingSource):
         if given.where is None:
             return described
         return described._replace(tokens=described.tokens._replace(where=given.where))
+
+
+def _device(*tensors: Tensor | None) -> torch.device:
+    """The device of the first tensor that is known; embeddings may have no values."""
+    return next(each for each in tensors if each is not None).device
 
 
 def _a_channel(x: Any) -> Tensor:

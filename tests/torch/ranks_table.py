@@ -32,6 +32,8 @@ from torch.utils.checkpoint import checkpoint
 
 from embnoise import neftune
 from embnoise_torch import EmbeddingNoise, add_noise, attach
+from embnoise_torch.kernels import register_kernel
+from embnoise_torch.kernels.any_torch import TorchKernel
 from tests.torch.models import Embedder, batch, llama
 
 PAGE = Path(__file__).parents[2] / "docs" / "distributed.md"
@@ -149,10 +151,17 @@ _OUTPUTS = {"replicated": Replicate(), "cut along L": Shard(1), "cut along d": S
 
 def tensor_parallel(style, placement, dtype) -> Sides:
     plan = {"embed": style(input_layouts=Replicate(), output_layouts=placement)}
-    parallel = parallelize_module(model(dtype), mesh_of(tp=2), plan)
+    parallel, looked_up = model(dtype), []
+    parallel.embed.register_forward_hook(lambda *call: looked_up.append(local(call[-1].to_local())))
+    parallelize_module(parallel, mesh_of(tp=2), plan)
     with attach(parallel, NOISE) as handle:
         noisy = local(parallel(IDS, MASK))
         assert handle.lookups == 1
+    table = parallel.embed.weight
+    if table.placements == (Shard(0),):  # of tokens in the other rank's part, nothing gets noise
+        theirs = (len(table) <= IDS * 2) == (rank() == 0)
+        held = looked_up[0][theirs]
+        assert torch.equal(held, table.to_local()[0].expand_as(held))
     expected = alone(dtype, mask=MASK)
     return noisy, expected if placement.is_replicate() else chunk(expected, placement.dim)
 
@@ -252,6 +261,26 @@ def cut_sequences():
     with attach(plain, NOISE, mesh=mesh_of(dp=1, cp=2)):
         noisy = plain(IDS[:, here], MASK[:, here], position_ids=POSITIONS[:, here])
     return local(noisy), alone(mask=MASK)[:, here]
+
+
+@way("The same through the GPU's kernels, interpreted, and compiled", "mesh", slow=True)
+def cut_sequences_on_a_gpu():
+    from tests.torch.triton_code import interpreted_kernel, rounding_as_gpus_do  # noqa: PLC0415
+
+    kernel, here = interpreted_kernel(), columns(balanced=False)
+    mesh, seen = mesh_of(dp=1, cp=2), []
+    try:
+        for each in (kernel, TorchKernel()):
+            register_kernel("cpu", "of a GPU", lambda each=each: each, priority=99)
+            for compiling in (False, True):
+                plain = model()
+                run = torch.compile(plain, backend="aot_eager") if compiling else plain
+                with attach(plain, NOISE, mesh=mesh), rounding_as_gpus_do():
+                    noisy = run(IDS[:, here], MASK[:, here], position_ids=POSITIONS[:, here])
+                seen.append(local(noisy))
+    finally:
+        register_kernel("cpu", "of a GPU", lambda: None, priority=99)
+    return torch.cat(seen), alone(mask=MASK)[:, here].repeat(4, 1, 1)
 
 
 @way("`EmbeddingNoise` on sequences that are cut, with `positions=`", "mesh")
