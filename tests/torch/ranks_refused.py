@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch import distributed, nn
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.pipelining import PipelineStage, ScheduleGPipe
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+from torch.nn.parallel import DistributedDataParallel
 
 from embnoise import neftune
 from embnoise_torch import EmbeddingNoise, add_noise, attach
@@ -36,6 +40,31 @@ def on_two_ranks() -> None:
     sequences()
     contexts()
     pipelines()
+
+
+def on_four_ranks() -> None:
+    """What takes two dimensions to show."""
+    mesh = mesh_of(dp=2, tp=2)
+    rows = [*mesh["dp"].mesh.tolist()]
+    averaged = rf"its gradients are averaged over ranks {re.escape(str(rows))} of 4"
+    group = mesh["dp"].get_group()
+    for plain in (
+        DistributedDataParallel(model(), process_group=group),
+        fully_shard(model(), mesh=mesh["dp"]),
+    ):
+        with refused(f"mesh must be given .*{averaged}"):
+            attach(plain, NOISE)
+        attach(plain, NOISE, mesh=mesh).remove()
+    parallel = parallelize_module(model(), mesh["tp"], ROWWISE)
+    with refused("its embeddings are split over ranks .* of 4"):
+        attach(parallel, NOISE)
+    with refused("mesh says that their samples differ"):
+        attach(parallel, NOISE, mesh=mesh_of(a=2, b=2))
+    # The shards of both dimensions are told apart, and the other layers are not the embedding's.
+    other = nn.Sequential(model(), nn.Linear(9, 2))
+    parallelize_module(other, mesh["tp"], {"1": ColwiseParallel()})
+    with refused("its parameters are split over ranks"):
+        attach(fully_shard(other, mesh=mesh["dp"]), NOISE)
 
 
 def tensor_parallel() -> None:

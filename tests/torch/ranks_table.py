@@ -258,8 +258,9 @@ for _balanced in (False, True):
 @way("Sequences that you cut yourself, with position ids", "mesh")
 def cut_sequences():
     plain, here = model(), columns(balanced=False)
-    with attach(plain, NOISE, mesh=mesh_of(dp=1, cp=2)):
+    with attach(plain, NOISE, mesh=mesh_of(dp=1, cp=2)) as handle:
         noisy = plain(IDS[:, here], MASK[:, here], position_ids=POSITIONS[:, here])
+        assert handle.noise_ratios()["embed"] > 0
     return local(noisy), alone(mask=MASK)[:, here]
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.torch.ranks_refused import on_two_ranks
+from tests.torch.ranks_refused import on_four_ranks, on_two_ranks
 from tests.torch.ranks_table import BEGIN, END, PAGE, WAYS, run, table
 
 
@@ -18,7 +18,7 @@ def test_two_ranks():
 @pytest.mark.sweep
 @pytest.mark.parametrize("processes", [2, 4])
 def test_all_ways(processes):
-    check(run(processes, slow=True))
+    check(run(processes, slow=True, also=on_four_ranks if processes == 4 else None))
 
 
 def test_the_table_lists_the_ways():

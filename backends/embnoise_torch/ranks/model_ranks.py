@@ -97,7 +97,8 @@ def _ranks_of_tables(
     ranks = set(_ranks_of_parameters(tables, averaged)) | {distributed.get_rank()}
     # A model of transformers says that it is tensor parallel, and all of that is.
     for module in model.modules():
-        if (getattr(module, "tp_size", None) or 1) > 1:
+        degree = getattr(module, "tp_size", None)
+        if isinstance(degree, int) and degree > 1:
             ranks.update(_ranks_of_parameters(module.modules(), averaged))
     return tuple(sorted(ranks))
 
