@@ -64,9 +64,12 @@ def test_what_ran_as_it_is_has_the_version_that_is_pinned():
                 assert project.version == pins[package], project.name
 
 
+@pytest.mark.filterwarnings("ignore:.gradient_checkpointing. is deprecated:FutureWarning")
 def test_trl_hands_its_argument_on_to_transformers():
     trl = pytest.importorskip("trl")
     from transformers import TrainingArguments  # noqa: PLC0415
 
     assert issubclass(trl.SFTConfig, TrainingArguments)
-    assert trl.SFTConfig(neftune_noise_alpha=5.0, report_to="none").neftune_noise_alpha == 5.0
+    assert (
+        trl.SFTConfig(neftune_noise_alpha=5.0, use_cpu=True, bf16=False).neftune_noise_alpha == 5.0
+    )
