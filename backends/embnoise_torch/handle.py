@@ -33,6 +33,7 @@ from embnoise_torch.optimizer import FollowedOptimizer, OptimizerArgument
 from embnoise_torch.ranks.place import check_same_samples, ranks_of
 from embnoise_torch.ranks.sample_ids import SampleIds
 from embnoise_torch.ranks.shards import check_uncompiled, is_dtensor, owned_tokens, whole
+from embnoise_torch.ranks.surroundings import check_untransformed
 from embnoise_torch.ratio import noise_ratio
 from embnoise_torch.source import AttachedSource
 from embnoise_torch.tracing import custom_op
@@ -279,6 +280,7 @@ class Handle(backend.Handle):
         self, source: AttachedSource, x: Tensor, ids: Tensor | None, number: int
     ) -> Tensor:
         """``x`` with noise, under a transformation."""
+        check_untransformed(source.sample_ids.place)
         if not torch.compiler.is_compiling():
             self._recorded += 1
         if source.paused:

@@ -24,6 +24,7 @@ from embnoise_torch.ranks.dealing import Dealing
 from embnoise_torch.ranks.place import Place, check_same_samples, ranks_of
 from embnoise_torch.ranks.sample_ids import SampleIds
 from embnoise_torch.ranks.shards import check_dtensor, is_dtensor, whole
+from embnoise_torch.ranks.surroundings import check_untransformed
 from embnoise_torch.source import LayerSource
 from embnoise_torch.tracing import custom_op
 from embnoise_torch.tracing.custom_op import add_ready_
@@ -156,6 +157,7 @@ class EmbeddingNoise(NoiseState, nn.Module):
     def _forward_transformed(
         self, x: Tensor, step: int | Tensor | None, tokens: TokenArrays
     ) -> Tensor:
+        check_untransformed(self._source.sample_ids.place)
         some = check_tokens(x, tokens)
         if not (self.training and torch.is_grad_enabled() and some):
             return x

@@ -128,6 +128,11 @@ def sequences() -> None:
         with refused("cu_seq_lens_q cannot be read"):
             plain(mine, position_ids=POSITIONS[:, here], cu_seq_lens_q=torch.tensor([0, 8]))
         assert handle.lookups == 0
+        with refused("not supported under transformations", RuntimeError):
+            torch.func.functionalize(plain)(mine)
+    layer = EmbeddingNoise(NOISE, mesh=mesh)
+    with refused("not supported under transformations", RuntimeError):
+        torch.func.grad(lambda x: layer(x).sum())(torch.zeros(2, 4, 8))
     with attach(plain, neftune(scale="relative"), mesh=mesh), refused("RMS of whole sequences"):
         plain(mine, position_ids=POSITIONS[:, here])
     with refused("along one dimension, got"):
@@ -157,6 +162,7 @@ def contexts() -> None:
         (lambda ids: layer(x[:, : ids.shape[1]]), "dimension named 'cp'"),
         (lambda ids: layer(x[:, : ids.shape[1]], step=1), "dimension named 'cp'"),
         (lambda ids: add_noise(x, NOISE, step=0), "positions must be given"),
+        (lambda ids: torch.compile(add_noise, backend="eager")(x, NOISE, step=0), "positions must"),
         (
             lambda ids: add_noise(x, NOISE, step=0, positions=POSITIONS),
             "must not depend on the length of whole sequences",

@@ -6,7 +6,7 @@ from embnoise.backend import Noise, TokenArrays, uses_length, uses_rms
 from embnoise_torch import _compat
 from embnoise_torch.ranks.place import Place, world
 
-__all__ = ["check_part", "check_surroundings"]
+__all__ = ["check_part", "check_surroundings", "check_untransformed"]
 
 
 def check_surroundings(place: Place | None) -> None:
@@ -39,6 +39,20 @@ def check_surroundings(place: Place | None) -> None:
             "mesh must be given for a stage of a pipeline, since the ranks of its other stages "
             "have the same samples: pass the device mesh, with that dimension named 'pp', or its "
             "data-parallel dimensions (mesh['dp'])"
+        )
+
+
+def check_untransformed(place: Place | None) -> None:
+    """Raise under a transformation if ranks hold parts of one sequence.
+
+    Raises:
+        RuntimeError: They do: what the others know cannot be gathered there.
+    """
+    if place is not None and place.sequences is not None:
+        raise RuntimeError(
+            "sequences that are cut over ranks (mesh with a dimension 'cp' or 'sp') are not "
+            "supported under transformations (torch.func, make_fx, torch.export); use eager calls "
+            "or torch.compile"
         )
 
 

@@ -8,6 +8,7 @@ from functools import cache
 from torch import Tensor
 
 from embnoise.backend import Noise, TokenArrays, prepare
+from embnoise_torch.ranks.surroundings import check_part
 from embnoise_torch.tracing import custom_op
 from embnoise_torch.tracing.custom_op import Ready, add_ready_
 
@@ -31,6 +32,7 @@ class PureSource:
         """
         step, *rest = arrays
         tokens = TokenArrays(*rest)
+        check_part(self.noise, tokens)
         prepared = prepare(x, self.noise, step=step, training=True, tokens=tokens)
         return None if prepared is None else Ready(prepared)
 
