@@ -34,7 +34,7 @@ from embnoise import neftune
 from embnoise_torch import EmbeddingNoise, add_noise, attach
 from embnoise_torch.kernels import register_kernel
 from embnoise_torch.kernels.any_torch import TorchKernel
-from tests.torch.models import Embedder, batch, llama
+from tests.torch.models import Embedder, Stack, batch, llama
 
 PAGE = Path(__file__).parents[2] / "docs" / "distributed.md"
 BEGIN, END = "<!-- ranks: begin -->\n", "<!-- ranks: end -->\n"
@@ -253,6 +253,16 @@ for _balanced in (False, True):
         way(f"`context_parallel`{', load-balanced' if _balanced else ''}, with {_name}", "mesh")(
             partial(context, _balanced, *_context)
         )
+
+
+@way("Hidden states, inside of `context_parallel`, load-balanced", "mesh")
+def hidden_states():
+    mesh, stack = mesh_of(dp=1, cp=2), Stack()
+    with attach(stack, NOISE, layer="blocks.*", at="input", mesh=mesh):
+        in_context(mesh["cp"], True, partial(with_mask_alone, stack), IDS, MASK)
+    x = nn.functional.embedding(IDS, stack.embed.weight).detach()
+    whole = add_noise(x, NOISE, step=0, mask=MASK)
+    return local(stack.blocks[0].seen[0]), whole[:, columns(balanced=True)]
 
 
 @way("Sequences that you cut yourself, with position ids", "mesh")
