@@ -29,19 +29,23 @@ def run(name, folder, *options, **environment):
     )
 
 
-def program(name, framework, kill, *, sweep=True, **environment):
+def program(name, framework, kill, **environment):
     """One case: the module, and at which of its calls of ``kill`` it is killed."""
-    marks = [needs(framework), *([pytest.mark.sweep] if sweep else [])]
     backend = environment.get("KERAS_BACKEND")
     return pytest.param(
-        name, kill, environment, marks=marks, id=f"{name}-{backend}" if backend else name
+        name,
+        kill,
+        environment,
+        marks=needs(framework),
+        id=f"{name}-{backend}" if backend else name,
     )
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("name", "kill", "environment"),
     [
-        program("transformers_trainer", "torch", 6, sweep=False),
+        program("transformers_trainer", "torch", 6),
         program("accelerate_loop", "torch", 6),
         program("trl_sft", "torch", 5),
         program("lightning_fit", "torch", 6),
