@@ -107,7 +107,7 @@ class FollowedOptimizer:
 def _wrong_type(role: str, value: object) -> TypeError:
     return TypeError(
         f"{role} a torch.optim.Optimizer, a DeepSpeed engine or its optimizer, a function that "
-        f"returns one of these, or 'manual'; got {format_value(value)}"
+        f"returns one of these, or 'manual', got {format_value(value)}"
     )
 
 
