@@ -149,6 +149,7 @@ def _worker(rank, folder, engines, trainers):
             check_trainer(rank, folder, *case)
 
 
+@pytest.mark.sweep
 def test_zero(tmp_path):
     engines = [
         (1, "the one inside, later", torch.float32),
