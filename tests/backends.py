@@ -140,7 +140,7 @@ if is_tested("jax"):
     from embnoise_jax import add_noise
 
     BACKENDS.append(
-        Backend("jax", to_jax, np.asarray, jax_verb(add_noise), fused=False, examples=8)
+        Backend("jax", to_jax, np.asarray, jax_verb(add_noise), fused=False, examples=6)
     )
 if KERAS:
     from embnoise_keras import add_noise

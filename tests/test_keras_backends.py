@@ -15,6 +15,8 @@ import pytest
 from tests.frameworks import KERAS_BACKEND, params
 
 ROOT = Path(__file__).parent.parent
+# These take a minute and a half; what they show depends on the backend least.
+SLOW = {"kit", "masks", "models", "state"}
 # The files, what is left out of them, and how many tests pass at least.
 GROUPS = {
     "properties": (["test_properties.py"], [], 15),
@@ -35,10 +37,7 @@ GROUPS = {
 @pytest.mark.skipif(KERAS_BACKEND != "tensorflow", reason="this is such a process")
 @pytest.mark.parametrize(
     "group",
-    [
-        pytest.param(group, marks=pytest.mark.sweep if group in ("models", "kit") else ())
-        for group in GROUPS
-    ],
+    [pytest.param(group, marks=pytest.mark.sweep if group in SLOW else ()) for group in GROUPS],
 )
 @pytest.mark.parametrize("backend", params("jax", "torch"))
 def test_the_suite_holds(backend, group):

@@ -3,14 +3,15 @@
 import pytest
 
 from tests.testing.jax_layers import CORRECT, FAULTY
-from tests.testing.zoo import holds, is_caught, raises_no_alarm, without_slow
+from tests.testing.zoo import holds, is_caught, raises_no_alarm, some, without_slow
 
 name = lambda layer: layer.name  # noqa: E731
 
 # They take 10 to 60 s, most of it in JAX's compiler; the others have the same noise.
 SLOW = {
     "equinox: attach", "jax: gaussian", "jax: symnoise", "linen: attach", "nnx: Embedded",
-    "nnx: counting", "nnx: EmbeddingNoise", "nnx: attach", "jax: add_noise",
+    "nnx: counting", "nnx: EmbeddingNoise", "nnx: attach", "jax: add_noise", "jax: Folded",
+    "jax: annealed", "linen: counting",
 }  # fmt: skip
 SAMPLED = without_slow(CORRECT, SLOW)
 
@@ -20,7 +21,7 @@ def test_a_correct_layer_keeps_its_promises(layer):
     holds(layer)
 
 
-@pytest.mark.parametrize("layer", SAMPLED, ids=name)
+@pytest.mark.parametrize("layer", some(CORRECT, 5, SLOW), ids=name)
 def test_no_false_alarm(layer):
     raises_no_alarm(layer, [1])
 
