@@ -25,7 +25,7 @@ from embnoise._validation import (
     is_array,
 )
 
-__all__ = ["Noise", "check_noise", "neftune", "symnoise"]
+__all__ = ["Noise", "as_noise", "check_noise", "neftune", "symnoise"]
 
 _FORMAT = 1
 
@@ -241,6 +241,16 @@ def check_noise(noise: object) -> Noise:
     number = isinstance(noise, int | float) and not isinstance(noise, bool)
     hint = f"; did you mean neftune(alpha={noise!r})?" if number else ""
     raise TypeError(f"noise must be a Noise, got {format_value(noise)}{hint}")
+
+
+def as_noise(noise: object) -> Noise:
+    """``noise`` if it is a ``Noise``, or the one that ``to_dict`` described.
+
+    Raises:
+        TypeError: It is neither.
+        ValueError: As for ``Noise.from_dict``.
+    """
+    return Noise.from_dict(noise) if isinstance(noise, Mapping) else check_noise(noise)
 
 
 def neftune(

@@ -28,7 +28,7 @@ from embnoise._layers import (
     refuse_equal_streams,
 )
 from embnoise._named_arguments import bind_by_name, call_with_named
-from embnoise._noise import Noise, check_noise
+from embnoise._noise import Noise, as_noise, check_noise
 from embnoise._noise_file import read_noise
 from embnoise._perturb import lattice, perturb, perturb_elementwise, perturb_inplace
 from embnoise._philox import MULTIPLIERS, ROUNDS, WEYL, philox4x32
@@ -73,6 +73,7 @@ __all__ = [
     "Schedule",
     "TokenArrays",
     "TokenFunctions",
+    "as_noise",
     "bind_by_name",
     "call_with_named",
     "check_bool",

@@ -7,13 +7,12 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor
-from tqdm import trange
-from transformers import BertConfig, BertForSequenceClassification, LlamaConfig, LlamaForCausalLM
+from transformers import BertConfig, BertForSequenceClassification, LlamaForCausalLM
 
 import small_decoder
+import small_llama
 from evidence.corpus import documented_pairs, prose_parts
-from small_decoder import BATCH, END_ID, LEARNING_RATE, LENGTH, PAD_ID, SEED, SHAPE
+from small_decoder import PAD_ID, SHAPE
 
 __all__ = ["bert", "llama", "pretrained"]
 
@@ -25,9 +24,9 @@ def pretrained(steps: int) -> Path:
 
     def make(tokenizer: Tokenizer, folder: Path) -> None:
         tokenizer.save(str(folder / small_decoder.TOKENIZER))
-        _pretrain(prose_parts(tokenizer)[0], steps).save_pretrained(folder)
+        small_llama.pretrain(prose_parts(tokenizer)[0], steps).save_pretrained(folder)
 
-    settings = {**_config().to_dict(), "held out": "prose"}
+    settings = {**small_llama.config().to_dict(), "held out": "prose"}
     return small_decoder.cached(CACHE, settings, list(documented_pairs()), steps, make)
 
 
@@ -67,34 +66,3 @@ def bert(classes: int, seed: int) -> Any:
     )
     config.num_labels = classes
     return BertForSequenceClassification(config).train()
-
-
-def _config() -> LlamaConfig:
-    return LlamaConfig(
-        vocab_size=SHAPE.vocabulary,
-        hidden_size=SHAPE.width,
-        intermediate_size=SHAPE.hidden,
-        num_hidden_layers=SHAPE.layers,
-        num_attention_heads=SHAPE.heads,
-        max_position_embeddings=SHAPE.positions,
-        tie_word_embeddings=True,
-        pad_token_id=PAD_ID,
-        bos_token_id=None,
-        eos_token_id=END_ID,
-    )
-
-
-def _pretrain(tokens: Tensor, steps: int) -> Any:
-    torch.manual_seed(SEED)
-    model: Any = LlamaForCausalLM(_config())
-    optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, steps)
-    for _ in trange(steps, desc="Pretraining", unit="step"):
-        starts = torch.randint(len(tokens) - LENGTH, [BATCH, 1])
-        batch = tokens[starts + torch.arange(LENGTH)]
-        model(input_ids=batch, labels=batch).loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-    return model

@@ -22,13 +22,14 @@ def pretrained(pairs: list[Pair], steps: int, cache: Path) -> Path:
         wrapper: Any = PreTrainedTokenizerFast
         wrapped = wrapper(tokenizer_object=tokenizer, pad_token=PAD, eos_token=END)
         prose = torch.tensor(wrapped(small_decoder.prose()).input_ids)
-        _pretrain(prose, steps).save_pretrained(folder)
+        pretrain(prose, steps).save_pretrained(folder)
         wrapped.save_pretrained(folder)
 
-    return small_decoder.cached(cache, _config().to_dict(), pairs, steps, make)
+    return small_decoder.cached(cache, config().to_dict(), pairs, steps, make)
 
 
-def _config() -> LlamaConfig:
+def config() -> LlamaConfig:
+    """The shape of the small decoder, as a Llama."""
     return LlamaConfig(
         vocab_size=SHAPE.vocabulary,
         hidden_size=SHAPE.width,
@@ -43,9 +44,10 @@ def _config() -> LlamaConfig:
     )
 
 
-def _pretrain(tokens: torch.Tensor, steps: int) -> Any:
+def pretrain(tokens: torch.Tensor, steps: int) -> Any:
+    """A Llama that has seen so many batches of excerpts."""
     torch.manual_seed(SEED)
-    model: Any = LlamaForCausalLM(_config())
+    model: Any = LlamaForCausalLM(config())
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, steps)
     bar = trange(steps, desc="Pretraining", unit="step")

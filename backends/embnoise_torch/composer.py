@@ -8,7 +8,7 @@ from typing import Any
 from composer.core import Algorithm, Event, State, TimeUnit
 from composer.loggers import Logger
 
-from embnoise.backend import Noise, check_noise
+from embnoise.backend import Noise, as_noise
 from embnoise_torch import runs
 from embnoise_torch.attach import attach
 from embnoise_torch.handle import Handle
@@ -42,7 +42,7 @@ class NoiseAlgorithm(Algorithm):  # type: ignore[misc]  # composer may be missin
     """
 
     def __init__(self, noise: Noise | Mapping[str, Any], **options: Any) -> None:
-        self.noise = Noise.from_dict(noise) if isinstance(noise, Mapping) else check_noise(noise)
+        self.noise = as_noise(noise)
         self.options = options
         self.handle: Handle | None = None
         """The handle of ``attach`` while the trainer fits; ``None`` before and after."""

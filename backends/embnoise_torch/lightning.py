@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from embnoise.backend import PLACES, Noise, check_bool, check_choice, check_noise
+from embnoise.backend import PLACES, Noise, as_noise, check_bool, check_choice
 from embnoise_torch import runs
 from embnoise_torch.attach import attach
 from embnoise_torch.handle import Handle
@@ -68,7 +68,7 @@ class NoiseCallback(Callback):
         where: str | Callable[..., Tensor] = "all",
         placeholders: bool = False,
     ) -> None:
-        self.noise = Noise.from_dict(noise) if isinstance(noise, Mapping) else check_noise(noise)
+        self.noise = as_noise(noise)
         check_choice("at", at, PLACES)
         self.layer = layer
         self.at = at

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from embnoise_torch.ranks.shards import is_dtensor
 from embnoise_torch.source import AttachedSource
 from embnoise_torch.tracing.custom_op import add_ready_
 
@@ -47,7 +48,7 @@ def noise_ratio(source: AttachedSource, module: nn.Module) -> float | None:
 def _is_part(parameter: Tensor) -> bool:
     """Whether a parameter is sharded, or is not there outside of its module's forward."""
     return (
-        hasattr(parameter, "device_mesh")  # a DTensor
+        is_dtensor(parameter)
         or parameter.numel() == 0
         or parameter.ndim < 2
         or parameter.untyped_storage().nbytes() == 0

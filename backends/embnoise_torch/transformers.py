@@ -12,7 +12,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.integrations.neftune import deactivate_neftune
 from transformers.trainer_callback import ExportableState
 
-from embnoise.backend import PLACES, Counter, Noise, check_bool, check_choice, check_noise
+from embnoise.backend import PLACES, Counter, Noise, as_noise, check_bool, check_choice
 from embnoise_torch import _compat
 from embnoise_torch.attach import attach
 from embnoise_torch.handle import Handle
@@ -78,7 +78,7 @@ class NoiseCallback(TrainerCallback, ExportableState):
         mesh: DeviceMesh | None = None,
         dealing: Dealing | None = None,
     ) -> None:
-        self.noise = Noise.from_dict(noise) if isinstance(noise, Mapping) else check_noise(noise)
+        self.noise = as_noise(noise)
         check_choice("at", at, PLACES)
         self.layer = layer
         self.at = at
