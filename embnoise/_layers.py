@@ -9,12 +9,14 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from embnoise._noise import Noise
+from embnoise._validation import format_value
 
 __all__ = [
     "PLACES",
     "check_layers",
     "is_match",
     "match_layers",
+    "no_hidden_states",
     "noise_by_layer",
     "refuse_equal_streams",
 ]
@@ -34,6 +36,18 @@ def check_layers(layer: Any) -> list[Any]:
     if not layer:
         raise ValueError(f"layer must name at least one layer, got {layer!r}")
     return list(layer)
+
+
+def no_hidden_states(found: object) -> TypeError:
+    """The error for a layer where there are no hidden states to add noise to.
+
+    Args:
+        found: What the layer returns, or with noise at its input its first argument.
+    """
+    return TypeError(
+        "layer must return hidden states, perhaps as the first entry of a tuple, and with "
+        f"at='input' take them as its first argument, got {format_value(found)}"
+    )
 
 
 def is_match(pattern: str, name: str, separator: str = ".") -> bool:

@@ -24,6 +24,7 @@ from embnoise._layers import (
     check_layers,
     is_match,
     match_layers,
+    no_hidden_states,
     noise_by_layer,
     refuse_equal_streams,
 )
@@ -94,6 +95,7 @@ __all__ = [
     "lattice",
     "magnitudes_by_length",
     "match_layers",
+    "no_hidden_states",
     "noise_by_layer",
     "perturb",
     "perturb_elementwise",

@@ -9,7 +9,7 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 
-from embnoise.backend import format_value
+from embnoise.backend import no_hidden_states
 
 __all__ = [
     "checked_hidden",
@@ -32,10 +32,7 @@ def checked_hidden(argument: Any) -> jax.Array:
         TypeError: It is something else.
     """
     if not is_hidden(argument):
-        raise TypeError(
-            "layer must return hidden states, perhaps as the first entry of a tuple, and with "
-            f"at='input' take them as its first argument, got {format_value(argument)}"
-        )
+        raise no_hidden_states(argument)
     return cast("jax.Array", argument)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from embnoise.backend import TokenArrays, TokenFunctions, format_value
+from embnoise.backend import TokenArrays, TokenFunctions, no_hidden_states
 from embnoise_keras._compat import (
     GraphCall,
     graph_calls,
@@ -70,10 +70,7 @@ def checked_hidden(x: Any) -> Any:
         TypeError: They are something else.
     """
     if not is_hidden(x):
-        raise TypeError(
-            "layer must return hidden states, perhaps as the first entry of a tuple, and with "
-            f"at='input' take them as its first argument, got {format_value(x)}"
-        )
+        raise no_hidden_states(x)
     return x
 
 

@@ -18,7 +18,7 @@ from embnoise.backend import (
     TokenArrays,
     TokenFunctions,
     embedding_shape,
-    format_value,
+    no_hidden_states,
 )
 from embnoise_torch import _compat
 from embnoise_torch.functional import check_tensor
@@ -224,10 +224,7 @@ class Handle(backend.Handle):
     ) -> Tensor:
         """Embeddings or hidden states with noise; if they are fresh, in place."""
         if not isinstance(x, Tensor) or is_ids(x):
-            raise TypeError(
-                "layer must return hidden states, perhaps as the first entry of a tuple, and with "
-                f"at='input' take them as its first argument, got {format_value(x)}"
-            )
+            raise no_hidden_states(x)
         check_tensor(x)
         if is_dtensor(x):
             return self._add_to_dtensor(source, x, ids, number, fresh=fresh)
