@@ -6,7 +6,7 @@ import multiprocessing
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 
 from tqdm import tqdm
 
@@ -48,7 +48,7 @@ def _steps(arm: Arm) -> int:
 
 
 def _run(arm: Arm, seed: int, folders: Folders) -> Result:
-    started = perf_counter()
+    started = process_time()
     if arm.task == "nnx":
         from evidence.nnx import run_nnx  # noqa: PLC0415, JAX is loaded where it is needed
 
@@ -62,4 +62,4 @@ def _run(arm: Arm, seed: int, folders: Folders) -> Result:
         torch.set_num_threads(1)
         run = run_bert if arm.task == "bert" else run_llama
         measures = run(arm, seed, folders["llama"])
-    return Result(arm, seed, measures, perf_counter() - started)
+    return Result(arm, seed, measures, process_time() - started)
