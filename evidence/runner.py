@@ -71,11 +71,13 @@ def _run(arm: Arm, seed: int, folders: Folders) -> Result:
         measures = run_nnx(arm, seed, folders["nnx"])
     else:
         import torch  # noqa: PLC0415
+        from transformers.utils import logging  # noqa: PLC0415
 
         from evidence.classification import run_bert  # noqa: PLC0415
         from evidence.training import run_llama  # noqa: PLC0415
 
         torch.set_num_threads(1)
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         run = run_bert if arm.task == "bert" else run_llama
         measures = run(arm, seed, folders["llama"])
     return Result(arm, seed, measures, process_time() - started)
