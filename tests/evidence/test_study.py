@@ -64,7 +64,7 @@ def study():
 def test_the_best_validation_loss_chooses(study):
     study, _ = study
     assert {arm.alpha for arm in study.noisy.values()} == {4.0}
-    assert study.tuned["dropout"].dropout == 0.05
+    assert study.tuned["dropout"].dropout == 0.02
     assert study.tuned["weight decay"].weight_decay == 0.03
     families = {family(arm) for arm in tuning_arms(FULL, headline=False)}
     assert families == {"dropout", "weight decay", "bert", *(f"llama {n}" for n in FULL.sizes)}
