@@ -65,7 +65,6 @@ def use_alone(wheel: Path, folder: Path) -> None:
     run(bin_ / "embnoise", "--version", cwd=folder)
     run(bin_ / "embnoise", "--help", cwd=folder)
     run(bin_ / "embnoise", "explain", "EN08", cwd=folder)
-    run(bin_ / "embnoise", "check-adapter", "numpy", cwd=folder)
 
 
 def try_installed(bin_: Path, sdist: Path, folder: Path) -> None:
