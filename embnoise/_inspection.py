@@ -46,14 +46,14 @@ class Seen:
         name: The names of the embeddings that have this table.
         table: [V, d], floating-point.
         lookups: Lookups with noise; empty without a call of the model.
-        inner_multiplier: What the embedding multiplies its rows by, if no lookup shows it.
+        inner_multiplier: What the embedding multiplies its rows by, where no lookup shows it.
         outer_multiplier: See ``EmbeddingReport``.
     """
 
     name: str
     table: NDArray[Any]
     lookups: Sequence[Lookup] = ()
-    inner_multiplier: float | None = 1.0
+    inner_multiplier: float = 1.0
     outer_multiplier: float | None = None
 
 
@@ -110,7 +110,9 @@ def inspect_table(
         >>> round(found.noise_rms, 4), round(found.ratio, 2)  # 5 / sqrt(100 * 64) / sqrt(3)
         (0.0361, 1.8)
     """
-    seen = Seen(name, table, inner_multiplier=check_amplitude("multiplier", multiplier))
+    if not check_amplitude("multiplier", multiplier) > 0:
+        raise ValueError(f"multiplier must be above 0, got {multiplier!r}")
+    seen = Seen(name, table, inner_multiplier=float(multiplier))
     return inspect_seen(noise, [seen], lengths=lengths, step=step, reference_rms=reference_rms)
 
 
@@ -158,7 +160,8 @@ def _report(
     table_rms = root_mean_square(table)
     if not (math.isfinite(table_rms) and table_rms > 0):
         raise ValueError(f"table must be finite and not all zeros, got one of RMS {table_rms}")
-    inner, measured = seen.inner_multiplier, None
+    inner: float | None = seen.inner_multiplier
+    measured = None
     if seen.lookups:
         inner, measured = inner_multiplier(table, seen.lookups), measure(noise, seen.lookups)
     if lengths is None:

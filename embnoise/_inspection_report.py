@@ -127,6 +127,8 @@ def _block(report: EmbeddingReport, reference_rms: float | None) -> list[str]:
 
 def _multipliers(report: EmbeddingReport) -> str:
     inner, outer = report.inner_multiplier, report.outer_multiplier
+    if report.measured is None:
+        return f"taken as {inner:.4g} in the embedding: no call of a model was measured"
     if inner is None:
         said = (
             "the embedding's output is no multiple of its rows; what follows is about the rows, "

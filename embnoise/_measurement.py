@@ -19,7 +19,14 @@ from embnoise._noise import Noise
 from embnoise._plan import plan, prepare
 from embnoise._tokens import TokenArrays, coordinates
 
-__all__ = ["Lookup", "Measurement", "inner_multiplier", "measure", "outer_multiplier"]
+__all__ = [
+    "Lookup",
+    "Measurement",
+    "inner_multiplier",
+    "length_quartiles",
+    "measure",
+    "outer_multiplier",
+]
 
 Floats = NDArray[np.float32]
 
@@ -107,17 +114,26 @@ def measure(noise: Noise, lookups: Sequence[Lookup]) -> Measurement:
     dim = lookups[0].clean.shape[-1]
     measured = math.sqrt(added / (len(found) * dim))
     spread = max(noise._distribution.kurtosis - 1, 0.0) * fourths / (dim * squares**2)
-    quartiles = np.unique(np.quantile(found, [0, 0.25, 0.5, 0.75, 1], method="nearest"))
     embedding_rms = math.sqrt(embeddings / len(found))
     return Measurement(
         tokens=len(found),
-        lengths=tuple(int(each) for each in quartiles),
+        lengths=length_quartiles(found),
         predicted=noise._distribution.rms * math.sqrt(squares / len(found)),
         measured=measured,
         chance=math.sqrt(spread) / 2,
         embedding_rms=embedding_rms,
         ratio=measured / embedding_rms if embedding_rms else math.inf,
     )
+
+
+def length_quartiles(lengths: NDArray[np.integer[Any]]) -> tuple[int, ...]:
+    """The shortest, the longest, and the quartiles between them, without repetitions.
+
+    Args:
+        lengths: The length of the sequence of each token.
+    """
+    quartiles = np.quantile(lengths, [0, 0.25, 0.5, 0.75, 1], method="nearest")
+    return tuple(int(each) for each in np.unique(quartiles))
 
 
 def inner_multiplier(table: NDArray[Any], lookups: Sequence[Lookup]) -> float | None:
