@@ -117,7 +117,7 @@ def flipped_shares(
     shares = []
     for magnitude, others in zip(magnitudes, which, strict=True):
         noise = magnitude * draws.astype(np.float64)
-        away = x.astype(np.float64) + noise - scaled(others)
+        away = noise + (x.astype(np.float64) - scaled(others))  # no rounding for an equal row
         shares.append(float(np.mean(_squares(away) < _squares(noise))))
     return shares
 
