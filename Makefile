@@ -4,7 +4,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: finetune test coverage lint benchmark release-check clean
+.PHONY: finetune test coverage lint docs serve benchmark release-check clean
 
 finetune: $(VENV)/examples.done
 	$(BIN)/python examples/finetune.py $(ARGS)
@@ -19,6 +19,12 @@ coverage: lint
 
 lint: $(VENV)/test-all.done
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+docs: $(VENV)/docs.done
+	$(BIN)/mkdocs build --strict $(ARGS)
+
+serve: $(VENV)/docs.done
+	$(BIN)/mkdocs serve $(ARGS)
 
 benchmark: $(VENV)/examples.done
 	$(BIN)/python benchmarks/lookups.py $(ARGS)

@@ -104,3 +104,4 @@ class FusedArrayNamespace(ArrayNamespace, Protocol):
 
 
 NUMPY = cast("FusedArrayNamespace", np)
+"""NumPy as an array namespace."""

@@ -158,8 +158,11 @@ def _gaussian(probability: float) -> float:
 
 
 UNIFORM = Distribution("uniform", _uniform, bound=1.0)
+"""Uniform on (-1, 1)."""
 RADEMACHER = Distribution("rademacher", _rademacher, bound=1.0)
+"""-1 or 1."""
 GAUSSIAN = Distribution("gaussian", _gaussian)
+"""Normal, with a variance of 1 on the lattice."""
 
 for _built_in in (UNIFORM, RADEMACHER, GAUSSIAN):
     DISTRIBUTIONS.add(_built_in.name, _built_in, defined_by=_built_in.quantile)

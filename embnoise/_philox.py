@@ -21,8 +21,11 @@ from embnoise._validation import dtype_name
 __all__ = ["MULTIPLIERS", "ROUNDS", "WEYL", "Key", "philox4x32"]
 
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+"""What a round multiplies words 0 and 2 by."""
 WEYL = (0x9E3779B9, 0xBB67AE85)
+"""What is added to the two words of the key after a round."""
 ROUNDS = 10
+"""How many rounds there are."""
 
 Key: TypeAlias = "tuple[int, int] | tuple[Array, Array]"
 """Two 32-bit words: Python ints, or 0-d arrays of the counters' dtype."""

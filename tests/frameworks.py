@@ -28,9 +28,9 @@ FRAMEWORKS = {
 
 LIBRARIES = {
     "accelerate", "axolotl", "composer", "equinox", "flax", "hatchling", "jax", "keras",
-    "keras_hub", "lightning", "matplotlib", "ml_dtypes", "mpmath", "numba", "optax", "orbax",
-    "peft", "pydantic", "ruff", "scipy", "swift", "tensorflow", "tokenizers", "torch", "torchtitan",
-    "transformers", "triton", "trl", "tunix",
+    "keras_hub", "lightning", "matplotlib", "mkdocs", "ml_dtypes", "mpmath", "numba", "optax",
+    "orbax", "peft", "pydantic", "ruff", "scipy", "selenium", "swift", "tensorflow", "tokenizers",
+    "torch", "torchtitan", "transformers", "triton", "trl", "tunix",
 }  # fmt: skip
 """What a test may need and do without: where it is not installed, the test is skipped."""
 

@@ -220,8 +220,9 @@ def test_the_extensions_are_shown_as_they_are(extension):
 
 
 @needs("torch", "jax", "keras")
-def test_the_table_of_faults_is_that_of_the_layers():
-    assert table.PAGE.read_text() == table.page_with_the_table()
+def test_the_pages_about_the_checks_are_those_of_the_code():
+    for page, text in table.pages().items():
+        assert page.read_text() == text
 
 
 @needs("torch", "jax", "keras")

@@ -297,3 +297,4 @@ def _jit(traced: Callable[..., Any], layer: NativeLayer) -> Callable[..., Any]:
 
 
 driver = JaxDriver()
+"""The driver for JAX."""

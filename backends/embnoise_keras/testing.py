@@ -304,3 +304,4 @@ def _driver() -> KerasDriver:
 
 
 driver = _driver()
+"""The driver for Keras, on the backend that it runs on."""

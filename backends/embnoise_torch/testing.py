@@ -188,3 +188,4 @@ def _module_in(layer: NativeLayer) -> nn.Module | None:
 
 
 driver = TorchDriver()
+"""The driver for PyTorch."""

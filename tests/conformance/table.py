@@ -12,6 +12,7 @@ import textwrap
 from pathlib import Path
 
 from embnoise.testing import Claims, Report, case, check_layer
+from embnoise.testing.registry import CHECKS
 from tests.conformance.entries import OF_EMBNOISE, OF_OTHERS, Finding, Project
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "conformance.md"
@@ -29,8 +30,7 @@ trainer does around its noise is not tested here.
 **How to read it.** *On its own terms* tests what the project itself says that it does. *As
 published* tests NEFTune as in the paper and its experiments: alpha / sqrt(L * d), where L counts
 the real tokens of a sequence, and no noise on padding. "holds" means that no check failed; a code
-names a check that did (`embnoise explain EN19` explains it), with the dtype if it failed in one
-dtype only.
+names a [check](checks.md) that did, with the dtype if it failed in one dtype only.
 
 **What it does not say.** Most of these projects share the same few lines, and none had a test of
 the noise's magnitude. Several of the findings matter in some settings only, which the text says. No
@@ -87,10 +87,10 @@ def _verdict(report: Report) -> str:
         dtypes.setdefault(result.code, []).append(result.dtype)
         if result.wrong:
             failed.setdefault(result.code, []).append(result.dtype)
-    shown = [
-        f"{code} ({where[0]})" if len(where) == 1 < len(dtypes[code]) else code
-        for code, where in failed.items()
-    ]
+    shown = []
+    for code, where in failed.items():
+        link = f"[{code}](checks.md#{code.lower()}-{CHECKS[code].name})"
+        shown.append(f"{link} ({where[0]})" if len(where) == 1 < len(dtypes[code]) else link)
     if len(shown) > MOST_CODES:
         shown[MOST_CODES - 1 :] = [f"and {len(shown) - MOST_CODES + 1} more"]
     return ", ".join(shown) or "holds"

@@ -1,24 +1,39 @@
-"""The documentation's tables: the claims, and which check catches which fault.
+"""What the documentation says of the kit, from its code: the claims, the checks, the faults.
 
     python -m tests.testing.table
 
-writes them into docs/testing.md.
+writes the table of claims into docs/testing.md, and docs/checks.md.
 """
 
 from __future__ import annotations
 
+import re
+import textwrap
 from importlib import import_module
 from pathlib import Path
 
 from embnoise.testing import Claims
 from embnoise.testing.claims import NOTES
-from embnoise.testing.registry import CHECKS
+from embnoise.testing.registry import CHECKS, Spec
 from tests.testing.faults.families import faulty
 from tests.testing.zoo import Faulty
 
-PAGE = Path(__file__).parent.parent.parent / "docs" / "testing.md"
-END = "<!-- end of the table -->"
+DOCS = Path(__file__).parent.parent.parent / "docs"
+START, END = "<!-- table of claims: python -m tests.testing.table -->", "<!-- end of the table -->"
 FRAMEWORKS = {"PyTorch": "torch", "JAX": "jax", "Keras": "keras"}
+
+INTRODUCTION = """\
+# Checks and faults
+
+The checks of [`embnoise.testing`](testing.md), and the faults that each of them catches. A fault is
+a layer in [`tests/testing`](../tests/testing/torch_layers.py), written the way such layers are
+found in practice; most fail other checks as well. Where frameworks are named, the fault is tested
+in these only. `embnoise explain EN08` prints the text of a check."""
+
+
+def pages() -> dict[Path, str]:
+    """The pages as they should be."""
+    return {DOCS / "testing.md": page_with_the_claims(), DOCS / "checks.md": page_of_the_checks()}
 
 
 def faults(framework: str) -> list[Faulty]:
@@ -27,44 +42,51 @@ def faults(framework: str) -> list[Faulty]:
     return [*import_module(f"tests.testing.{module}_layers").FAULTY, *faulty(module)]
 
 
-def table_of_faults() -> str:
-    """A row for each fault, in the order of the checks, with where it is tested."""
-    rows: dict[tuple[str, str], list[str]] = {}
+def page_of_the_checks() -> str:
+    """A section for each check: what it tests, and its faults with where they are tested."""
+    caught: dict[str, dict[str, list[str]]] = {code: {} for code in CHECKS}
     for framework in FRAMEWORKS:
         for layer in faults(framework):
-            rows.setdefault((layer.caught_by, layer.fault), []).append(framework)
-    lines = ["| Check | Fault | Tested in |", "| --- | --- | --- |"]
-    for (code, fault), where in sorted(rows.items(), key=lambda row: row[0][0]):
-        name = f"{code} `{CHECKS[code].name}`"
-        lines.append(f"| {name} | {fault} | {', '.join(dict.fromkeys(where))} |")
-    return "\n".join(lines)
+            where = caught[layer.caught_by].setdefault(layer.fault, [])
+            if framework not in where:
+                where.append(framework)
+    sections = [section_of(CHECKS[code], caught[code]) for code in sorted(CHECKS)]
+    return "\n\n".join([INTRODUCTION, *sections]) + "\n"
 
 
-def table_of_claims() -> str:
+def section_of(check: Spec, caught: dict[str, list[str]]) -> str:
+    """A check in words, and the faults that it catches."""
+    paragraphs = [f"## {check.code} {check.name}"]
+    for paragraph in check.explanation.split("\n\n"):
+        paragraphs.append(textwrap.fill(as_markdown(" ".join(paragraph.split())), 100))
+    if caught:
+        lines = []
+        for fault, where in caught.items():
+            some = "" if len(where) == len(FRAMEWORKS) else f" ({', '.join(where)})"
+            lines.append(f"- {as_markdown(fault)}{some}")
+        paragraphs += ["Catches:", "\n".join(lines)]
+    return "\n\n".join(paragraphs)
+
+
+def as_markdown(text: str) -> str:
+    """Plain text with code in double backticks, as a docstring has it."""
+    parts = re.split(r"``(.*?)``", text)
+    parts[::2] = [part.replace("*", r"\*") for part in parts[::2]]
+    parts[1::2] = [f"`{part}`" for part in parts[1::2]]
+    return "".join(parts)
+
+
+def page_with_the_claims() -> str:
     """A row for each claim, with its default and its note."""
     lines = ["| Claim | Default | Meaning |", "| --- | --- | --- |"]
     for name, note in NOTES.items():
         default = getattr(Claims(), name)
         shown = f'"{default}"' if isinstance(default, str) else repr(default)
         lines.append(f"| `{name}` | `{shown}` | {note} |")
-    return "\n".join(lines)
-
-
-TABLES = {
-    "<!-- table of claims: python -m tests.testing.table -->": table_of_claims,
-    "<!-- table of faults: python -m tests.testing.table -->": table_of_faults,
-}
-
-
-def page_with_the_table() -> str:
-    """The page as it should be."""
-    page = PAGE.read_text()
-    for start, table in TABLES.items():
-        before, _, rest = page.partition(start)
-        after = rest.partition(END)[2]
-        page = f"{before}{start}\n\n{table()}\n\n{END}{after}"
-    return page
+    before, _, rest = (DOCS / "testing.md").read_text().partition(START)
+    return "\n".join([f"{before}{START}\n", *lines, f"\n{END}{rest.partition(END)[2]}"])
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page_with_the_table())
+    for path, text in pages().items():
+        path.write_text(text)

@@ -15,7 +15,7 @@ from embnoise.testing.model_batches import batches_of, parts_of
 from embnoise.testing.model_checks import MODEL_CHECKS
 from embnoise.testing.saved_model import Lookup, SavedModel
 
-PAGE = Path(__file__).parents[2] / "docs" / "testing.md"
+PAGE = Path(__file__).parents[2] / "docs" / "saved-models.md"
 
 
 class Attached(Handle):
