@@ -27,9 +27,10 @@ FRAMEWORKS = {
 """What has to be installed for each."""
 
 LIBRARIES = {
-    "accelerate", "axolotl", "composer", "equinox", "flax", "hatchling", "jax", "keras",
-    "keras_hub", "lightning", "matplotlib", "mkdocs", "ml_dtypes", "mpmath", "numba", "optax",
-    "orbax", "peft", "pydantic", "ruff", "scipy", "selenium", "swift", "tensorflow", "tokenizers",
+    "accelerate", "axolotl", "composer", "equinox", "flax", "hatchling", "ipykernel", "jax",
+    "keras", "keras_hub", "lightning", "matplotlib", "mkdocs", "ml_dtypes", "mpmath", "nbclient",
+    "numba", "optax", "orbax", "peft", "pydantic", "ruff", "scipy", "selenium", "swift",
+    "tensorflow", "tokenizers",
     "torch", "torchtitan", "transformers", "triton", "trl", "tunix",
 }  # fmt: skip
 """What a test may need and do without: where it is not installed, the test is skipped."""
