@@ -40,7 +40,7 @@ from embnoise_jax._find import list_embeddings, only_embedding, tokens_by_layer
 from embnoise_jax.functional import add_noise
 from embnoise_jax.namespace import NAMESPACE
 
-__all__ = ["EmbeddingNoise", "Layer", "attach", "noisy_layers"]
+__all__ = ["EmbeddingNoise", "attach"]
 
 Layer: TypeAlias = str | Callable[[Any], Any]
 """The path of an embedding, or a function from the model to it."""

@@ -13,7 +13,7 @@ from embnoise.testing.saved_model import SavedTable
 
 __all__ = ["KIND", "load", "owns"]
 
-KIND = "the folder of an Orbax checkpoint"
+KIND = "for `embnoise inspect`, the folder of an Orbax checkpoint"
 
 
 def owns(path: Path) -> bool:

@@ -25,7 +25,9 @@ def figure(inspection: Inspection) -> Figure:
             sizes.axhline(report.measured.ratio, color=color, linestyle=":", linewidth=1)
         for dtype, line in zip(report.lengths[0].lost, ("-", "--"), strict=True):
             shares = [each.lost[dtype] for each in report.lengths]
-            lost.plot(tokens, shares, line, marker="o", color=color, label=dtype)
+            lost.plot(
+                tokens, shares, line, marker="o", color=color, label=None if number else dtype
+            )
         nearest.plot(tokens, [each.flipped for each in report.lengths], marker="o", color=color)
     sizes.set(
         title="noise beside embeddings, measured (dotted)",
@@ -33,7 +35,7 @@ def figure(inspection: Inspection) -> Figure:
         yscale="log",
     )
     lost.set(title="elements that do not change", ylabel="share", ylim=(0, None))
-    nearest.set(title="tokens whose nearest row is another one", ylabel="share", ylim=(-0.02, 1.02))
+    nearest.set(title="tokens with another nearest row", ylabel="share", ylim=(-0.02, 1.02))
     sizes.legend()
     lost.legend()
     for axes in (sizes, lost, nearest):

@@ -217,7 +217,10 @@ def load_model(path: Path, layer: str | None, adapter: str | None) -> SavedModel
         kinds.append(module.KIND)
     known = ", or ".join(kinds) or "nothing that an installed adapter can load"
     reasons = "".join(f"; {reason}" for reason in missing)
-    raise ValueError(f"no model found in {str(path)!r}: expected {known}{reasons}")
+    raise ValueError(
+        f"no model found in {str(path)!r}: expected {known}, or, for `embnoise inspect`, a "
+        f".safetensors file{reasons}"
+    )
 
 
 def _adapters() -> list[str]:

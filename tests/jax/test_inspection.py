@@ -19,7 +19,7 @@ from tests.jax.models import DIM, VOCABULARY
 from tests.jax.nnx_model import NnxModel
 from tests.jax.test_equinox import EquinoxModel
 
-# As in tests/torch/test_inspection.py: 40,960 values, of which 1% is four standard deviations.
+# As in tests/torch/test_inspection.py, twice: of 81,920 values 1% is five standard deviations.
 LENGTHS = np.repeat([20, 60], 32)
 MASK = np.arange(60) < LENGTHS[:, None]
 IDS = jnp.array(np.random.default_rng(0).integers(1, VOCABULARY, (64, 60)) * MASK)
@@ -32,13 +32,12 @@ def mask_of(ids):
 
 
 def check(report, *, inner=1.0, outer=1.0):
-    """The noise of two batches: one with, and one without padding."""
+    """The noise of two calls with one batch."""
     measured = report.measured
-    assert (measured.lengths, measured.tokens) == ((20, 60), 2560 + 64 * 20)
-    right = math.sqrt((RIGHT**2 * 2560 + 25 / 20 / 16 / 3 * 64 * 20) / (2560 + 64 * 20))
-    assert measured.predicted == pytest.approx(right, rel=1e-4)
-    assert measured.measured == pytest.approx(right, rel=0.01)
-    assert 3.5 * measured.chance < 0.01
+    assert (measured.lengths, measured.tokens) == ((20, 60), 2 * 2560)
+    assert measured.predicted == pytest.approx(RIGHT, rel=1e-4)
+    assert measured.measured == pytest.approx(RIGHT, rel=0.01)
+    assert 5 * measured.chance < 0.01
     assert report.inner_multiplier == pytest.approx(inner, rel=1e-3)
     assert report.outer_multiplier == (None if outer is None else pytest.approx(outer, rel=1e-3))
     assert report.shape == (VOCABULARY, DIM)
@@ -67,7 +66,7 @@ class Gemma(nnx.Module):
 def test_nnx():
     model = NnxModel(nnx.Rngs(0))
     before = nnx.state(model)
-    [report] = in_nnx.inspect(model, NOISE, IDS, IDS[:, :20], tokens=mask_of).embeddings
+    [report] = in_nnx.inspect(model, NOISE, IDS, IDS, tokens=mask_of).embeddings
     check(report)
     table = model.embed.embedding[...]
     assert report.table_rms == pytest.approx(float(jnp.sqrt(jnp.square(table).mean())))
@@ -80,7 +79,7 @@ def test_nnx():
 
 def test_nnx_with_multipliers():
     model, options = Gemma(nnx.Rngs(0), 12.0), {"tokens": mask_of, "layer": "embedder"}
-    batches = {"ids": IDS}, {"ids": IDS[:, :20]}
+    batches = {"ids": IDS}, {"ids": IDS}
     [report] = in_nnx.inspect(model, NOISE, *batches, **options).embeddings
     check(report, inner=4, outer=12)
 
@@ -99,7 +98,7 @@ def test_linen(layer):
     model = LinenGemma(4.0)
     variables = model.init(jax.random.key(0), IDS)
     options = {"variables": variables, "tokens": mask_of, "layer": layer}
-    found = linen.inspect(model, NOISE, IDS, IDS[:, :20], **options)
+    found = linen.inspect(model, NOISE, IDS, IDS, **options)
     check(found.embeddings[0], outer=4)
     table = variables["params"]["embed"]["embedding"]
     right = float(jnp.sqrt(jnp.square(table).mean()))
@@ -110,7 +109,7 @@ def test_linen(layer):
 
 def test_equinox():
     model = EquinoxModel(jax.random.key(0))
-    [report] = equinox.inspect(model, NOISE, IDS, IDS[:, :20], tokens=mask_of).embeddings
+    [report] = equinox.inspect(model, NOISE, IDS, IDS, tokens=mask_of).embeddings
     check(report, outer=None)
     assert equinox.inspect(model, NOISE).embeddings[0].measured is None
     linear = eqx.nn.Sequential([eqx.nn.Linear(4, 4, key=jax.random.key(0))])
