@@ -14,6 +14,7 @@ from embnoise.testing import Claims
 from embnoise.testing.claims import NOTES
 from embnoise.testing.registry import CHECKS
 from tests.testing.faults.families import faulty
+from tests.testing.transformation_faults import SHARDED
 from tests.testing.zoo import Faulty
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "testing.md"
@@ -24,7 +25,9 @@ FRAMEWORKS = {"PyTorch": "torch", "JAX": "jax", "Keras": "keras"}
 def faults(framework: str) -> list[Faulty]:
     """The faulty layers of a framework."""
     module = FRAMEWORKS[framework]
-    return [*import_module(f"tests.testing.{module}_layers").FAULTY, *faulty(module)]
+    of_several_devices = SHARDED if framework == "JAX" else []
+    layers = import_module(f"tests.testing.{module}_layers").FAULTY
+    return [*layers, *of_several_devices, *faulty(module)]
 
 
 def table_of_faults() -> str:
