@@ -257,10 +257,14 @@ def _sharded(call: Callable[[Array], Array], x: Array) -> Array:
     count = max(n for n in range(1, most + 1) if x.shape[0] % n == 0)
     if count == 1:
         raise NotClaimedError(f"of {most} devices, none can share a batch of {x.shape[0]}")
-    mesh = jax.make_mesh((count,), ("rows",), devices=jax.devices()[:count])
+    # The compiler propagates the sharding; the default depends on JAX's version.
+    auto, devices = (jax.sharding.AxisType.Auto,), jax.devices()[:count]
+    mesh = jax.make_mesh((count,), ("rows",), axis_types=auto, devices=devices)
     rows = jax.sharding.PartitionSpec("rows")  # type: ignore[no-untyped-call]
     spec = jax.sharding.NamedSharding(mesh, rows)
-    result: Array = jax.jit(call, in_shardings=spec, out_shardings=spec)(jax.device_put(x, spec))
+    with jax.set_mesh(mesh):  # which a layer may look at
+        sharded = jax.jit(call, in_shardings=spec, out_shardings=spec)
+        result: Array = sharded(jax.device_put(x, spec))
     return result
 
 

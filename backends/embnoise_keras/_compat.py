@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import keras
@@ -23,6 +23,7 @@ __all__ = [
     "keras_mask",
     "padding_tokens",
     "remove_state",
+    "run_layer_test",
     "states",
     "sync_state",
     "takes_gradients",
@@ -53,6 +54,18 @@ def remove_state(owner: Any, state: Any) -> None:
 def states(owner: Any) -> list[Any]:
     """The random generators of a layer, and what ``add_state`` added to them."""
     return list(owner._seed_generators)
+
+
+def run_layer_test(make: Callable[..., Any], **expected: Any) -> None:
+    """Keras's own test of layers, which its wheel contains and its documentation does not.
+
+    Args:
+        make: What makes a layer; it need not be a class. It takes ``dtype``, a policy.
+        **expected: What ``TestCase.run_layer_test`` takes.
+    """
+    from keras.src.testing import TestCase  # noqa: PLC0415, training does without
+
+    TestCase("run_layer_test").run_layer_test(make, {}, **expected)
 
 
 def forget_train_function(model: Any) -> None:

@@ -13,7 +13,9 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
+from embnoise.backend import format_value
 from embnoise.testing.drivers import DriverBase, NativeArray, NativeLayer, named, signature_of
+from embnoise_keras._compat import all_layers, run_layer_test
 
 __all__ = ["KerasDriver", "driver"]
 
@@ -100,6 +102,53 @@ class KerasDriver(DriverBase):
             weight.path.replace("/", "."): self.to_numpy(weight.value)
             for weight in getattr(layer, "weights", ())
         }
+
+    def framework_test(
+        self, make: Callable[[str], NativeLayer], inputs: NativeArray, shape: tuple[int, ...]
+    ) -> None:
+        """Keras's ``run_layer_test``, and the noise of a layer that is made of its configuration.
+
+        A layer that takes a mask is expected to pass it on. The classes of the layer are known
+        when it is loaded, as if named in ``custom_objects``.
+        """
+        layer = make("float32")
+        if not isinstance(layer, keras.Layer):
+            raise TypeError(f"expected a keras.Layer, got {format_value(layer)}")
+        takes_mask = bool(named(layer.call, {"mask": None}))
+        known = {type(each).__name__: type(each) for each in all_layers(layer)}
+        with warnings.catch_warnings():
+            # It trains a layer without weights, on a generator.
+            warnings.filterwarnings("ignore", "The model does not have any trainable weights")
+            warnings.filterwarnings("ignore", "`shuffle=True` was passed, but will be ignored")
+            run_layer_test(
+                lambda dtype="float32": make(dtype),
+                input_data=inputs,
+                call_kwargs={"training": True},
+                custom_objects=known,
+                expected_output_shape=shape,
+                supports_masking=True if takes_mask else None,
+            )
+        with keras.saving.custom_object_scope(known):
+            _keep_noise_in_config(lambda: make("float32"), inputs)
+
+
+def _keep_noise_in_config(make: Callable[[], NativeLayer], inputs: NativeArray) -> None:
+    """Raise if a layer has other noise than the one that ``from_config`` makes.
+
+    ``run_layer_test`` compares their configurations, which may lack the same setting.
+    """
+
+    def noisy(make: Callable[[], NativeLayer]) -> NDArray[Any]:
+        keras.utils.set_random_seed(0)
+        return np.array(ops.convert_to_numpy(make()(inputs, training=True)))
+
+    layer, expected = make(), noisy(make)
+    if not np.array_equal(expected, noisy(make)):
+        return  # it does not draw the same noise twice
+    if not np.array_equal(expected, noisy(lambda: layer.from_config(layer.get_config()))):
+        raise AssertionError(
+            "the layer that from_config(get_config()) makes adds other noise than the layer itself"
+        )
 
 
 class _OnTensorFlow(KerasDriver):

@@ -48,6 +48,9 @@ class Claims:
             PyTorch: ``"vmap"``, ``"grad_of_grad"``, ``"remat"`` (gradient checkpointing) and
             ``"opcheck"`` (its custom operators pass ``torch.library.opcheck``). JAX: ``"vmap"``,
             ``"grad_of_grad"``, ``"remat"`` and ``"sharded"`` (a batch split over the devices).
+        framework_test: Whether the layer passes its framework's own test of layers. Keras:
+            ``run_layer_test``, which makes the layer again from its configuration, calls it
+            symbolically, and trains it in ``fit`` and in mixed precision.
         saved_names: The names of what the layer saves on purpose: the last parts of names in the
             saved state. The tables of a layer that embeds ids are allowed anyway.
         clean_without_grad: Whether there is no noise while gradients are turned off.
@@ -76,6 +79,7 @@ class Claims:
     antithetic: bool = False
     compilable: bool = True
     transformations: tuple[str, ...] = ()
+    framework_test: bool = False
     saved_names: tuple[str, ...] = ()
     clean_without_grad: bool = False
     distinct_ranks: bool = False
@@ -206,6 +210,8 @@ NOTES = {
     "compilable": "The layer works under `torch.compile`, `jax.jit`, `tf.function`.",
     "transformations": "The layer adds the same noise under these transformations, by name: "
     '`("vmap", "remat")`, for example.',
+    "framework_test": "The layer passes its framework's own test of layers, Keras's "
+    "`run_layer_test`.",
     "saved_names": "The names of the entries that the layer saves on purpose.",
     "clean_without_grad": "No noise if gradients are disabled, as in `generate()` and reference "
     "passes.",

@@ -194,6 +194,18 @@ class DriverBase(Driver):
         """
         raise self._lacks("transform")
 
+    def framework_test(
+        self, make: Callable[[str], NativeLayer], inputs: NativeArray, shape: tuple[int, ...]
+    ) -> None:
+        """Run the framework's own test of layers, which raises what it raises.
+
+        Args:
+            make: Makes a fresh layer for embeddings of a dtype.
+            inputs: From ``from_numpy``.
+            shape: The shape of the layer's output.
+        """
+        raise self._lacks("framework_test")
+
     def without_gradients(self) -> AbstractContextManager[Any]:
         """A context in which the framework records no gradients."""
         raise self._lacks("without_gradients")

@@ -145,3 +145,14 @@ def test_whether_gradients_are_taken():
     model.evaluate(IDS, TARGETS, verbose=0)
     assert seen[True] == JAX, hint
     assert not seen[False], hint
+
+
+def test_its_own_test_of_layers():
+    hint = changed("TestCase.run_layer_test", "run_layer_test")
+
+    def make(dtype=None):
+        return keras.layers.GaussianNoise(0.1, dtype=dtype)
+
+    with pytest.raises(AssertionError) as error:
+        _compat.run_layer_test(make, input_data=np.ones((2, 3)), expected_output_shape=(2, 4))
+    assert "Expected output shapes" in str(error.value), hint

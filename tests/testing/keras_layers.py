@@ -453,9 +453,92 @@ class NoisesTheTable(keras.layers.Embedding):
         return super().call(ids)
 
 
+# Right when they are called; Keras's own test of layers sees what is wrong.
+
+
+class Saved(Padded):
+    """What is right: the padded noise with a configuration."""
+
+    def __init__(self, alpha, seed, **options):
+        super().__init__(alpha, seed, **options)
+        self.seed = seed
+
+    def get_config(self):
+        return {**super().get_config(), "alpha": self.alpha, "seed": self.seed}
+
+
+class WithoutAlphaInItsConfig(Saved):
+    def get_config(self):
+        return {**keras.layers.Layer.get_config(self), "seed": self.seed}
+
+
+class AlphaOfItsDefault(WithoutAlphaInItsConfig):
+    def __init__(self, alpha=1.0, seed=None, **options):
+        super().__init__(alpha, seed, **options)
+
+
+class OtherSymbolicShape(Saved):
+    def compute_output_shape(self, shape):
+        return shape[:-1]
+
+    def compute_output_spec(self, x, **keywords):
+        return keras.KerasTensor(self.compute_output_shape(x.shape), self.compute_dtype)
+
+
+class InTheDtypeOfWeights(Saved):
+    """Mixed precision computes in float16 and keeps weights in float32."""
+
+    def compute_output_spec(self, x, **keywords):
+        return keras.KerasTensor(x.shape, self.compute_dtype)
+
+    def call(self, x, training=False):
+        noise = super().call(ops.zeros_like(x), training=training)
+        return ops.cast(x, self.dtype) + ops.cast(noise, self.dtype)
+
+
+class KeepsTheMask(Neftune):
+    def __init__(self, alpha, seed, **options):
+        super().__init__(alpha, seed, **options)
+        self.seed = seed
+        self.supports_masking = False
+
+    def get_config(self):
+        return {**super().get_config(), "alpha": self.alpha, "seed": self.seed}
+
+
+OWN_TEST = Claims(length="padded", framework_test=True)
+OF_THE_FRAMEWORK = [
+    Faulty(
+        "WithoutAlphaInItsConfig", of(WithoutAlphaInItsConfig), "keras", claims=OWN_TEST,
+        caught_by="EN61", says="missing 1 required positional argument: 'alpha'",
+        fault="alpha not in the configuration: cannot be loaded",
+    ),
+    Faulty(
+        "AlphaOfItsDefault", of(AlphaOfItsDefault), "keras", claims=OWN_TEST,
+        caught_by="EN61", says="makes adds other noise",
+        fault="loaded with the default alpha",
+    ),
+    Faulty(
+        "OtherSymbolicShape", of(OtherSymbolicShape), "keras", claims=OWN_TEST,
+        caught_by="EN61", says="Expected output shapes",
+        fault="another shape in symbolic calls",
+    ),
+    Faulty(
+        "InTheDtypeOfWeights", of(InTheDtypeOfWeights), "keras", claims=OWN_TEST,
+        caught_by="EN61", says="expected output dtype float16",
+        fault="another dtype than in symbolic calls",
+    ),
+    Faulty(
+        "KeepsTheMask", of(KeepsTheMask), "keras", claims=Claims(framework_test=True),
+        caught_by="EN61", says="Unexpected supports_masking value",
+        fault="the mask not passed on to the layers after it",
+    ),
+]  # fmt: skip
+
 PADDED = Claims(length="padded")
 
 FAULTY = [
+    *OF_THE_FRAMEWORK,
     Faulty(
         "IgnoresTraining", of(IgnoresTraining), "keras", claims=PADDED, caught_by="EN02",
         says="does not look at its mode", fault="noise in evaluation",

@@ -16,6 +16,7 @@ from embnoise.testing import Claims
 from embnoise.testing.claims import NOTES
 from embnoise.testing.registry import CHECKS, Spec
 from tests.testing.faults.families import faulty
+from tests.testing.transformation_faults import SHARDED
 from tests.testing.zoo import Faulty
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
@@ -39,7 +40,9 @@ def pages() -> dict[Path, str]:
 def faults(framework: str) -> list[Faulty]:
     """The faulty layers of a framework."""
     module = FRAMEWORKS[framework]
-    return [*import_module(f"tests.testing.{module}_layers").FAULTY, *faulty(module)]
+    of_several_devices = SHARDED if framework == "JAX" else []
+    layers = import_module(f"tests.testing.{module}_layers").FAULTY
+    return [*layers, *of_several_devices, *faulty(module)]
 
 
 def page_of_the_checks() -> str:

@@ -1,8 +1,11 @@
 """The kit on Keras layers, on the backend that Keras runs on."""
 
+from dataclasses import replace
+
 import pytest
 
-from tests.testing.keras_layers import CORRECT, FAULTY
+from embnoise.testing import check_layer, iter_checks
+from tests.testing.keras_layers import CORRECT, FAULTY, OF_THE_FRAMEWORK
 from tests.testing.zoo import holds, is_caught, raises_no_alarm, some, without_slow
 
 # A fault overflows, which NumPy warns of under JAX.
@@ -33,3 +36,28 @@ def test_no_false_alarm(layer):
 @pytest.mark.parametrize("layer", FAULTY, ids=name)
 def test_a_fault_is_named(layer):
     is_caught(layer)
+
+
+@pytest.mark.parametrize("wanted", ["EmbeddingNoise", "GaussianNoise"])
+def test_the_test_of_keras_passes(wanted):
+    layer = next(layer for layer in CORRECT if layer.name == wanted)
+    claiming = replace(layer, claims=replace(layer.claims, framework_test=True))
+    checks = iter_checks(claiming.case(), profile="quick")
+    found = next(check.run() for check in checks if check.spec.code == "EN61")
+    assert (found.status, found.message, found.assertions) == ("passed", "", 1)
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("layer", OF_THE_FRAMEWORK, ids=name)
+def test_nothing_else_shows_a_fault_that_the_test_of_keras_shows(layer):
+    report = check_layer(layer.case(), profile="quick", raises=False)
+    assert [result.code for result in report.results if result.wrong] == ["EN61"], report.table()
+
+
+@pytest.mark.parametrize("code", ["EN19", "EN46", "EN52"])
+def test_a_gaussian_for_a_uniform_is_one_message(code):
+    """Its rows, steps and channels are of other sizes for no other reason."""
+    layer = next(layer for layer in FAULTY if layer.name == "NormalForUniform")
+    checks = iter_checks(layer.case(), profile="quick")
+    found = next(check.run() for check in checks if check.spec.code == code)
+    assert (found.status, found.message) == ("not_tested", "EN10 within_bound failed")

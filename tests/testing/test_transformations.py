@@ -1,5 +1,10 @@
 """Claims(transformations=...): what our own layers keep, and what faulty ones do not."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from embnoise import neftune
@@ -77,6 +82,24 @@ def test_a_fault_of_one_transformation_leaves_the_others_in_jax(layer):
     (broken,) = layer.claims.transformations
     others = [each for each in ("vmap", "remat", "grad_of_grad") if each != broken]
     assert result(layer.make, "jax", *others).status == "passed"
+
+
+@needs("jax")
+def test_sharded_over_several_devices():
+    """Ours have the noise of a plain call, and each fault is named."""
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "tests.testing.several_devices"],
+        env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"},
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert ran.stdout.strip() == "several devices", ran.stderr
+
+
+@needs("jax")
+def test_on_one_device_nothing_is_sharded():
+    found = result(next(jax_layers()), "jax", "sharded")
+    assert found.status == "not_claimed"
+    assert "none can share a batch of 4" in found.message
 
 
 # What can be claimed.

@@ -113,6 +113,53 @@ def with_a_gradient_of_its_own(*, dim, alpha, seed):
     return layer
 
 
+def on_each_shard(change):
+    """A layer that draws on every device of a mesh by itself, and without a mesh as it should."""
+
+    def make(*, dim, alpha, seed):
+        import jax  # noqa: PLC0415
+
+        rows = jax.sharding.PartitionSpec("rows")
+
+        def layer(x, *, training, step, mask=None):
+            if not training:
+                return x
+            key = jax.random.fold_in(jax.random.key(seed), step)
+
+            def units(x):
+                return jax.random.uniform(key, x.shape, minval=-1, maxval=1)
+
+            def of_a_shard(x):
+                return change(units(x), jax.lax.axis_index("rows"))
+
+            here = jax.numpy.ones(x.shape[:2]) if mask is None else mask
+            lengths = here.sum(axis=1, keepdims=True).clip(1)
+            magnitude = alpha / (lengths * x.shape[2]) ** 0.5 * here
+            draw = units
+            if not jax.sharding.get_abstract_mesh().empty:
+                draw = jax.shard_map(of_a_shard, in_specs=rows, out_specs=rows)
+            return x + (draw(x) * magnitude[..., None]).astype(x.dtype)
+
+        return layer
+
+    make.__name__ = change.__name__
+    return make
+
+
+def the_same_on_each_shard(units, number):
+    return units + 0 * number
+
+
+def turned_by_the_shards_number(units, number):
+    import jax  # noqa: PLC0415
+
+    return jax.numpy.roll(units, number, axis=1)
+
+
+def on_the_first_shard(units, number):
+    return units * (number == 0)
+
+
 def bad(make, driver, transformation, says, fault):
     claims = Claims(transformations=(transformation,))
     name = make.__name__
@@ -129,6 +176,15 @@ TORCH = [
     bad(another_dtype, "torch", "opcheck", "(?s)under opcheck .*operator does not do what its",
         "an operator whose fake version has another dtype"),
 ]  # fmt: skip
+SHARDED = [
+    bad(on_each_shard(draw), "jax", "sharded", "under sharded the output differs by up to", fault)
+    for draw, fault in (
+        (the_same_on_each_shard, "the same noise on every device"),
+        (turned_by_the_shards_number, "noise that depends on the number of the device"),
+        (on_the_first_shard, "noise on the first device alone"),
+    )
+]
+"""They take several devices: see ``several_devices.py``."""
 JAX = [
     bad(with_a_gradient_of_its_own, "jax", "grad_of_grad", "a gradient of its own",
         "no second derivative"),

@@ -7,7 +7,13 @@ import math
 from embnoise._validation import dtype_name
 from embnoise.testing.context import CheckContext
 from embnoise.testing.diagnosis import NO_NOISE
-from embnoise.testing.failures import NotFiniteError, UntestableError
+from embnoise.testing.failures import (
+    ClaimViolatedError,
+    NotClaimedError,
+    NotFiniteError,
+    UntestableError,
+    raised_by_layer,
+)
 from embnoise.testing.inputs import Array
 from embnoise.testing.registry import SIZE, check
 from embnoise.testing.statistics import RATE, amplitude, amplitude_window, extreme_window
@@ -103,6 +109,45 @@ def edge_shapes(context: CheckContext) -> None:
         except UntestableError as error:
             raise UntestableError(f"for B, L, d = {shape}: {error}") from None
         _within(context, units, inputs.shape)
+
+
+@check(
+    "EN61",
+    claimed=lambda claims: None if claims.framework_test else "framework_test=False",
+    premises=(),
+)
+def framework_test(context: CheckContext) -> None:
+    """The layer passes its framework's own test of layers: Keras's run_layer_test.
+
+    Fails for Keras layers that cannot be made again from their configuration, or have other noise
+    then; that have another shape or dtype in symbolic calls; or take a mask and do not pass it on.
+    """
+    context.layer()
+    inputs = context.batch(fill="normal")
+    made = {"dim": inputs.dim, "alpha": context.alpha, "seed": context.seed}
+    dtype = None if context.case.inputs == "ids" else "float32"
+    arguments = ", ".join(f"{name}={value}" for name, value in made.items())
+    context.transcript.clear()
+    context.transcript.set("x", inputs.source)
+    context.transcript.write(
+        "driver.framework_test(lambda dtype: driver.make(make_layer, dtype=dtype, "
+        f"{arguments}), driver.from_numpy(x, {dtype!r}), {inputs.shape})"
+    )
+    context.assertions += 1
+    try:
+        context.driver.framework_test(
+            lambda dtype: context.driver.make(context.case.make_layer, dtype=dtype, **made),
+            context.driver.from_numpy(inputs.values, dtype),
+            inputs.shape,
+        )
+    except NotClaimedError:
+        raise
+    except Exception as error:
+        raise ClaimViolatedError(
+            str(raised_by_layer("the framework's own test of layers", error)),
+            "the layer keeps its noise when it is called, and not all that a layer of the "
+            "framework has to do besides",
+        ) from None
 
 
 def _may_be_silent(context: CheckContext, count: int) -> bool:
