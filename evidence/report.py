@@ -56,6 +56,7 @@ def page(study: Study, results: Sequence[Result], found: Sequence[Answer], templ
     hours = sum(result.seconds for result in results) / 3600
     padding = _padding(reported)
     tables = {
+        "missing": _missing(study, reported),
         "headline": "\n".join(_headline_table(study, reported)),
         "summary": "\n".join(_summary_table(found)),
         "claims": "\n".join(_claim_table(found)),
@@ -69,6 +70,22 @@ def page(study: Study, results: Sequence[Result], found: Sequence[Answer], templ
     for name, text in tables.items():
         template = template.replace("{{" + name + "}}", text)
     return template
+
+
+def _missing(study: Study, reported: Sequence[Result]) -> str:
+    """What a reader must know of a study that is under way."""
+    done = {(result.arm, result.seed) for result in reported}
+    planned = study.runs(headline=not study.tuned)
+    missing = [run for run in planned if run not in done]
+    if study.tuned and not missing:
+        return ""
+    text = f"\n\n**The study is not finished.** {len(planned) - len(missing)} of {len(planned)} runs"
+    if study.tuned:
+        return f"{text} are in; the tables say how many seeds each figure has."
+    return (
+        f"{text} with and without noise are in; the tables say how many seeds each figure has. Other "
+        "distributions, schedules, regularizers, tasks and frameworks have not been run yet."
+    )
 
 
 def _headline_table(study: Study, results: Sequence[Result]) -> list[str]:

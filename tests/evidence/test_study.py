@@ -101,6 +101,16 @@ def test_the_page_and_its_pictures(study, tmp_path):
         assert path.stat().st_size > 10_000
 
 
+def test_the_page_says_what_is_missing(study):
+    study, results = study
+    assert "not finished" not in page(study, results, [], "{{missing}}")
+    text = page(study, results[:-3], [], "{{missing}}")
+    planned = len(study.runs(headline=False))
+    assert f"{planned - 3} of {planned} runs are in" in text
+    chosen = {f"llama {pairs}": arm for pairs, arm in study.noisy.items()}
+    assert "schedules, regularizers" in page(Study(FULL, chosen), results, [], "{{missing}}")
+
+
 def test_a_picture_has_the_reported_seeds(study, monkeypatch):
     study, results = study
     seen = []
