@@ -6,8 +6,8 @@ library; ``embnoise_torch``, ``embnoise_jax`` and ``embnoise_keras`` bring the n
 """
 
 from embnoise._distributions import Distribution
-from embnoise._inspection import inspect_table
-from embnoise._inspection_report import Inspection
+from embnoise._inspect.inspection import inspect_table
+from embnoise._inspect.report import Inspection
 from embnoise._noise import Noise, neftune, symnoise
 from embnoise._reference import add_noise
 from embnoise._register import register

@@ -19,8 +19,9 @@ from embnoise._distributions import (
     UNIFORM,
     Distribution,
 )
-from embnoise._inspection import Seen, inspect_seen, noise_at
-from embnoise._inspection_report import Inspection
+from embnoise._inspect.inspection import Seen, inspect_seen, noise_at
+from embnoise._inspect.measurement import Lookup, outer_multiplier
+from embnoise._inspect.report import Inspection
 from embnoise._layers import (
     PLACES,
     check_layers,
@@ -30,7 +31,6 @@ from embnoise._layers import (
     noise_by_layer,
     refuse_equal_streams,
 )
-from embnoise._measurement import Lookup, outer_multiplier
 from embnoise._named_arguments import bind_by_name, call_with_named
 from embnoise._noise import Noise, as_noise, check_noise
 from embnoise._noise_file import read_noise

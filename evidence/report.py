@@ -79,12 +79,14 @@ def _missing(study: Study, reported: Sequence[Result]) -> str:
     missing = [run for run in planned if run not in done]
     if study.tuned and not missing:
         return ""
-    text = f"\n\n**The study is not finished.** {len(planned) - len(missing)} of {len(planned)} runs"
+    text = (
+        f"\n\n**The study is not finished.** {len(planned) - len(missing)} of {len(planned)} runs"
+    )
     if study.tuned:
         return f"{text} are in; the tables say how many seeds each figure has."
     return (
-        f"{text} with and without noise are in; the tables say how many seeds each figure has. Other "
-        "distributions, schedules, regularizers, tasks and frameworks have not been run yet."
+        f"{text} with and without noise are in; the tables say how many seeds each figure has. "
+        "Other distributions, schedules, regularizers, tasks and frameworks have not been run yet."
     )
 
 

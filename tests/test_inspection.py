@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from embnoise import Noise, add_noise, inspect_table, linear, neftune
-from embnoise._measurement import Lookup, inner_multiplier, measure, outer_multiplier
-from embnoise._table_effects import ROUNDINGS, flipped_shares, root_mean_square
+from embnoise._inspect.measurement import Lookup, inner_multiplier, measure, outer_multiplier
+from embnoise._inspect.table_effects import ROUNDINGS, flipped_shares, root_mean_square
 from embnoise._tokens import TokenArrays
 
 DIM = 64

@@ -13,9 +13,9 @@ import numpy as np
 from embnoise._cli.plot import check_picture, save_picture
 from embnoise._cli.token_rows import read_rows
 from embnoise._cli.usage import UsageError
-from embnoise._inspection import LENGTHS, noise_at
-from embnoise._inspection_report import Inspection
-from embnoise._measurement import length_quartiles
+from embnoise._inspect.inspection import LENGTHS, noise_at
+from embnoise._inspect.measurement import length_quartiles
+from embnoise._inspect.report import Inspection
 from embnoise._noise import Noise, neftune
 from embnoise._noise_file import read_noise
 from embnoise.testing.row_batches import drawn_rows, row_batches

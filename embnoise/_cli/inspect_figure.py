@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from embnoise._cli.plot_figure import COLORS, style
-from embnoise._inspection_report import Inspection
+from embnoise._inspect.report import Inspection
 
 __all__ = ["figure"]
 

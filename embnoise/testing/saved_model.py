@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embnoise._inspection import inspect_table
-from embnoise._inspection_report import Inspection
+from embnoise._inspect.inspection import inspect_table
+from embnoise._inspect.report import Inspection
 from embnoise._noise import Noise
 from embnoise._state import Handle
 from embnoise._validation import format_value

@@ -124,7 +124,7 @@ def framework_test(context: CheckContext) -> None:
     """
     context.layer()
     inputs = context.batch(fill="normal")
-    made = {"dim": inputs.dim, "alpha": context.alpha, "seed": context.seed}
+    made: dict[str, Any] = {"dim": inputs.dim, "alpha": context.alpha, "seed": context.seed}
     dtype = None if context.case.inputs == "ids" else "float32"
     arguments = ", ".join(f"{name}={value}" for name, value in made.items())
     context.transcript.clear()

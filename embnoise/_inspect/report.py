@@ -8,7 +8,7 @@ import textwrap
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from embnoise._measurement import Measurement
+from embnoise._inspect.measurement import Measurement
 from embnoise._noise import Noise
 
 __all__ = ["AtLength", "EmbeddingReport", "Inspection"]

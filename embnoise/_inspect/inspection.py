@@ -16,16 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embnoise._arrays import NUMPY
-from embnoise._inspection_report import AtLength, EmbeddingReport, Inspection
-from embnoise._measurement import Lookup, inner_multiplier, measure
-from embnoise._noise import Noise, check_noise
-from embnoise._table_effects import (
+from embnoise._inspect.measurement import Lookup, inner_multiplier, measure
+from embnoise._inspect.report import AtLength, EmbeddingReport, Inspection
+from embnoise._inspect.table_effects import (
     ROUNDINGS,
     flipped_shares,
     lost_share,
     root_mean_square,
     unit_draws,
 )
+from embnoise._noise import Noise, check_noise
 from embnoise._validation import check_amplitude, check_integer, format_value
 
 __all__ = ["Seen", "inspect_seen", "inspect_table", "noise_at"]  # fmt: skip

@@ -1,0 +1,1 @@
+"""What noise means for a model; ``inspection`` is where to begin reading."""
