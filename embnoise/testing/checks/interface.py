@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from embnoise._validation import dtype_name
 from embnoise.testing.context import CheckContext
