@@ -4,7 +4,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: finetune test coverage lint docs serve benchmark clean
+.PHONY: finetune test coverage lint docs serve benchmark release-check clean
 
 finetune: $(VENV)/examples.done
 	$(BIN)/python examples/finetune.py $(ARGS)
@@ -31,6 +31,9 @@ benchmark: $(VENV)/examples.done
 	$(BIN)/python benchmarks/overhead.py $(ARGS)
 	$(BIN)/python benchmarks/compiled.py $(ARGS)
 	$(BIN)/python benchmarks/lengths.py $(ARGS)
+
+release-check: # makes environments of its own, and leaves sdist and wheel in dist
+	$(PYTHON) -m tests.release dist
 
 $(VENV)/%.done: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

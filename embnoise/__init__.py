@@ -6,6 +6,8 @@ library; ``embnoise_torch``, ``embnoise_jax`` and ``embnoise_keras`` bring the n
 """
 
 from embnoise._distributions import Distribution
+from embnoise._inspection import inspect_table
+from embnoise._inspection_report import Inspection
 from embnoise._noise import Noise, neftune, symnoise
 from embnoise._reference import add_noise
 from embnoise._register import register
@@ -24,6 +26,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Distribution",
+    "Inspection",
     "Noise",
     "ScaleRule",
     "Schedule",
@@ -31,6 +34,7 @@ __all__ = [
     "constant",
     "cosine",
     "exponential",
+    "inspect_table",
     "linear",
     "neftune",
     "polynomial",

@@ -19,6 +19,8 @@ from embnoise._distributions import (
     UNIFORM,
     Distribution,
 )
+from embnoise._inspection import Seen, inspect_seen, noise_at
+from embnoise._inspection_report import Inspection
 from embnoise._layers import (
     PLACES,
     check_layers,
@@ -28,6 +30,7 @@ from embnoise._layers import (
     noise_by_layer,
     refuse_equal_streams,
 )
+from embnoise._measurement import Lookup, outer_multiplier
 from embnoise._named_arguments import bind_by_name, call_with_named
 from embnoise._noise import Noise, as_noise, check_noise
 from embnoise._noise_file import read_noise
@@ -67,11 +70,14 @@ __all__ = [
     "Distribution",
     "FusedArrayNamespace",
     "Handle",
+    "Inspection",
+    "Lookup",
     "Noise",
     "NoiseState",
     "Plan",
     "Prepared",
     "Schedule",
+    "Seen",
     "TokenArrays",
     "TokenFunctions",
     "as_noise",
@@ -90,13 +96,16 @@ __all__ = [
     "embedding_shape",
     "flat_plan",
     "format_value",
+    "inspect_seen",
     "is_match",
     "is_scheduled",
     "lattice",
     "magnitudes_by_length",
     "match_layers",
     "no_hidden_states",
+    "noise_at",
     "noise_by_layer",
+    "outer_multiplier",
     "perturb",
     "perturb_elementwise",
     "perturb_inplace",

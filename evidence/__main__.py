@@ -13,6 +13,7 @@ from evidence.runner import Folders, run_all
 from evidence.tuning import chosen_arms
 
 RESULTS = Path(__file__).parent / "results.jsonl"
+TEMPLATE = Path(__file__).parent / "page.md"
 DOCS = Path(__file__).parents[1] / "docs"
 
 
@@ -42,9 +43,9 @@ def _report() -> None:
 
     results = load(RESULTS)
     study = Study(FULL, chosen_arms(results))
-    text = page(study, results, (Path(__file__).parent / "page.md").read_text())
-    (DOCS / "evidence.md").write_text(text)
-    for path in [DOCS / "evidence.md", *save_all(study, results, answers(study, results), DOCS)]:
+    found = answers(study, results)
+    (DOCS / "evidence.md").write_text(page(study, results, found, TEMPLATE.read_text()))
+    for path in [DOCS / "evidence.md", *save_all(study, results, found, DOCS)]:
         print(path)
 
 

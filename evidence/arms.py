@@ -64,8 +64,8 @@ FULL = Size(
     (64, 256, 1024, 4096),
     seeds=12,
     more_seeds=20,
-    tuning_seeds=4,
-    alphas=(1.0, 2.0, 4.0, 8.0),
+    tuning_seeds=2,
+    alphas=(1.0, 2.0, 4.0, 8.0, 16.0, 32.0),
 )
 QUICK = Size(
     pretraining_steps=100, sizes=(64,), seeds=3, more_seeds=3, tuning_seeds=1, alphas=(2.0, 4.0)
@@ -73,8 +73,8 @@ QUICK = Size(
 
 EPOCHS = {64: 30, 256: 16, 1024: 8, 4096: 3}
 """Enough for the plain arm to pass its lowest held-out loss wherever the data is small."""
-DROPOUTS = (0.05, 0.1, 0.2, 0.3)
-WEIGHT_DECAYS = (0.03, 0.1, 0.3, 1.0)
+DROPOUTS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
+WEIGHT_DECAYS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 MIDDLE = 256
 """The number of pairs at which everything but the size is compared."""
 TUNING_SEEDS = 1000
@@ -82,7 +82,7 @@ TUNING_SEEDS = 1000
 
 
 def tuning_arms(size: Size, *, headline: bool) -> list[Arm]:
-    """The arms among which the validation loss chooses: four settings of everything tuned."""
+    """The arms among which the validation loss chooses: six settings of everything tuned."""
     arms = [Arm(pairs=pairs, alpha=alpha) for pairs in size.sizes for alpha in size.alphas]
     if headline:
         return arms

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from evidence.arms import TUNING_SEEDS, Arm, Study
+from evidence.arms import Arm, Study
 from evidence.results import Result
 
-__all__ = ["Claim", "Contrast", "claims", "values"]
+__all__ = ["Claim", "Contrast", "claims", "difference", "values"]
 
 NO_HARM = 0.05
 """Nats within which two losses count as equal: about a tenth of what noise changes at 256 pairs."""
@@ -39,7 +39,7 @@ def claims(study: Study) -> list[Claim]:
     best = noisy[middle]
 
     def against(label: str, arm: Arm, other: Arm, measure: str, *rest: float) -> Contrast:
-        return _difference(label, (arm, measure), (other, measure), *rest)
+        return difference(label, (arm, measure), (other, measure), *rest)
 
     def each(measure: str, *rest: float) -> list[Contrast]:
         return [
@@ -50,8 +50,8 @@ def claims(study: Study) -> list[Claim]:
         ]
 
     least, most = min(noisy), max(noisy)
-    gain = _difference("", (plain[least], "test_loss"), (noisy[least], "test_loss"))
-    at_most = _difference("", (noisy[most], "test_loss"), (plain[most], "test_loss"))
+    gain = difference("", (plain[least], "test_loss"), (noisy[least], "test_loss"))
+    at_most = difference("", (noisy[most], "test_loss"), (plain[most], "test_loss"))
     variants = {
         name: against(f"{name} against uniform", arm, best, "test_loss")
         for name, arm in study.variants.items()
@@ -123,7 +123,7 @@ def claims(study: Study) -> list[Claim]:
                     against(f"noise against {name}", best, arm, "test_loss")
                     for name, arm in study.tuned.items()
                 ),
-                _difference(
+                difference(
                     "noise against early stopping",
                     (best, "test_loss"),
                     (plain[middle], "stopped_test_loss"),
@@ -169,7 +169,7 @@ def values(contrast: Contrast, results: Iterable[Result]) -> list[float]:
     """One number per seed that all arms of the contrast have."""
     found: dict[Arm, dict[int, Result]] = {}
     for result in results:
-        if result.seed < TUNING_SEEDS:
+        if result.is_reported:
             found.setdefault(result.arm, {})[result.seed] = result
     by_arm = [found.get(arm, {}) for _, arm, _ in contrast.terms]
     seeds = sorted(set.intersection(*map(set, by_arm)))
@@ -182,7 +182,8 @@ def values(contrast: Contrast, results: Iterable[Result]) -> list[float]:
     ]
 
 
-def _difference(
+def difference(
     label: str, first: tuple[Arm, str], second: tuple[Arm, str], margin: float | None = None
 ) -> Contrast:
+    """The first measure minus the second."""
     return Contrast(label, ((1.0, *first), (-1.0, *second)), margin)

@@ -68,7 +68,7 @@ def _curve(
     label: str,
 ) -> None:
     found = {
-        pairs: estimate([r.measures[measure] for r in results if r.arm == arm])
+        pairs: estimate([r.measures[measure] for r in results if r.arm == arm and r.is_reported])
         for pairs, arm in arms.items()
     }
     means = [each.mean for each in found.values()]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import mean
 
-from evidence.arms import TUNING_SEEDS, Arm, Study
-from evidence.claims import Claim, Contrast, claims, values
+from evidence.arms import Arm, Study
+from evidence.claims import Claim, Contrast, claims, difference, values
 from evidence.results import Result
 from evidence.statistics import Estimate, equivalence, estimate, holm
 from evidence.tuning import tuned
@@ -50,22 +50,63 @@ def answers(study: Study, results: Sequence[Result]) -> list[Answer]:
     return found
 
 
-def page(study: Study, results: Sequence[Result], template: str) -> str:
-    """The page: the template with its tables filled in."""
-    found = answers(study, results)
-    reported = [result for result in results if result.seed < TUNING_SEEDS]
+def page(study: Study, results: Sequence[Result], found: Sequence[Answer], template: str) -> str:
+    """The page: the template with its tables filled in, from the results and their answers."""
+    reported = [result for result in results if result.is_reported]
     hours = sum(result.seconds for result in results) / 3600
+    padding = _padding(reported)
     tables = {
+        "headline": "\n".join(_headline_table(study, reported)),
+        "summary": "\n".join(_summary_table(found)),
         "claims": "\n".join(_claim_table(found)),
         "tuning": "\n".join(_tuning_table(results)),
         "arms": "\n".join(_arms_table(reported)),
-        "padding": f"{_magnitude_ratio(reported):.2f}",
+        "padding": f"{padding:.2f}",
+        "magnitude": f"{padding**-0.5:.2f}",
         "runs": f"{len(results):,}",
         "hours": f"{hours:.1f}",
     }
     for name, text in tables.items():
         template = template.replace("{{" + name + "}}", text)
     return template
+
+
+def _headline_table(study: Study, results: Sequence[Result]) -> list[str]:
+    lines = [
+        "| Pairs | Alpha | Training loss: plain | With noise | Test loss: plain | With noise "
+        "| Difference (95% interval) | Seeds |",
+        "| --- " * 8 + "|",
+    ]
+    for pairs, noisy in study.noisy.items():
+        own = {
+            (arm, measure): mean(r.measures[measure] for r in results if r.arm == arm)
+            for arm in (study.plain[pairs], noisy)
+            for measure in ("train_loss", "test_loss")
+        }
+        contrast = difference("", (noisy, "test_loss"), (study.plain[pairs], "test_loss"))
+        gain = estimate(values(contrast, results))
+        shown = " | ".join(
+            f"{own[arm, measure]:.2f}"
+            for measure in ("train_loss", "test_loss")
+            for arm in (study.plain[pairs], noisy)
+        )
+        lines.append(
+            f"| {pairs:,} | {noisy.alpha:g} | {shown} | {_number(gain.mean)} "
+            f"({_number(gain.low)} to {_number(gain.high)}) | {gain.count} |"
+        )
+    return lines
+
+
+def _summary_table(found: Sequence[Answer]) -> list[str]:
+    lines = ["| Claim | Expected | Found |", "| --- | --- | --- |"]
+    for claim in dict.fromkeys(answer.claim for answer in found):
+        own = [answer for answer in found if answer.claim is claim]
+        verdicts = [
+            f"**{verdict}**: " + "; ".join(a.contrast.label for a in own if a.verdict == verdict)
+            for verdict in dict.fromkeys(answer.verdict for answer in own)
+        ]
+        lines.append(f"| {claim.title} | {claim.expected} | {'. '.join(verdicts)} |")
+    return lines
 
 
 def _claim_table(found: Sequence[Answer]) -> list[str]:
@@ -107,8 +148,8 @@ def _arms_table(results: Sequence[Result]) -> list[str]:
     return lines
 
 
-def _magnitude_ratio(results: Sequence[Result]) -> float:
-    """By how much the length of the row makes the noise smaller, on average over rows."""
+def _padding(results: Sequence[Result]) -> float:
+    """The width of a batch over the tokens of a row, on average over rows."""
     return mean(result.measures["padding"] for result in results if "padding" in result.measures)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from evidence.arms import Arm
+from evidence.arms import TUNING_SEEDS, Arm
 
 __all__ = ["Result", "append", "load"]
 
@@ -21,6 +21,12 @@ class Result:
     seed: int
     measures: dict[str, float]
     seconds: float
+    """Of processor time."""
+
+    @property
+    def is_reported(self) -> bool:
+        """False for the runs that chose a setting."""
+        return self.seed < TUNING_SEEDS
 
 
 def load(path: Path) -> list[Result]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -29,7 +31,9 @@ def run_all(
         # No process inherits the state of this one, and each uses one thread.
         context = multiprocessing.get_context("spawn")
         with (
-            ProcessPoolExecutor(processes, mp_context=context) as pool,
+            ProcessPoolExecutor(
+                processes, mp_context=context, initializer=_end_with_parent
+            ) as pool,
             tqdm(total=sum(_steps(arm) for arm, _ in missing), desc=title, unit="step") as bar,
         ):
             futures = {pool.submit(_run, arm, seed, folders): arm for arm, seed in missing}
@@ -41,6 +45,18 @@ def run_all(
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
     return load(out)
+
+
+def _end_with_parent() -> None:
+    """Without this, the processes of a command that was killed would run on, for nothing."""
+
+    def wait() -> None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _steps(arm: Arm) -> int:
@@ -55,11 +71,13 @@ def _run(arm: Arm, seed: int, folders: Folders) -> Result:
         measures = run_nnx(arm, seed, folders["nnx"])
     else:
         import torch  # noqa: PLC0415
+        from transformers.utils import logging  # noqa: PLC0415
 
         from evidence.classification import run_bert  # noqa: PLC0415
         from evidence.training import run_llama  # noqa: PLC0415
 
         torch.set_num_threads(1)
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         run = run_bert if arm.task == "bert" else run_llama
         measures = run(arm, seed, folders["llama"])
     return Result(arm, seed, measures, process_time() - started)

@@ -11,7 +11,7 @@ from scipy import stats
 __all__ = ["Estimate", "equivalence", "estimate", "holm"]
 
 LEVEL = 0.95
-RESAMPLES = 20_000
+RESAMPLES = 10_000
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Estimate:
 def estimate(differences: Sequence[float]) -> Estimate:
     """The mean with a 95% BCa bootstrap interval, and the p-value of a sign-flip test.
 
-    The test enumerates all flips up to 14 differences, and draws 20,000 of them beyond that.
+    The test enumerates all flips up to 14 differences, and draws 10,000 of them beyond that.
     """
     values = np.asarray(differences)
     if np.ptp(values) == 0:  # the bootstrap has no spread to work with

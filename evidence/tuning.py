@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from statistics import mean
 
-from evidence.arms import TUNING_SEEDS, Arm, family
+from evidence.arms import Arm, family
 from evidence.results import Result
 
 __all__ = ["chosen_arms", "tuned"]
@@ -16,7 +16,7 @@ def tuned(results: Iterable[Result]) -> dict[str, dict[Arm, float]]:
     """For each family, the mean validation loss of each arm over the tuning seeds."""
     losses: dict[Arm, list[float]] = defaultdict(list)
     for result in results:
-        if result.seed >= TUNING_SEEDS:
+        if not result.is_reported:
             losses[result.arm].append(result.measures["validation_loss"])
     families: dict[str, dict[Arm, float]] = defaultdict(dict)
     for arm, found in losses.items():

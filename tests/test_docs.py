@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-import embnoise
 from embnoise._distributions import DISTRIBUTIONS
 from embnoise._scales import SCALES
 from embnoise._schedules import SCHEDULES
@@ -207,11 +206,6 @@ def test_all_that_is_public_is_documented(package):
     for name in module.__all__:
         assert getattr(module, name).__doc__, name
         assert re.search(rf"\b{name}\b", text), name
-
-
-def test_the_changelog_and_the_version_agree():
-    assert "## Unreleased" in (ROOT / "CHANGELOG.md").read_text()
-    assert re.fullmatch(r"\d+\.\d+\.\d+", embnoise.__version__)
 
 
 def test_the_tables_of_rules_are_those_of_the_registries():

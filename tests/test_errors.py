@@ -293,6 +293,14 @@ def test_wrong_calls_of_add_noise_have_one_message_everywhere(case, backend):
     assert (backend.numpy(x) == before).all()
 
 
+@pytest.mark.parametrize("backend", OURS, ids=lambda backend: backend.name)
+def test_a_step_is_required(backend):
+    """A default would repeat one draw in every call."""
+    x = backend.native(np.zeros((2, 3, 4), np.float32))
+    with raises(TypeError, "add_noise() missing 1 required keyword-only argument: 'step'"):
+        backend.verb(x, neftune())
+
+
 @needs("jax")
 def test_a_traced_call_checks_what_it_can():
     wrong = [case for case in CALLS if {"x", "mask", "positions", "noise", "step"} & case[0].keys()]

@@ -2,10 +2,7 @@
 
 import itertools
 import re
-import subprocess
-import sys
 import tomllib
-import zipfile
 from importlib import import_module
 from importlib.metadata import entry_points, requires, version
 from pathlib import Path
@@ -42,22 +39,6 @@ def test_the_documentation_says_how_many_lines_an_adapter_takes():
     code = Path(embnoise_lists.__file__).read_text()
     lines = [line for line in code.splitlines() if line.strip()]
     assert f"{len(lines)} lines" in (ROOT / "docs" / "adapters.md").read_text()
-
-
-def test_the_wheel_holds_the_packages_side_by_side(tmp_path):
-    pytest.importorskip("hatchling")
-    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
-    packages = {"embnoise", "embnoise_torch", "embnoise_jax", "embnoise_keras", "pytest_embnoise"}
-    assert {
-        "embnoise/backend.py",
-        "embnoise/testing/checks/seeds.py",
-        *(f"{name}/py.typed" for name in packages),
-    } <= set(names)
-    tops = {name.split("/")[0] for name in names}
-    assert tops == {*packages, f"embnoise-{embnoise.__version__}.dist-info"}
 
 
 def test_the_core_alone_needs_numpy_alone():

@@ -40,7 +40,7 @@ from embnoise_jax._find import list_embeddings, only_embedding, tokens_by_layer
 from embnoise_jax.functional import add_noise
 from embnoise_jax.namespace import NAMESPACE
 
-__all__ = ["EmbeddingNoise", "attach"]
+__all__ = ["EmbeddingNoise", "Layer", "attach", "noisy_layers"]
 
 Layer: TypeAlias = str | Callable[[Any], Any]
 """The path of an embedding, or a function from the model to it."""
@@ -389,6 +389,12 @@ def _nodes(tree: Any) -> dict[str, Any]:
 
 def _joined(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def noisy_layers(model: Any) -> dict[str, tuple[Any, Any]]:
+    """The layers with noise by path: each without the noise, and with it."""
+    nodes = _nodes(model)
+    return {path: (node.layer, node) for path, node in nodes.items() if _is_noisy(node)}
 
 
 def _is_noisy(node: Any) -> bool:

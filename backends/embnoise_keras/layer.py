@@ -111,7 +111,7 @@ class EmbeddingNoise(NoiseState, keras.layers.Layer):  # type: ignore[misc]
             ValueError: ``store`` has no count.
         """
         saved = {name: store[name] for name in store.keys()}  # noqa: SIM118, not a dict
-        # embnoise 0.1 saved the count as the layer's only weight.
+        # Before 0.1.0 was released, the count was saved as the layer's only weight.
         count = saved.pop("count", None if self.weights else saved.pop("0", None))
         if count is None:
             raise ValueError(f"{self.name!r} expected its count to be saved, got {list(saved)}")

@@ -14,8 +14,9 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from embnoise.backend import Handle, Noise
+from embnoise.backend import Handle, Inspection, Noise
 from embnoise.testing.saved_model import MOST_IDS, Lookup, SavedModel, TokenBatch, read_config
+from embnoise_keras import inspection
 from embnoise_keras._compat import all_layers
 from embnoise_keras.attach import attach
 from embnoise_keras.find import layers_of
@@ -47,7 +48,7 @@ def load(path: Path, layer: str | None) -> KerasModel:
     except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
         text = str(error).strip().split("\n")[0]
         raise ValueError(f"{str(path)!r} cannot be loaded: {text}") from None
-    return KerasModel(model, layer)
+    return KerasModel(model, layer, path)
 
 
 def _load(path: Path) -> Any:
@@ -68,13 +69,14 @@ class KerasModel(SavedModel):
     Args:
         model: The model.
         layer: Its embedding, its name or its path, if it has several.
+        path: Its file, or the folder of its preset, where its tokenizer is.
     """
 
     no_segments = "embnoise_keras does not read documents from a model's inputs"
     no_gradient_mode = "Keras has no mode without gradients"
 
-    def __init__(self, model: Any, layer: str | None) -> None:
-        self._model, self._layer = model, layer
+    def __init__(self, model: Any, layer: str | None, path: Path) -> None:
+        self._model, self._layer, self._path = model, layer, path
         self.name = type(model).__name__
         self._embedding, *others = layers_of(model, layer)
         if others:
@@ -84,6 +86,7 @@ class KerasModel(SavedModel):
                 f"time; pass --layer, one of {paths}"
             )
         self.embedding = self._embedding.path
+        self.shape = (self._embedding.input_dim, self._embedding.output_dim)
         size = min(self._embedding.input_dim, MOST_IDS)
         self.token_ids = np.arange(1, size)
         self._inputs = _inputs_of(model)
@@ -113,6 +116,27 @@ class KerasModel(SavedModel):
         with self._recorded(seen):
             output = self._model(self._arguments(batches), training=training)
         return seen, _array(_leaves(output)[0])
+
+    def inspect(self, noise: Noise, *batches: list[TokenBatch], **options: Any) -> Inspection:
+        """The adapter's ``inspect``."""
+        calls = map(self._arguments, batches)
+        return inspection.inspect(self._model, noise, *calls, layer=self._embedding, **options)
+
+    def tokenize(self, texts: list[str]) -> list[list[int]]:
+        """The ids that the tokenizer of a preset gives."""
+        if self._path.is_file():
+            return super().tokenize(texts)  # which raises
+        import keras_hub  # noqa: PLC0415, the model is loaded with it
+
+        try:
+            tokenizer = keras_hub.tokenizers.Tokenizer.from_preset(str(self._path))
+        except (OSError, ValueError, ImportError, KeyError) as error:
+            text = str(error).strip().split("\n")[0]
+            raise ValueError(
+                f"{str(self._path)!r} has no tokenizer that keras-hub can load ({text}); write the "
+                'token ids of each line, as in {"input_ids": [1, 2, 3]}'
+            ) from None
+        return [np.asarray(tokenizer(text)).tolist() for text in texts]
 
     def _arguments(self, batches: list[TokenBatch]) -> Any:
         if len(self._inputs) <= 1:

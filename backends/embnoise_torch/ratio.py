@@ -12,7 +12,7 @@ from embnoise_torch.ranks.shards import is_dtensor
 from embnoise_torch.source import AttachedSource
 from embnoise_torch.tracing.custom_op import add_ready_
 
-__all__ = ["noise_ratio"]
+__all__ = ["is_part", "noise_ratio"]
 
 
 @torch.no_grad()
@@ -28,7 +28,7 @@ def noise_ratio(source: AttachedSource, module: nn.Module) -> float | None:
         all on this rank.
     """
     latest = source.latest()
-    if latest is None or any(map(_is_part, module.parameters())):
+    if latest is None or any(map(is_part, module.parameters())):
         return None
     ids, draw = latest
     if ids.is_floating_point():  # a channel of the embeddings: ids were not known
@@ -45,7 +45,7 @@ def noise_ratio(source: AttachedSource, module: nn.Module) -> float | None:
     return float(noise[got].norm() / x[got].norm())
 
 
-def _is_part(parameter: Tensor) -> bool:
+def is_part(parameter: Tensor) -> bool:
     """Whether a parameter is sharded, or is not there outside of its module's forward."""
     return (
         is_dtensor(parameter)

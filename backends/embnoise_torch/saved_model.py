@@ -14,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from embnoise.backend import Handle, Noise
+from embnoise.backend import Handle, Inspection, Noise
 from embnoise.testing.saved_model import MOST_IDS, Lookup, SavedModel, TokenBatch, read_config
+from embnoise_torch import inspection
 from embnoise_torch.attach import attach
 
 __all__ = ["KIND", "TransformersModel", "load", "owns"]
@@ -48,7 +49,7 @@ def load(path: Path, layer: str | None) -> TransformersModel:
     except (OSError, RuntimeError, ImportError, KeyError) as error:
         text = str(error).strip().split("\n")[0]
         raise ValueError(f"{str(path)!r} cannot be loaded: {text}") from None
-    return TransformersModel(model, layer)
+    return TransformersModel(model, layer, path)
 
 
 @contextlib.contextmanager
@@ -105,15 +106,18 @@ class TransformersModel(SavedModel):
     Args:
         model: The model.
         layer: Its embedding, if it has several.
+        path: Its folder, where its tokenizer is.
     """
 
-    def __init__(self, model: Any, layer: str | None) -> None:
-        self._model, self._layer = model, layer
+    def __init__(self, model: Any, layer: str | None, path: Path) -> None:
+        self._model, self._layer, self._path = model, layer, path
         self.name = type(model).__name__
         self._parameters = list(inspect.signature(model.forward).parameters)
         with self.attach(Noise(1.0)) as handle:
             self._embeddings = list(handle.state_dict())
         self.embedding = ", ".join(self._embeddings)
+        rows, dim = model.get_submodule(self._embeddings[0]).weight.shape
+        self.shape = (rows, dim)
         config = model.config
         text = config.get_text_config()
         self.padding_id = int(_first(getattr(text, "pad_token_id", None)))
@@ -139,6 +143,28 @@ class TransformersModel(SavedModel):
         with self._recorded(seen), torch.set_grad_enabled(gradients):
             output = self._model(**self._arguments(batches))
         return seen, _array(_first_tensor(output))
+
+    def inspect(self, noise: Noise, *batches: list[TokenBatch], **options: Any) -> Inspection:
+        """The adapter's ``inspect``."""
+        calls = map(self._arguments, batches)
+        return inspection.inspect(self._model, noise, *calls, layer=self._layer, **options)
+
+    def tokenize(self, texts: list[str]) -> list[list[int]]:
+        """The ids that the tokenizer in the model's folder gives."""
+        import transformers  # noqa: PLC0415, the model is loaded with it
+
+        try:
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
+                self._path, local_files_only=True, trust_remote_code=False
+            )
+        except (OSError, ValueError, ImportError, KeyError) as error:
+            text = str(error).strip().split("\n")[0]
+            raise ValueError(
+                f"{str(self._path)!r} has no tokenizer that transformers can load ({text}); write "
+                'the token ids of each line, as in {"input_ids": [1, 2, 3]}'
+            ) from None
+        ids: list[list[int]] = tokenizer(texts)["input_ids"]
+        return ids
 
     def _arguments(self, batches: list[TokenBatch]) -> dict[str, Any]:
         batch = batches[0]

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from importlib.metadata import EntryPoints, entry_points
 
 from embnoise import __version__
-from embnoise._cli import check, explain, plot, write
+from embnoise._cli import check, explain, inspect, plot, write
 from embnoise._cli.usage import UsageError
 
 __all__ = ["main"]
@@ -53,7 +53,7 @@ def _parser(installed: EntryPoints) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"embnoise {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    for module in (check, plot, explain, write):
+    for module in (check, inspect, plot, explain, write):
         module.add_commands(commands)
     for entry in installed:  # listed without loading them, which may take seconds
         commands.add_parser(entry.name, help=f"of {entry.module}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from embnoise._curves import Curves, curves
 from embnoise._noise import Noise
 from embnoise._noise_file import read_noise
 
-__all__ = ["add_commands"]
+__all__ = ["add_commands", "check_picture", "save_picture"]
 
 _FORMATS = (".png", ".svg")
 
@@ -65,10 +66,26 @@ def _named(paths: list[Path]) -> dict[str, Noise]:
 
 
 def _save(drawn: Mapping[str, Curves], dim: int, output: Path) -> None:
-    if output.suffix not in _FORMATS:
-        raise UsageError(f"--output must end in .png or .svg, got {output}")
+    check_picture("--output", output)
+    from embnoise._cli.plot_figure import figure  # noqa: PLC0415, an optional dependency
+
+    save_picture(figure(drawn, dim), output)
+
+
+def check_picture(option: str, path: Path) -> None:
+    """Raise unless a picture can be drawn for a file.
+
+    Raises:
+        UsageError: The file's name ends in something else, or matplotlib is not installed.
+    """
+    if path.suffix not in _FORMATS:
+        raise UsageError(f"{option} must end in .png or .svg, got {path}")
     try:
-        from embnoise._cli.plot_figure import figure  # noqa: PLC0415, an optional dependency
+        import_module("matplotlib.figure")
     except ModuleNotFoundError as error:
-        raise UsageError(f'--output needs {error.name}: pip install "embnoise[plot]"') from None
-    figure(drawn, dim).savefig(output, dpi=150)
+        raise UsageError(f'{option} needs {error.name}: pip install "embnoise[plot]"') from None
+
+
+def save_picture(picture: Any, path: Path) -> None:
+    """Write a figure of matplotlib to a file."""
+    picture.savefig(path, dpi=150)

@@ -1,17 +1,18 @@
-"""The picture of ``embnoise plot``. Of the core, this file alone needs matplotlib."""
+"""The picture of ``embnoise plot``, which needs matplotlib."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from matplotlib.figure import Figure
 
 from embnoise._curves import Curves
 
-__all__ = ["figure"]
+__all__ = ["COLORS", "figure", "style"]
 
-_COLORS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#8c564b", "#17becf")
+COLORS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#8c564b", "#17becf")
 
 
 def figure(drawn: Mapping[str, Curves], dim: int) -> Figure:
@@ -19,7 +20,7 @@ def figure(drawn: Mapping[str, Curves], dim: int) -> Figure:
     result = Figure(figsize=(12, 3.8), layout="constrained")
     run, sizes, shape = result.subplots(1, 3)
     for number, (name, curves) in enumerate(drawn.items()):
-        color = _COLORS[number % len(_COLORS)]
+        color = COLORS[number % len(COLORS)]
         dashes = (0, (4, 2)) if number % 2 else "-"  # curves that coincide are both seen
         run.plot(curves.steps, curves.alphas, color=color, linestyle=dashes, label=name)
         sizes.plot(curves.lengths, curves.rms, color=color, linestyle=dashes)
@@ -41,6 +42,11 @@ def figure(drawn: Mapping[str, Curves], dim: int) -> Figure:
         xlabel="noise / magnitude",
         ylabel="probability of a smaller value",
     )
-    for axes in (run, sizes, shape):
-        axes.grid(alpha=0.3)
+    style(run, sizes, shape)
     return result
+
+
+def style(*panels: Any) -> None:
+    """What all panels have in common."""
+    for axes in panels:
+        axes.grid(alpha=0.3)

@@ -19,7 +19,7 @@ from embnoise.testing.failures import (
 from embnoise.testing.model_checks import MODEL_CHECKS, ModelCheck
 from embnoise.testing.model_run import ModelRun
 from embnoise.testing.report import Findings, Result
-from embnoise.testing.saved_model import load_model
+from embnoise.testing.saved_model import SavedTable, load_model
 
 __all__ = ["ModelReport", "check_model"]
 
@@ -72,6 +72,11 @@ def check_model(
         warnings.filterwarnings("ignore", "embnoise: ")  # MD02 reports them
         progress(f"loading {path}")
         model = load_model(Path(path), layer, adapter)
+        if isinstance(model, SavedTable):
+            raise ValueError(
+                f"{str(path)!r} holds arrays and no model to call; `embnoise inspect` shows what "
+                "noise does to its embedding table"
+            )
         run = ModelRun(model, noise)
         for code, check in MODEL_CHECKS.items():
             progress(f"{code} {check.__name__}")

@@ -19,11 +19,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from embnoise._inspection import inspect_table
+from embnoise._inspection_report import Inspection
 from embnoise._noise import Noise
 from embnoise._state import Handle
+from embnoise._validation import format_value
 from embnoise.testing.find_driver import adapter_of
+from embnoise.testing.safetensors_file import read_table
 
-__all__ = ["MOST_IDS", "Lookup", "SavedModel", "TokenBatch", "load_model", "read_config"]
+__all__ = [
+    "MOST_IDS",
+    "Lookup",
+    "SavedModel",
+    "SavedTable",
+    "TokenBatch",
+    "load_model",
+    "read_config",
+]
 
 MOST_IDS = 10_000
 """How many ids of a vocabulary a model is called with."""
@@ -63,6 +75,7 @@ class SavedModel(ABC):
     Attributes:
         name: The class of the model.
         embedding: The name of the embedding that gets noise.
+        shape: The shape of its table, (V, d).
         token_ids: Ids of ordinary tokens.
         padding_id: The id to pad with.
         inputs: How many batches a call takes: 2 for an encoder-decoder.
@@ -75,6 +88,7 @@ class SavedModel(ABC):
 
     name: str
     embedding: str
+    shape: tuple[int, int]
     token_ids: NDArray[np.int64]
     padding_id: int = 0
     inputs: int = 1
@@ -95,8 +109,70 @@ class SavedModel(ABC):
         """Call the model: the lookups of its embedding, in order, and its output."""
 
     @abstractmethod
+    def inspect(self, noise: Noise, *batches: list[TokenBatch], **options: Any) -> Inspection:
+        """The adapter's ``inspect``, with calls of the model with each of the batches.
+
+        Args:
+            noise: What noise to add.
+            *batches: As for ``call``.
+            **options: ``step``, ``lengths`` and ``reference_rms``.
+        """
+
+    def tokenize(self, texts: list[str]) -> list[list[int]]:
+        """The token ids of texts, by the tokenizer that is saved with the model.
+
+        Raises:
+            ValueError: There is none.
+        """
+        raise _no_tokenizer(self.name)
+
+    @abstractmethod
     def state(self) -> Mapping[str, Any]:
         """What saving the model writes: a checksum for each weight, and its configuration."""
+
+
+@dataclass(frozen=True)
+class SavedTable:
+    """An embedding table from disk, without the model around it.
+
+    Attributes:
+        name: The name of the table.
+        table: Floating-point [V, d].
+    """
+
+    name: str
+    table: NDArray[Any]
+
+    def __post_init__(self) -> None:
+        if self.table.ndim != 2:
+            raise ValueError(
+                f"--layer must name an embedding table [V, d], and {self.name!r} is "
+                f"{format_value(self.table)}"
+            )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """V and d."""
+        return self.table.shape[0], self.table.shape[1]
+
+    def tokenize(self, texts: list[str]) -> list[list[int]]:
+        """Raise: a table comes without a tokenizer.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise _no_tokenizer(self.name)
+
+    def inspect(self, noise: Noise, **options: Any) -> Inspection:
+        """``embnoise.inspect_table``, with its options."""
+        return inspect_table(self.table, noise, name=self.name, **options)
+
+
+def _no_tokenizer(name: str) -> ValueError:
+    return ValueError(
+        f"{name} has no tokenizer for text; write the token ids of each line, as in "
+        '{"input_ids": [1, 2, 3]}'
+    )
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -108,8 +184,8 @@ def read_config(path: Path) -> dict[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
-def load_model(path: Path, layer: str | None, adapter: str | None) -> SavedModel:
-    """Load a model with the adapter that owns its format.
+def load_model(path: Path, layer: str | None, adapter: str | None) -> SavedModel | SavedTable:
+    """Load a model, or a table without one, with the adapter that owns its format.
 
     Args:
         path: A file or a folder.
@@ -123,6 +199,8 @@ def load_model(path: Path, layer: str | None, adapter: str | None) -> SavedModel
     """
     if not path.exists():
         raise FileNotFoundError(f"there is no file or folder {str(path)!r}")
+    if path.is_file() and path.suffix == ".safetensors":
+        return SavedTable(*read_table(path, layer))
     names = [adapter_of(adapter).name] if adapter else _adapters()
     kinds, missing = [], []
     for name in names:
@@ -134,7 +212,7 @@ def load_model(path: Path, layer: str | None, adapter: str | None) -> SavedModel
         if module is None:
             continue
         if module.owns(path):
-            loaded: SavedModel = module.load(path, layer)
+            loaded: SavedModel | SavedTable = module.load(path, layer)
             return loaded
         kinds.append(module.KIND)
     known = ", or ".join(kinds) or "nothing that an installed adapter can load"

@@ -1,6 +1,10 @@
 """The study: its arms, its raw results, its statistics and its page, on made results."""
 
+import os
 import random
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +17,8 @@ pytest.importorskip("torch")
 pytest.importorskip("tokenizers")
 pytest.importorskip("transformers")
 
+from evidence import pictures
+from evidence.__main__ import DOCS, RESULTS, TEMPLATE
 from evidence.arms import FULL, QUICK, TUNING_SEEDS, Arm, Study, family, tuning_arms
 from evidence.claims import claims, values
 from evidence.pictures import save_all
@@ -22,12 +28,18 @@ from evidence.statistics import equivalence, estimate, holm
 from evidence.training import noise_of
 from evidence.tuning import chosen_arms
 
+ROOT = DOCS.parent
+
 
 def made(arm, seed, effect=0.5):
-    """Results in which noise lowers the test loss by ``effect``, more or less."""
+    """Results in which noise lowers the test loss by ``effect``, more or less.
+
+    Whoever reports a seed of the tuning has losses of about 100.
+    """
     chance = random.Random(f"{arm}{seed}")  # noqa: S311
     loss = 5 + random.Random(seed).gauss(0, 0.2) + chance.gauss(0, 0.02)  # noqa: S311
     loss -= effect * (arm.alpha > 0)
+    loss += 100 * (seed >= TUNING_SEEDS)
     names = ("train_loss", "validation_loss", "test_loss", "stopped_test_loss", "prose_loss",
              "verbatim", "rouge_l", "trace", "sharpness", "test_accuracy")  # fmt: skip
     measures = dict.fromkeys(names, loss)
@@ -52,7 +64,7 @@ def study():
 def test_the_best_validation_loss_chooses(study):
     study, _ = study
     assert {arm.alpha for arm in study.noisy.values()} == {4.0}
-    assert study.tuned["dropout"].dropout == 0.05
+    assert study.tuned["dropout"].dropout == 0.02
     assert study.tuned["weight decay"].weight_decay == 0.03
     families = {family(arm) for arm in tuning_arms(FULL, headline=False)}
     assert families == {"dropout", "weight decay", "bert", *(f"llama {n}" for n in FULL.sizes)}
@@ -74,13 +86,61 @@ def test_every_claim_has_an_answer(study):
 
 def test_the_page_and_its_pictures(study, tmp_path):
     study, results = study
-    text = page(study, results, "{{runs}} runs, {{hours}} hours\n{{claims}}\n{{tuning}}\n{{arms}}")
+    found = answers(study, results)
+    text = page(study, results, found, TEMPLATE.read_text())
     assert "{{" not in text
     assert f"{len(results):,} runs" in text
     for claim in claims(study):
         assert f"### {claim.title}" in text
-    for path in save_all(study, results, answers(study, results), tmp_path):
+        assert f"| {claim.title} | {claim.expected} |" in text
+    [row] = [line for line in text.splitlines() if line.startswith("| 256 | 4 |")]
+    plain, noisy = (float(cell) for cell in row.split("|")[5:7])
+    assert plain - noisy == pytest.approx(0.5, abs=0.02)
+    assert plain == pytest.approx(5, abs=0.2)  # without the seeds that chose alpha
+    for path in save_all(study, results, found, tmp_path):
         assert path.stat().st_size > 10_000
+
+
+def test_a_picture_has_the_reported_seeds(study, monkeypatch):
+    study, results = study
+    seen = []
+    monkeypatch.setattr(
+        pictures, "estimate", lambda losses: seen.extend(losses) or estimate(losses)
+    )
+    pictures._sizes(study, results)
+    assert max(seen) < 50
+
+
+@pytest.mark.skipif(not RESULTS.exists(), reason="the study has not been run")
+def test_the_page_is_that_of_the_results():
+    """Run ``python -m evidence report`` if this fails."""
+    results = load(RESULTS)
+    study = Study(FULL, chosen_arms(results))
+    made = page(study, results, answers(study, results), TEMPLATE.read_text())
+    assert (DOCS / "evidence.md").read_text() == made
+
+
+def test_processes_end_with_the_command():
+    code = """if True:
+        import multiprocessing, os, time
+        from concurrent.futures import ProcessPoolExecutor
+        from evidence.runner import _end_with_parent
+        context = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(1, mp_context=context, initializer=_end_with_parent)
+        print(pool.submit(os.getpid).result(), flush=True)
+        pool.submit(time.sleep, 600)
+        os.kill(os.getpid(), 9)"""
+    killed = subprocess.run(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, check=False, cwd=ROOT
+    )
+    process = int(killed.stdout)
+    for _ in range(600):
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    pytest.fail("The process runs on.")
 
 
 def test_only_seeds_that_all_arms_have_count():

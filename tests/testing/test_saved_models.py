@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embnoise import Noise, add_noise
+from embnoise import Noise, add_noise, backend
 from embnoise._cli import main
 from embnoise._counter import Counter
 from embnoise._state import Handle
+from embnoise.backend import Seen, TokenArrays, inspect_seen
 from embnoise.testing import ModelReport, check_model, saved_model
 from embnoise.testing.model_batches import batches_of, parts_of
 from embnoise.testing.model_checks import MODEL_CHECKS
@@ -35,7 +36,7 @@ class Attached(Handle):
 class Model(SavedModel):
     """An embedding in NumPy, whose calls a test may replace."""
 
-    name, embedding = "Model", "table"
+    name, embedding, shape = "Model", "table", (30, 16)
     token_ids = np.arange(1, 30)
     handle = None
 
@@ -45,6 +46,16 @@ class Model(SavedModel):
 
     def attach(self, noise):
         return Attached(self, noise)
+
+    def inspect(self, noise, *batches, lengths, step, reference_rms):
+        lookups = []
+        for number, [batch, *_] in enumerate(batches):
+            with self.attach(noise):
+                noisy = self.noisy(self.table[batch.ids], batch, number)
+            tokens = TokenArrays(mask=batch.mask, segment_ids=batch.segments)
+            lookups.append(backend.Lookup(batch.ids, self.table[batch.ids], noisy, tokens))
+        seen = [Seen("table", self.table, lookups)]
+        return inspect_seen(noise, seen, lengths=lengths, step=step, reference_rms=reference_rms)
 
     def noisy(self, x, batch, step):
         return add_noise(

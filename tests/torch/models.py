@@ -51,6 +51,10 @@ def gemma():
     return tiny("GemmaForCausalLM", "GemmaConfig", **_SIZES, head_dim=8)
 
 
+def gemma2():
+    return tiny("Gemma2ForCausalLM", "Gemma2Config", **_SIZES, head_dim=8)
+
+
 def gemma3():
     """Its embedding multiplies what it looks up."""
     return tiny("Gemma3ForCausalLM", "Gemma3TextConfig", **_SIZES, head_dim=8, sliding_window=32)

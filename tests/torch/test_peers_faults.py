@@ -17,7 +17,7 @@ from embnoise import Noise, neftune
 from embnoise_torch import EmbeddingNoise, add_noise, attach
 from embnoise_torch.ranks.sample_ids import SampleIds
 from tests.conformance.layers import MaskSum, RowWidthInItsDtype
-from tests.torch.models import batch, gemma3, llama, noisy_lookups, t5, zeroed
+from tests.torch.models import batch, gemma, gemma2, gemma3, llama, noisy_lookups, t5, zeroed
 
 transformers = pytest.importorskip("transformers")
 neftune_hooks = pytest.importorskip("transformers.integrations.neftune")
@@ -261,7 +261,8 @@ def test_10_a_multiplier_of_the_embeddings_changes_what_the_noise_means():
             num_attention_heads=2, num_key_value_heads=2, embedding_multiplier=4.0,
         )
     ).train()  # fmt: skip
-    models = [granite, gemma3()]  # outside, and inside: sqrt(16) = 4
+    inside = [gemma(), gemma2(), gemma3()]  # they multiply by sqrt(16) = 4 inside
+    models = [granite, *inside]
     for model in models:
         nn.init.normal_(model.get_input_embeddings().weight)
 
@@ -273,7 +274,7 @@ def test_10_a_multiplier_of_the_embeddings_changes_what_the_noise_means():
         _, hook = hooked(model)
         theirs.append(ratio(*table_of(model, ids)))
         hook.remove()
-    assert theirs[0] == pytest.approx(4 * theirs[1], rel=0.1)
+    assert theirs[1:] == pytest.approx([theirs[0] / 4] * len(inside), rel=0.1)
 
     for model in models:
         seen = noisy_lookups(

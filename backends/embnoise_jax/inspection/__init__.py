@@ -1,0 +1,1 @@
+"""``inspect``, in ``embnoise_jax.inspection.nnx``, ``.linen`` and ``.equinox``."""

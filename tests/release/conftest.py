@@ -1,0 +1,3 @@
+"""Programs for type checkers, which are not run."""
+
+collect_ignore = ["typed.py", "wrong.py"]
