@@ -115,7 +115,8 @@ def _said(report: Report, code: str) -> str:
     result = next((each for each in wrong if each.code == code), wrong[0])
     message = result.message.partition("\nTo repeat it:\n")[0]
     likely = message.partition("Likely: ")[2]
-    return f"`{result.code} {result.name}` fails. Likely: {likely}"
+    escaped = likely.replace("*", r"\*")  # L*d is no emphasis
+    return f"`{result.code} {result.name}` fails. Likely: {escaped}"
 
 
 def _wrapped(text: str) -> str:
