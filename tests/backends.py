@@ -155,8 +155,8 @@ if KERAS:
             }[KERAS](),
             jax_verb(add_noise) if KERAS == "jax" else add_noise,
             fused=KERAS == "torch",
-            # JAX is tested by itself too.
-            examples={"tensorflow": 8, "jax": 3, "torch": 40}[KERAS],
+            # JAX and PyTorch are tested by themselves too.
+            examples={"tensorflow": 8, "jax": 3, "torch": 8}[KERAS],
         )
     )
 

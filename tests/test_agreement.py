@@ -50,7 +50,7 @@ def cases(form):
             "mask": draw.random((batch, length)) < 0.7,
             "segment_ids": np.sort(draw.integers(0, 4, (batch, length)), axis=1),
             "positions": draw.integers(0, 2**31, (batch, length)),
-            "sample_ids": rows if number % 2 else np.repeat(rows[:, None], length, axis=1),
+            "sample_ids": rows if form["seed"] % 2 else np.repeat(rows[:, None], length, axis=1),
             "where": draw.integers(0, 2, (batch, length)),
         }
         options = {

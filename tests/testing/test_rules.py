@@ -89,8 +89,22 @@ def name(rule):
     return rule.name
 
 
-@pytest.mark.parametrize("profile", ["quick", "default"])
-@pytest.mark.parametrize("distribution", USERS, ids=name)
+# One that is bounded and one with few values; the profiles differ in how much they draw.
+IN_DEPTH = {TRIANGULAR, THREE_POINT}
+
+
+@pytest.mark.parametrize(
+    ("distribution", "profile"),
+    [
+        *((each, "default" if each in IN_DEPTH else "quick") for each in USERS),
+        *(
+            pytest.param(each, "default", marks=pytest.mark.sweep)
+            for each in USERS
+            if each not in IN_DEPTH
+        ),
+    ],
+    ids=lambda value: getattr(value, "name", value),
+)
 def test_a_right_layer_holds(distribution, profile):
     made = numpy_case(layer_of(distribution=distribution), distribution=distribution)
     report = check_layer(made, profile=profile)
