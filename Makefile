@@ -23,7 +23,6 @@ lint: $(VENV)/test-all.done
 benchmark: $(VENV)/examples.done
 	$(BIN)/python benchmarks/lookups.py $(ARGS)
 	$(BIN)/python benchmarks/overhead.py $(ARGS)
-	$(BIN)/python benchmarks/compiled.py $(ARGS)
 	$(BIN)/python benchmarks/lengths.py $(ARGS)
 
 $(VENV)/%.done: pyproject.toml constraints.txt
