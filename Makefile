@@ -29,7 +29,6 @@ serve: $(VENV)/docs.done
 benchmark: $(VENV)/examples.done
 	$(BIN)/python benchmarks/lookups.py $(ARGS)
 	$(BIN)/python benchmarks/overhead.py $(ARGS)
-	$(BIN)/python benchmarks/compiled.py $(ARGS)
 	$(BIN)/python benchmarks/lengths.py $(ARGS)
 
 release-check: # makes environments of its own, and leaves sdist and wheel in dist

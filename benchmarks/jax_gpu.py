@@ -15,7 +15,6 @@ import re
 import subprocess
 import tempfile
 from collections import Counter
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,49 +31,35 @@ from jax.experimental import topologies  # noqa: E402
 from embnoise import neftune  # noqa: E402
 from embnoise.backend import UNIFORM, philox4x32  # noqa: E402
 from embnoise_jax import add_noise  # noqa: E402
+from gpus import GPUS, Gpu  # noqa: E402
 
 SHAPE = BATCH, LENGTH, DIM = 8, 512, 2048
 BINARIES = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 
-@dataclass(frozen=True)
-class Gpu:
-    """A GPU; its bandwidth is what a copy reaches of it."""
-
-    name: str
-    capability: tuple[int, int]
-    multiprocessors: int
-    gigahertz: float
-    bytes_per_second: float
-
-    @property
-    def topology(self) -> Any:
-        major, minor = self.capability
-        description = f"""
-            gpu_device_info {{
-              threads_per_block_limit: 1024 threads_per_warp: 32
-              shared_memory_per_block: 49152 shared_memory_per_block_optin: 166912
-              shared_memory_per_core: 167936 threads_per_core_limit: 2048
-              core_count: {self.multiprocessors} fpus_per_core: 64
-              block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
-              memory_bandwidth: {int(self.bytes_per_second)} l2_cache_size: 41943040
-              clock_rate_ghz: {self.gigahertz} device_memory_size: 42949672960
-              cuda_compute_capability {{ major: {major} minor: {minor} }}
-              registers_per_core_limit: 65536 registers_per_block_limit: 65536
-            }}
-            runtime_version {{ major: 12 minor: 8 }}
-            platform_name: "CUDA"
-            dnn_version_info {{ major: 9 minor: 7 }}
-            device_description_str: "{self.name}"
-        """
-        return topologies.get_topology_desc("", "cuda", target_config=description, topology="1x1x1")
+COMPARED = "A100 SXM 80 GB", "H100 SXM", "B200"
 
 
-GPUS = [
-    Gpu("A100", (8, 0), 108, 1.41, 1.5e12),
-    Gpu("H100", (9, 0), 132, 1.755, 3.0e12),
-    Gpu("B200", (10, 0), 148, 1.85, 7.0e12),
-]
+def topology(name: str, gpu: Gpu) -> Any:
+    major, minor = divmod(int(gpu.target.removeprefix("sm_")), 10)
+    description = f"""
+        gpu_device_info {{
+          threads_per_block_limit: 1024 threads_per_warp: 32
+          shared_memory_per_block: 49152 shared_memory_per_block_optin: 166912
+          shared_memory_per_core: 167936 threads_per_core_limit: 2048
+          core_count: {gpu.multiprocessors} fpus_per_core: 64
+          block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
+          memory_bandwidth: {int(gpu.bandwidth)} l2_cache_size: 41943040
+          clock_rate_ghz: {gpu.clock / 1e9} device_memory_size: 42949672960
+          cuda_compute_capability {{ major: {major} minor: {minor} }}
+          registers_per_core_limit: 65536 registers_per_block_limit: 65536
+        }}
+        runtime_version {{ major: 12 minor: 8 }}
+        platform_name: "CUDA"
+        dnn_version_info {{ major: 9 minor: 7 }}
+        device_description_str: "{name}"
+    """
+    return topologies.get_topology_desc("", "cuda", target_config=description, topology="1x1x1")
 
 
 def as_it_is(x: Any, step: Any) -> Any:
@@ -100,10 +85,11 @@ FORMS = {"as it is": (as_it_is, 0), "words once": (words_once, 4)}
 """Functions, and the bytes of words that they write and read for an element."""
 
 
-def compiled(function: Any, dtype: Any, gpu: Gpu) -> tuple[Counter[str], float]:
+def compiled(function: Any, dtype: Any, name: str) -> tuple[Counter[str], float]:
     """The instructions for an element of all large kernels, and the share of temporaries."""
     before = set(DUMPS.glob("*.ptx"))
-    (device,) = gpu.topology.devices
+    gpu = GPUS[name]
+    (device,) = topology(name, gpu).devices
     sharding = jax.sharding.SingleDeviceSharding(device)
     shape: Any = partial(jax.ShapeDtypeStruct, sharding=sharding)
     x, step = shape(SHAPE, dtype), shape((), jnp.int32)
@@ -117,8 +103,8 @@ def compiled(function: Any, dtype: Any, gpu: Gpu) -> tuple[Counter[str], float]:
         if names.total() > 60:  # the others compute arrays [B, L] and [d]
             # Embeddings are stored by a select, and words of 4 bytes for 2 elements each.
             elements = stored / x.dtype.itemsize if "select" in kernel[1] else stored / 2
-            for name, count in names.items():
-                instructions[name] += count / elements  # type: ignore[assignment]
+            for kind, count in names.items():
+                instructions[kind] += count / elements  # type: ignore[assignment]
     memory = program.memory_analysis()
     return instructions, memory.temp_size_in_bytes / memory.output_size_in_bytes
 
@@ -126,8 +112,8 @@ def compiled(function: Any, dtype: Any, gpu: Gpu) -> tuple[Counter[str], float]:
 def _instructions(path: Path, gpu: Gpu) -> tuple[Counter[str], int]:
     """The instructions of a thread, and how many bytes it stores."""
     binary = path.with_suffix(".cubin")
-    architecture = f"sm_{gpu.capability[0]}{gpu.capability[1]}{'a' * (gpu.capability[0] > 8)}"
-    _output("ptxas", f"-arch={architecture}", path, "-o", binary)
+    suffix = "a" if gpu.target in ("sm_90", "sm_100") else ""
+    _output("ptxas", f"-arch={gpu.target}{suffix}", path, "-o", binary)
     listing = _output("nvdisasm", "-c", binary)
     found = re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\d+ )?([A-Z][A-Z0-9_.]*)", listing)
     stores = [re.search(r"\d+$", name) for name in found if name.startswith("STG")]
@@ -146,24 +132,27 @@ ON_OTHER_UNITS = ("F", "I2F", "IMAD", "LD", "ST", "U", "S2", "BRA", "EXIT")
 
 def main() -> None:
     print(f"JAX {jax.__version__}, B={BATCH}, L={LENGTH}, d={DIM}, uniform noise; nothing was run")
-    print("GPU    dtype     formulation instructions  of the integer unit  temporaries  ", end="")
+    print(
+        "GPU            dtype     formulation instructions  of the integer unit  temporaries  ",
+        end="",
+    )
     print("predicted / memory floor")
-    for gpu in GPUS:
+    for gpu_name in COMPARED:
+        gpu = GPUS[gpu_name]
         for dtype in (jnp.float32, jnp.bfloat16):
             for name, (function, word_bytes) in FORMS.items():
-                instructions, temporaries = compiled(function, dtype, gpu)
+                instructions, temporaries = compiled(function, dtype, gpu_name)
                 integer = sum(
                     count
                     for kind, count in instructions.items()
                     if not kind.startswith(ON_OTHER_UNITS)
                 )
-                floor = 2 * jnp.dtype(dtype).itemsize / gpu.bytes_per_second
-                memory = floor + word_bytes / gpu.bytes_per_second
-                # A multiprocessor issues 128 lanes a cycle, 64 of them to the integer unit.
-                cycles = gpu.multiprocessors * 1e9 * gpu.gigahertz
-                issue = max(instructions.total() / 128, integer / 64) / cycles
+                floor = 2 * jnp.dtype(dtype).itemsize / gpu.bandwidth
+                memory = floor + word_bytes / gpu.bandwidth
+                # Of the lanes that a multiprocessor issues, half may be integer operations.
+                issue = max(instructions.total(), 2 * integer) / gpu.lanes_per_second
                 print(
-                    f"{gpu.name:6} {jnp.dtype(dtype).name:9} {name:11} "
+                    f"{gpu_name:14} {jnp.dtype(dtype).name:9} {name:11} "
                     f"{instructions.total():12.1f} {integer:20.1f} {temporaries:11.0%}  "
                     f"{1e12 * max(memory, issue):7.2f} ps / {1e12 * floor:.2f} ps "
                     f"= {max(memory, issue) / floor:.2f}"

@@ -5,15 +5,19 @@
 
 Beside it stands the hook of transformers, which most training code uses. All that is compared
 takes turns, round after round, so that a change of the machine's speed meets all alike; figures
-are medians over the rounds.
+are medians over the rounds. Beside other work they say little: the bytecodes and the calls of
+Python functions, which stand beside them, do not depend on it.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import sys
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from types import FrameType
+from typing import Any, NamedTuple
 
 import torch
 import transformers
@@ -50,6 +54,34 @@ def runs_of(model: Any, *inputs: Tensor) -> Runs:
     return {name: partial(own, *inputs) for name, own in models.items()}
 
 
+class Work(NamedTuple):
+    """What Python does in a call."""
+
+    bytecodes: int
+    calls: int
+    """Of functions that are written in Python."""
+
+
+def work_of(run: Callable[[], object]) -> Work:
+    """The work of a call, once everything that is kept from call to call is there."""
+    bytecodes = calls = 0
+
+    def traced(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal bytecodes, calls
+        frame.f_trace_opcodes = True
+        calls += event == "call"
+        bytecodes += event == "opcode"
+        return traced
+
+    run()
+    sys.settrace(traced)
+    try:
+        run()
+    finally:
+        sys.settrace(None)
+    return Work(bytecodes, calls)
+
+
 def fixed_cost(rounds: int) -> None:
     """Forwards too small for anything but the fixed cost to count: B=1, L=16, d=64."""
     ids = torch.randint(0, 50, (1, 16))
@@ -72,6 +104,12 @@ def fixed_cost(rounds: int) -> None:
             f"  {name:21} bare {1e6 * bare:6.1f} us;  embnoise +{1e6 * (ours - bare):5.1f} us;  "
             f"transformers +{1e6 * (theirs - bare):5.1f} us;  ours over theirs {ours / theirs:.2f}"
         )
+        alone, *both = map(work_of, runs.values())
+        for label, own in zip(("embnoise", "transformers"), both, strict=True):
+            print(
+                f"    {label} adds {own.bytecodes - alone.bytecodes} bytecodes and "
+                f"{own.calls - alone.calls} calls of Python functions"
+            )
 
 
 def main() -> None:

@@ -18,7 +18,15 @@ from embnoise._noise import Noise, check_noise
 from embnoise._tokens import Sequences, TokenArrays, Tokens, coordinates
 from embnoise._validation import check_bool, embedding_shape, resolve_step
 
-__all__ = ["Plan", "Prepared", "flat_plan", "magnitudes_by_length", "plan", "prepare"]
+__all__ = [
+    "Plan",
+    "Prepared",
+    "flat_plan",
+    "magnitudes_by_length",
+    "plan",
+    "prepare",
+    "prepare_checked",
+]
 
 
 class Prepared(NamedTuple):
@@ -66,7 +74,28 @@ def prepare(
     tokens.check(shape)
     check_noise(noise)
     step = resolve_step(step)
-    if not check_bool("training", training) or 0 in shape:
+    if not check_bool("training", training):
+        return None
+    return prepare_checked(shape, noise, step, tokens, xp)
+
+
+def prepare_checked(
+    shape: tuple[Any, Any, int],
+    noise: Noise,
+    step: Any,
+    tokens: TokenArrays,
+    xp: ArrayNamespace = NUMPY,
+) -> Prepared | None:
+    """``prepare`` for arguments that have been checked; ``None`` for alpha 0, or no token.
+
+    Args:
+        shape: B, L and d.
+        noise: What noise to add.
+        step: An int, or a 0-d array.
+        tokens: The arrays that describe the batch.
+        xp: The array namespace of ``step``.
+    """
+    if 0 in shape:
         return None
     alpha = noise.alpha_at(step, xp)
     if isinstance(alpha, float) and alpha == 0:

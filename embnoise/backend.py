@@ -36,7 +36,15 @@ from embnoise._noise import Noise, as_noise, check_noise
 from embnoise._noise_file import read_noise
 from embnoise._perturb import lattice, perturb, perturb_elementwise, perturb_inplace
 from embnoise._philox import MULTIPLIERS, ROUNDS, WEYL, philox4x32
-from embnoise._plan import Plan, Prepared, flat_plan, magnitudes_by_length, plan, prepare
+from embnoise._plan import (
+    Plan,
+    Prepared,
+    flat_plan,
+    magnitudes_by_length,
+    plan,
+    prepare,
+    prepare_checked,
+)
 from embnoise._ranks import dealt_ids, rows_of_a_sample
 from embnoise._schedules import Schedule
 from embnoise._state import Handle, NoiseState
@@ -113,6 +121,7 @@ __all__ = [
     "philox_key",
     "plan",
     "prepare",
+    "prepare_checked",
     "read_noise",
     "refuse_equal_streams",
     "resolve_step",

@@ -41,12 +41,15 @@ __all__ = [
 ]
 
 
+_graph_task: Callable[[], int] = torch._C._current_graph_task_id
+
+
 def in_backward() -> bool:
     """Whether autograd is running a backward pass in this thread.
 
     Gradient checkpointing recomputes a forward pass inside it, and no public function tells.
     """
-    return torch._C._current_graph_task_id() != -1
+    return _graph_task() != -1
 
 
 def compiled_inner(module: Any) -> nn.Module | None:

@@ -22,7 +22,7 @@ from embnoise.backend import (
 )
 from embnoise_torch import _compat
 from embnoise_torch.functional import check_tensor
-from embnoise_torch.model.call_stack import ActiveCall, Caller, call_tokens
+from embnoise_torch.model.call_stack import ActiveCall, Caller, call_tokens, tell_full_rows
 from embnoise_torch.model.find import find_callers
 from embnoise_torch.model.first_argument import FirstArgument, is_ids
 from embnoise_torch.model.forward_override import Forward, ForwardOverride
@@ -75,6 +75,8 @@ class Handle(backend.Handle):
     ) -> None:
         self.noise = noise
         self._functions = functions
+        self._reads_calls = not functions and sample_ids.sequences is None
+        """Whether the calls alone tell about tokens, each rank for itself."""
         self._calls: tuple[ActiveCall, ...] = ()
         """The active calls of the modules around the layers, the outermost first."""
         self._given: ModelCall = {}
@@ -180,7 +182,8 @@ class Handle(backend.Handle):
             def noisy(module: Any, *args: Any, **kwargs: Any) -> Any:
                 if not (module.training and torch.is_grad_enabled()):
                     return forward(module, *args, **kwargs)
-                if torch.compiler.is_compiling() and is_dtensor(getattr(module, "weight", None)):
+                compiling = torch.compiler.is_compiling()
+                if compiling and is_dtensor(getattr(module, "weight", None)):
                     # The compiler must leave this to eager code, and cannot for every table.
                     if fresh:
                         custom_op.call_opaque(check_uncompiled, module.weight)
@@ -189,7 +192,6 @@ class Handle(backend.Handle):
                 given = first.of(args, kwargs)
                 ids: Any = given if is_ids(given) else None
                 fused = fresh and can_fuse(module, ids, source.noise)
-                compiling = torch.compiler.is_compiling()
                 if fused and not compiling and not _compat.is_transformed(module.weight):
                     return self._look_up(source, module, ids, number)
                 result = forward(module, *args, **kwargs)
@@ -198,7 +200,7 @@ class Handle(backend.Handle):
                     arrays = self._flat_arrays(x, ids, number)
                     x = lookup_compiled(x, module.weight, ids, arrays, source.number)
                 else:
-                    x = self._add(source, x, ids, number, fresh=fresh)
+                    x = self._add(source, x, ids, number, compiling, fresh=fresh)
                 return (x, *result[1:]) if isinstance(result, tuple) else x
 
             return noisy
@@ -211,7 +213,8 @@ class Handle(backend.Handle):
         def wrap(forward: Forward) -> Forward:
             def noisy(module: Any, *args: Any, **kwargs: Any) -> Any:
                 if module.training and torch.is_grad_enabled():
-                    x = self._add(source, first.of(args, kwargs), None, number, fresh=False)
+                    x, compiling = first.of(args, kwargs), torch.compiler.is_compiling()
+                    x = self._add(source, x, None, number, compiling, fresh=False)
                     args, kwargs = first.replaced(x, args, kwargs)
                 return forward(module, *args, **kwargs)
 
@@ -220,7 +223,14 @@ class Handle(backend.Handle):
         return wrap
 
     def _add(
-        self, source: AttachedSource, x: Any, ids: Tensor | None, number: int, *, fresh: bool
+        self,
+        source: AttachedSource,
+        x: Any,
+        ids: Tensor | None,
+        number: int,
+        compiling: bool,
+        *,
+        fresh: bool,
     ) -> Tensor:
         """Embeddings or hidden states with noise; if they are fresh, in place."""
         if not isinstance(x, Tensor) or is_ids(x):
@@ -230,7 +240,6 @@ class Handle(backend.Handle):
             return self._add_to_dtensor(source, x, ids, number, fresh=fresh)
         if _compat.is_awaited(x):
             x, fresh = x.clone(memory_format=torch.contiguous_format), True
-        compiling = torch.compiler.is_compiling()
         if is_recorded() if compiling else _compat.is_transformed(x):
             return self._add_recorded(source, x, ids, number)
         if compiling:
@@ -271,6 +280,8 @@ class Handle(backend.Handle):
             return source.ready_lookup(x, ids, TokenArrays(), [])  # the calls have returned
         if self._listen_again():
             self._warn_of_missed_calls()
+        if ids is not None and self._reads_calls and tell_full_rows(self._calls, ids, x.shape[:-1]):
+            return source.ready_lookup(x, ids, TokenArrays(), [])
         return source.ready_lookup(x, ids, *self._token_arrays(x, ids, number))
 
     def _add_recorded(
@@ -285,7 +296,8 @@ class Handle(backend.Handle):
         return add_lookup(x, source, ids, *self._token_arrays(x, ids, number))
 
     def _seen(self) -> int:
-        return self.lookups + self._recorded
+        lookups: int = sum(each.counter.lookups for each in self._sources.values())
+        return lookups + self._recorded
 
     def _flat_arrays(self, x: Tensor, ids: Tensor | None, number: int) -> list[Tensor | None]:
         """The arrays that ``AttachedSource.ready`` takes."""
@@ -304,8 +316,8 @@ class Handle(backend.Handle):
         if ids is None:
             ids = ids_of_shape(embedding_shape(x)[:2], told)
         call = self._given
-        for active in self._calls:
-            call = {**call, **active.arguments}
+        for _, arguments in self._calls:
+            call = {**call, **arguments}
         known = {} if ids is None else {"ids": ids}
         given = self._functions({**call, "call": call, **known})
         return given, [] if self._functions.describes else told
@@ -314,8 +326,11 @@ class Handle(backend.Handle):
         def wrap(forward: Forward) -> Forward:
             def listening(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
                 before = self._calls
-                outermost = not (torch.compiler.is_compiling() or before or _compat.in_backward())
-                self._calls = (*before, ActiveCall(caller, caller.arguments(args, kwargs)))
+                outermost = len(before) == 0 and not (
+                    torch.compiler.is_compiling() or _compat.in_backward()
+                )
+                arguments = caller.arguments(args, kwargs) if args else kwargs
+                self._calls = (*before, (caller, arguments))
                 try:
                     result = forward(module, *args, **kwargs)
                 finally:
@@ -330,7 +345,7 @@ class Handle(backend.Handle):
 
     def _check_lookups(self, module: nn.Module) -> None:
         """The outermost call has returned."""
-        if module.training and torch.is_grad_enabled() and not _compat.in_backward():
+        if module.training and torch.is_grad_enabled():
             # A lookup may also have come before the call, for its inputs_embeds.
             seen = self._seen()
             if seen == self._lookups_by_call:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from embnoise.backend import embedding_shape
 from embnoise_torch.ranks.shards import is_dtensor
 from embnoise_torch.source import AttachedSource
 from embnoise_torch.tracing.custom_op import add_ready_
@@ -37,7 +38,7 @@ def noise_ratio(source: AttachedSource, module: nn.Module) -> float | None:
         result = module.forward(ids)  # hooks need not know
     x: Tensor = (result[0] if isinstance(result, tuple) else result).float()
     noisy = x.clone(memory_format=torch.contiguous_format)
-    add_ready_(noisy, source.noise, source.at(noisy, draw))
+    add_ready_(noisy, source.noise, source.at(embedding_shape(noisy), draw))
     noise = noisy - x
     got = (noise != 0).any(-1)
     if not got.any():

@@ -8,9 +8,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from embnoise.backend import Counter, Noise, TokenArrays, embedding_shape, prepare, resolve_step
+from embnoise.backend import (
+    Counter,
+    Noise,
+    TokenArrays,
+    embedding_shape,
+    prepare_checked,
+    resolve_step,
+)
 from embnoise_torch import _compat
-from embnoise_torch.functional import check_tensor
 from embnoise_torch.model.lookup_tokens import resolve_tokens
 from embnoise_torch.model.model_call import CallTokens, calls_in
 from embnoise_torch.model.special_ids import SpecialIds
@@ -101,7 +107,6 @@ class _CountingSource:
                 calls around the lookup may have returned.
             rows: Which sample of the lookup each row is; row i is sample i by default.
         """
-        check_tensor(x)
         inputs = _a_channel(x) if inputs is None else inputs
         shape = embedding_shape(x)
 
@@ -114,36 +119,45 @@ class _CountingSource:
                 return None
             samples = shape[described.transposed] if rows is None else int(rows.max()) + 1
             before = self.counter
-            before = before._replace(samples=self.sample_ids.next_block(before.samples))
+            first = self.sample_ids.next_block(before.samples)
             if not _compat.pipeline_rehearses():
+                samples += first - before.samples  # a block that is not full counts as full
                 self.counter = before.after(samples, calls_per_step=self._calls_per_step)
-            return Draw(before.step, before.samples, *described)
+            return Draw(before.step, first, *described)
 
         draw = self._cache.draw(inputs, next_draw)
-        return None if draw is None else self.at(x, draw, rows)
+        return None if draw is None else self.at(shape, draw, rows)
 
     def latest(self) -> tuple[Tensor, Draw] | None:
         """What the latest lookup looked up, and its draw; ``None`` before the first."""
         return self._cache.latest
 
-    def at(self, x: Tensor, draw: Draw, rows: Tensor | None = None) -> Ready | None:
-        """What is known about the lookup of a draw."""
-        tokens = draw.tokens
-        columns = x.transpose(0, 1) if draw.transposed else x
+    def at(
+        self, shape: tuple[int, int, int], draw: Draw, rows: Tensor | None = None
+    ) -> Ready | None:
+        """What is known about the lookup of a draw.
+
+        Args:
+            shape: The sizes of the embeddings, from ``embedding_shape``.
+            draw: The draw.
+            rows: As for ``next_lookup``.
+        """
+        first, second, dim = shape
+        if draw.transposed:
+            shape = second, first, dim
         if draw.part is not None:
-            whole = embedding_shape(x)[0], draw.part.length, x.shape[-1]
-            columns = torch.empty(whole, dtype=x.dtype, device="meta")
-        prepared = prepare(columns, self.noise, step=draw.step, training=True, tokens=tokens)
-        if prepared is None:
-            return None
+            shape = first, draw.part.length, dim
+        tokens = draw.tokens
+        tokens.check(shape)
         if tokens.sample_ids is None:
             sample_ids: Any
             if rows is None:
-                sample_ids = self.sample_ids.of_batch(draw.first_sample, prepared.shape[0])
+                sample_ids = self.sample_ids.of_batch(draw.first_sample, shape[0])
             else:
                 sample_ids = self.sample_ids.of_rows(draw.first_sample, rows)
-            prepared = prepared._replace(tokens=tokens._replace(sample_ids=sample_ids))
-        return Ready(prepared, draw.transposed, draw.part)
+            tokens = TokenArrays(*tokens[:3], sample_ids, tokens.where)
+        prepared = prepare_checked(shape, self.noise, draw.step, tokens)
+        return None if prepared is None else Ready(prepared, draw.transposed, draw.part)
 
 
 def _restored(kind: type[_CountingSource], settings: Any, counter: Counter) -> _CountingSource:
@@ -178,7 +192,8 @@ class LayerSource(_CountingSource):
         if self.paused:
             return None
         check_surroundings(self.sample_ids.place)
-        return self.at(x, Draw(resolve_step(step), 0, *describe(embedding_shape(x)[:2])))
+        shape = embedding_shape(x)
+        return self.at(shape, Draw(resolve_step(step), 0, *describe(shape[:2])))
 
 
 class AttachedSource(_CountingSource):
@@ -245,10 +260,10 @@ class AttachedSource(_CountingSource):
         calls: Sequence[CallTokens],
     ) -> Described | None:
         """What ``next_lookup`` describes a lookup by, from what ``ready_lookup`` takes."""
+        if not (calls or self._special.placeholders):
+            return Described(given)
         if any(each is not None for each in given[:-1]):
             return Described(given)  # what tokens= returned, in place of what the calls tell
-        if not calls and not self._special.placeholders:
-            return Described(given)
         resolved = resolve_tokens(ids, shape, calls, self._special)
         if resolved is None:
             return None

@@ -20,23 +20,22 @@ FlatPlan: TypeAlias = tuple[NDArray[np.float32], NDArray[np.uint32], NDArray[np.
 
 def host_plan(x: Tensor, noise: Noise, prepared: Prepared) -> FlatPlan:
     """Magnitude, sample and position of every token, [B * L] each."""
-    shape = prepared.shape
-    tokens = prepared.tokens.map(_as_numpy)
-    mask = tokens.mask
-    if mask is not None and np.count_nonzero(mask) == mask.size:  # a third of the time of all()
-        tokens = tokens._replace(mask=None)
+    shape, tokens = prepared.shape, prepared.tokens
+    if tokens.mask is not None:
+        mask = _as_numpy(tokens.mask)
+        all_real = np.count_nonzero(mask) == mask.size  # a third of the time of all()
+        tokens = tokens._replace(mask=None if all_real else mask)
     sample_ids = tokens.sample_ids
     only_samples = tokens.mask is tokens.segment_ids is tokens.positions is tokens.where is None
     per_row = sample_ids is None or sample_ids.shape == shape[:1]
-    if only_samples and per_row and not noise.antithetic and not uses_rms(noise):
+    if only_samples and per_row and (full := _full_rows(noise, prepared.alpha, shape)) is not None:
         # The common batch, with rows as wide as they are long: only the samples are new in it.
-        magnitude, sample, position = _full_rows(noise, prepared.alpha, shape)
-        if sample_ids is not None:
-            sample = sample_ids.repeat(shape[1]).astype(np.uint32)
-        return magnitude, sample, position
+        if sample_ids is None:
+            return full
+        return full[0], _as_numpy(sample_ids).astype(np.uint32).repeat(shape[1]), full[2]
     planned = plan(
         noise,
-        prepared._replace(tokens=tokens),
+        prepared._replace(tokens=tokens.map(_as_numpy)),
         mean_squares=lambda: _mean_squares(x, prepared).numpy(),
         xp=NUMPY,
     )
@@ -44,7 +43,13 @@ def host_plan(x: Tensor, noise: Noise, prepared: Prepared) -> FlatPlan:
 
 
 @lru_cache(maxsize=8)
-def _full_rows(noise: Noise, alpha: float, shape: tuple[int, int, int]) -> FlatPlan:
+def _full_rows(noise: Noise, alpha: float, shape: tuple[int, int, int]) -> FlatPlan | None:
+    """The plan of rows of samples 0, 1, ... without padding.
+
+    ``None`` if it is not the same for other samples and embeddings.
+    """
+    if noise.antithetic or uses_rms(noise):
+        return None
     prepared = Prepared(shape, 0, alpha, TokenArrays())
     return flat_plan(plan(noise, prepared, mean_squares=_never, xp=NUMPY), shape)
 

@@ -35,6 +35,9 @@ def run_parallel(work: Callable[[], object], threads: int) -> None:
         work: What to call; it takes what is left to do from a shared counter.
         threads: On how many threads.
     """
+    if threads == 1:
+        work()
+        return
     helpers = [_pool(threads - 1).submit(work) for _ in range(threads - 1)]
     work()
     for helper in helpers:

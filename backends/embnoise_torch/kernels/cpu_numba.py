@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ def load() -> Kernel | None:
 
     def add_with_numba(x: Tensor, noise: Noise, prepared: Prepared) -> None:
         magnitude, sample, position = host_plan(x, noise, prepared)
-        settings = prepared.step % 2**32, *philox_key(noise), _units(noise)
+        settings = prepared.step % 2**32, *_settings(noise)
         memory = _memory(x)
         chunk = max(1, _CHUNK // x.shape[1])
         threads = 1 if x.numel() < _SERIAL else torch.get_num_threads()
@@ -46,11 +47,13 @@ def load() -> Kernel | None:
     return add_with_numba
 
 
-def _units(noise: Noise) -> Any:
-    """The unit values of a noise's distribution, as ``perturb`` takes them."""
+@lru_cache(maxsize=64)
+def _settings(noise: Noise) -> tuple[int, int, Any]:
+    """The key of a noise and the unit values of its distribution, as ``perturb`` takes them."""
     distribution = distribution_of(noise)
     kind = code_of(distribution)
-    return distribution.table if kind == TABLE else {UNIFORM: None, RADEMACHER: True}[kind]
+    units = distribution.table if kind == TABLE else {UNIFORM: None, RADEMACHER: True}[kind]
+    return *philox_key(noise), units
 
 
 def _memory(x: Tensor) -> NDArray[Any]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeAlias
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from embnoise_torch.model.model_call import DECODER, CallTokens, ModelCall, tokens_in
+from embnoise_torch.model.model_call import DECODER, DOCUMENTS, CallTokens, ModelCall, tokens_in
 
-__all__ = ["ActiveCall", "Caller", "call_tokens"]
+__all__ = ["ActiveCall", "Caller", "call_tokens", "tell_full_rows"]
 
 
 class Caller(NamedTuple):
@@ -30,14 +32,49 @@ class Caller(NamedTuple):
 
     def arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ModelCall:
         """The arguments of a call by name."""
-        return {**dict(zip(self.names, args, strict=False)), **kwargs} if args else kwargs
+        return {**dict(zip(self.names, args, strict=False)), **kwargs}
 
 
-class ActiveCall(NamedTuple):
-    """A call that has not returned yet."""
+ActiveCall: TypeAlias = tuple[Caller, ModelCall]
+"""A call that has not returned yet, and its arguments."""
 
-    caller: Caller
-    arguments: ModelCall
+
+def tell_full_rows(calls: tuple[ActiveCall, ...], ids: Tensor, shape: tuple[int, ...]) -> bool:
+    """Whether calls are about these very ids, and tell that each row is a sequence without padding.
+
+    Then nothing else in them need be read. This is the batch of most calls, and quickly known; of
+    any other batch, and of one that is not on the CPU, ``call_tokens`` tells what there is.
+
+    Args:
+        calls: The active calls, the outermost first.
+        ids: What is looked up.
+        shape: B and L.
+    """
+    if ids.shape != shape:
+        return False
+    for caller, arguments in reversed(calls):
+        if caller.has_decoder or arguments.get("input_ids") is not ids:
+            return False
+        for name in DOCUMENTS:
+            if arguments.get(name) is not None:
+                return False
+        if (mask := arguments.get("attention_mask")) is not None:
+            return _is_full(mask, shape)
+    return True
+
+
+def _is_full(mask: Any, shape: tuple[int, ...]) -> bool:
+    """Whether an argument is a [B, L] mask of ones, in the memory of the CPU."""
+    if type(mask) is not Tensor or mask.shape != shape or len(shape) != 2 or not mask.is_cpu:
+        return False
+    if mask.dtype.is_floating_point or mask.dtype.is_complex:
+        return False
+    return torch.equal(mask, _ones(mask.shape, mask.dtype))
+
+
+@lru_cache(maxsize=8)
+def _ones(shape: torch.Size, dtype: torch.dtype) -> Tensor:
+    return torch.ones(shape, dtype=dtype, device="cpu")
 
 
 def call_tokens(calls: tuple[ActiveCall, ...], embedding: int) -> list[CallTokens]:

@@ -18,6 +18,7 @@ from embnoise.backend import format_value
 
 __all__ = [
     "DECODER",
+    "DOCUMENTS",
     "TELLING",
     "WHERE",
     "CallTokens",
@@ -41,6 +42,9 @@ _NAMES = {
     )
     for prefix in ("", DECODER)
 }
+
+DOCUMENTS = ("position_ids", "seq_idx", *_CUMULATIVE)
+"""The arguments that tell the documents of packed rows, beside the mask."""
 
 TELLING = frozenset(name for names in (*_NAMES.values(), _CUMULATIVE) for name in names)
 """A forward that takes one of these may know about its tokens."""

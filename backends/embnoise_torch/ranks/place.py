@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Place", "check_same_samples", "ranks_along", "ranks_of", "world"]
 
+_AVAILABLE = distributed.is_available()  # every lookup asks how many ranks there are
+
 _CUT = frozenset(("cp", "sp"))
 """Dimensions of a mesh along which sequences are cut, under their usual names."""
 
@@ -60,8 +62,7 @@ class Place(NamedTuple):
 
 def world() -> int:
     """How many ranks there are; 1 outside of a distributed run."""
-    available = distributed.is_available() and distributed.is_initialized()
-    return distributed.get_world_size() if available else 1
+    return distributed.get_world_size() if _AVAILABLE and distributed.is_initialized() else 1
 
 
 def ranks_of(mesh: Any) -> tuple[int, ...]:
