@@ -124,19 +124,20 @@ def framework_test(context: CheckContext) -> None:
     """
     context.layer()
     inputs = context.batch(fill="normal")
-    made = {"dim": inputs.dim, "alpha": context.alpha, "seed": context.seed}
+    dim, alpha, seed = inputs.dim, context.alpha, context.seed
     dtype = None if context.case.inputs == "ids" else "float32"
-    arguments = ", ".join(f"{name}={value}" for name, value in made.items())
     context.transcript.clear()
     context.transcript.set("x", inputs.source)
     context.transcript.write(
         "driver.framework_test(lambda dtype: driver.make(make_layer, dtype=dtype, "
-        f"{arguments}), driver.from_numpy(x, {dtype!r}), {inputs.shape})"
+        f"dim={dim}, alpha={alpha}, seed={seed}), driver.from_numpy(x, {dtype!r}), {inputs.shape})"
     )
     context.assertions += 1
     try:
         context.driver.framework_test(
-            lambda dtype: context.driver.make(context.case.make_layer, dtype=dtype, **made),
+            lambda dtype: context.driver.make(
+                context.case.make_layer, dtype=dtype, dim=dim, alpha=alpha, seed=seed
+            ),
             context.driver.from_numpy(inputs.values, dtype),
             inputs.shape,
         )
