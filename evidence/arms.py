@@ -105,7 +105,7 @@ class Study:
         self.size = size
         self.middle = MIDDLE if MIDDLE in size.sizes else size.sizes[0]
         self.plain = {pairs: Arm(pairs=pairs) for pairs in size.sizes}
-        self.noisy = {pairs: chosen[f"llama {pairs}"] for pairs in size.sizes}
+        self.noisy = {pairs: chosen[f"alpha, {pairs:,} pairs"] for pairs in size.sizes}
         best = self.noisy[self.middle]
         self.variants = {
             "gaussian": replace(best, distribution="gaussian"),
@@ -119,7 +119,7 @@ class Study:
         self.tuned = {}
         if "dropout" in chosen:
             self.tuned = {name: chosen[name] for name in ("dropout", "weight decay")}
-            self.bert = Arm(task="bert", pairs=self.middle), chosen["bert"]
+            self.bert = Arm(task="bert", pairs=self.middle), chosen["alpha of the encoder"]
             self.nnx = Arm(task="nnx", pairs=self.middle), replace(best, task="nnx")
 
     def runs(self, *, headline: bool) -> list[tuple[Arm, int]]:
@@ -142,4 +142,4 @@ def family(arm: Arm) -> str:
         return "dropout"
     if arm.weight_decay != Arm.weight_decay:
         return "weight decay"
-    return "bert" if arm.task == "bert" else f"llama {arm.pairs}"
+    return "alpha of the encoder" if arm.task == "bert" else f"alpha, {arm.pairs:,} pairs"

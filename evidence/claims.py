@@ -44,7 +44,7 @@ def claims(study: Study) -> list[Claim]:
     def each(measure: str, *rest: float) -> list[Contrast]:
         return [
             against(
-                f"{MEASURES[measure]}, {pairs} pairs", noisy[pairs], plain[pairs], measure, *rest
+                f"{MEASURES[measure]}, {pairs:,} pairs", noisy[pairs], plain[pairs], measure, *rest
             )
             for pairs in noisy
         ]
@@ -66,7 +66,11 @@ def claims(study: Study) -> list[Claim]:
         Claim(
             "It helps most with little data",
             "the gain shrinks with the number of pairs",
-            (Contrast(f"gain at {least} pairs minus that at {most}", gain.terms + at_most.terms),),
+            (
+                Contrast(
+                    f"gain at {least:,} pairs minus that at {most:,}", gain.terms + at_most.terms
+                ),
+            ),
         ),
         Claim(
             "Less is memorized",

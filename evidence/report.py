@@ -25,6 +25,7 @@ class Answer:
         if contrast.margin is not None:
             self.p = equivalence(differences, contrast.margin)
         self.adjusted = 1.0
+        self.has_enough_seeds = True
 
     @property
     def verdict(self) -> str:
@@ -32,6 +33,8 @@ class Answer:
         if self.contrast.margin is not None:
             margin = f"±{self.contrast.margin:g}"
             return f"equal within {margin}" if self.adjusted < 0.05 else f"not shown: {margin}"
+        if not self.has_enough_seeds:
+            return "too few seeds"
         if self.adjusted >= 0.05:
             return "no difference shown"
         return "lower" if self.estimate.mean < 0 else "higher"
@@ -47,6 +50,8 @@ def answers(study: Study, results: Sequence[Result]) -> list[Answer]:
     ]
     for answer, adjusted in zip(found, holm([each.p for each in found]), strict=True):
         answer.adjusted = adjusted
+        # The smallest p-value of a sign-flip test, of which one of all answers has to be.
+        answer.has_enough_seeds = 2.0 ** (1 - answer.estimate.count) * len(found) < 0.05
     return found
 
 
@@ -145,10 +150,11 @@ def _claim_table(found: Sequence[Answer]) -> list[str]:
 
 def _tuning_table(results: Sequence[Result]) -> list[str]:
     lines = ["| Tuned | Settings, and their validation loss | Chosen |", "| --- | --- | --- |"]
-    for family, arms in tuned(results).items():
-        best = min(arms, key=arms.__getitem__)
-        tried = ", ".join(f"{_setting(arm)}: {loss:.3f}" for arm, loss in arms.items())
-        lines.append(f"| {family} | {tried} | {_setting(best)} |")
+    for family, losses in tuned(results).items():
+        best = min(losses, key=losses.__getitem__)
+        tried = sorted((float(_setting(arm)), loss) for arm, loss in losses.items())
+        shown = ", ".join(f"{setting:g}: {loss:.3f}" for setting, loss in tried)
+        lines.append(f"| {family} | {shown} | {_setting(best)} |")
     return lines
 
 

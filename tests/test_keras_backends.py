@@ -13,11 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.frameworks import KERAS_BACKEND, params
+from tests.frameworks import KERAS_BACKEND, needs
 
 ROOT = Path(__file__).parent.parent
-# These take a minute and a half; what they show depends on the backend least.
-SLOW = {"kit", "masks", "models", "state"}
+# What these show depends on the backend least: of the adapter under the noise, another group tells.
+SLOW = {
+    "jax": {"attach", "kit", "masks", "models", "properties", "state"},
+    "torch": {"kit", "layer", "masks", "models", "state"},
+}
 # The files, what is left out of them, and how many tests pass at least.
 GROUPS = {
     "properties": (["test_properties.py"], [], 15),
@@ -41,10 +44,17 @@ GROUPS = {
 
 @pytest.mark.skipif(KERAS_BACKEND != "tensorflow", reason="this is such a process")
 @pytest.mark.parametrize(
-    "group",
-    [pytest.param(group, marks=pytest.mark.sweep if group in SLOW else ()) for group in GROUPS],
+    ("backend", "group"),
+    [
+        pytest.param(
+            backend,
+            group,
+            marks=[needs(backend), *([pytest.mark.sweep] if group in SLOW[backend] else [])],
+        )
+        for backend in ("jax", "torch")
+        for group in GROUPS
+    ],
 )
-@pytest.mark.parametrize("backend", params("jax", "torch"))
 def test_the_suite_holds(backend, group):
     files, left_out, least = GROUPS[group]
     ran = subprocess.run(

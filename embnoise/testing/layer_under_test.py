@@ -16,7 +16,12 @@ import numpy as np
 from embnoise._validation import dtype_name
 from embnoise.testing._case import Case
 from embnoise.testing.drivers import DriverBase
-from embnoise.testing.failures import NotFiniteError, UntestableError, raised_by_layer
+from embnoise.testing.failures import (
+    NotClaimedError,
+    NotFiniteError,
+    UntestableError,
+    raised_by_layer,
+)
 from embnoise.testing.inputs import Array, Inputs, inputs_of
 from embnoise.testing.magnitudes import claimed_magnitudes
 from embnoise.testing.signatures import (
@@ -273,6 +278,8 @@ class LayerUnderTest:
             keywords.pop(refused, None)
         try:
             return self._call(layer, native, **keywords)
+        except NotClaimedError:  # by the driver's transformation, not by the layer
+            raise
         except Exception as error:
             refused = self._refused_in(error)
             if refused in keywords:

@@ -67,7 +67,10 @@ def test_the_best_validation_loss_chooses(study):
     assert study.tuned["dropout"].dropout == 0.02
     assert study.tuned["weight decay"].weight_decay == 0.03
     families = {family(arm) for arm in tuning_arms(FULL, headline=False)}
-    assert families == {"dropout", "weight decay", "bert", *(f"llama {n}" for n in FULL.sizes)}
+    assert families == {
+        *("dropout", "weight decay", "alpha of the encoder"),
+        *(f"alpha, {pairs:,} pairs" for pairs in FULL.sizes),
+    }
 
 
 def test_every_claim_has_an_answer(study):
@@ -101,13 +104,20 @@ def test_the_page_and_its_pictures(study, tmp_path):
         assert path.stat().st_size > 10_000
 
 
+def test_a_few_seeds_show_nothing(study):
+    study, results = study
+    few = [result for result in results if result.seed < 6 or not result.is_reported]
+    found = answers(study, few)
+    assert {a.verdict for a in found if a.contrast.margin is None} == {"too few seeds"}
+
+
 def test_the_page_says_what_is_missing(study):
     study, results = study
     assert "not finished" not in page(study, results, [], "{{missing}}")
     text = page(study, results[:-3], [], "{{missing}}")
     planned = len(study.runs(headline=False))
     assert f"{planned - 3} of {planned} runs are in" in text
-    chosen = {f"llama {pairs}": arm for pairs, arm in study.noisy.items()}
+    chosen = {f"alpha, {pairs:,} pairs": arm for pairs, arm in study.noisy.items()}
     assert "schedules, regularizers" in page(Study(FULL, chosen), results, [], "{{missing}}")
 
 
@@ -154,7 +164,7 @@ def test_processes_end_with_the_command():
 
 
 def test_only_seeds_that_all_arms_have_count():
-    study = Study(QUICK, {"llama 64": Arm(pairs=64, alpha=4.0)})
+    study = Study(QUICK, {"alpha, 64 pairs": Arm(pairs=64, alpha=4.0)})
     contrast = claims(study)[0].contrasts[0]
     plain, noisy = study.plain[64], study.noisy[64]
     results = [made(plain, 0), made(plain, 1), made(noisy, 1), made(noisy, 2)]

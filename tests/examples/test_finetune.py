@@ -68,7 +68,10 @@ def small(monkeypatch):
 
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize("backend", params("jax", "keras"))
+@pytest.mark.parametrize(
+    "backend",
+    [pytest.param("jax", marks=[needs("jax"), pytest.mark.sweep]), *params("keras")],
+)
 def test_other_backends(tmp_path, data, cache, backend, capsys):
     plain, noisy = run(
         "--backend", backend, "--data", data, "--cache", cache, "--output", tmp_path / "out",

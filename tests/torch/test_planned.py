@@ -320,7 +320,8 @@ def test_compiled_noise_is_the_same_and_new_in_every_call(device, kind, request)
             ]
 
 
-@pytest.mark.parametrize("device", ["gpu", pytest.param("other", marks=pytest.mark.sweep)])
+@pytest.mark.sweep
+@pytest.mark.parametrize("device", ["gpu", "other"])
 def test_a_compiled_model_with_lengths_that_vary(device, request):
     """It compiles as often as on the CPU, and gives the same."""
     if device == "gpu" and not installed("triton"):
