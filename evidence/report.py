@@ -125,11 +125,16 @@ def _summary_table(found: Sequence[Answer]) -> list[str]:
     lines = ["| Claim | Expected | Found |", "| --- | --- | --- |"]
     for claim in dict.fromkeys(answer.claim for answer in found):
         own = [answer for answer in found if answer.claim is claim]
-        verdicts = [
-            f"**{verdict}**: " + "; ".join(a.contrast.label for a in own if a.verdict == verdict)
-            for verdict in dict.fromkeys(answer.verdict for answer in own)
-        ]
-        lines.append(f"| {claim.title} | {claim.expected} | {'. '.join(verdicts)} |")
+        labels: dict[str, list[str]] = {}
+        for answer in own:
+            labels.setdefault(answer.verdict, []).append(answer.contrast.label)
+        if len(labels) == 1:
+            verdicts = f"**{own[0].verdict}**" + (" in all of them" if len(own) > 1 else "")
+        else:
+            verdicts = ". ".join(
+                f"**{verdict}**: {'; '.join(labels[verdict])}" for verdict in labels
+            )
+        lines.append(f"| {claim.title} | {claim.expected} | {verdicts} |")
     return lines
 
 
