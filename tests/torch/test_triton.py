@@ -15,8 +15,7 @@ from tests.torch import triton_code
 from tests.torch.triton_code import TARGETS, TYPES
 
 # Instructions for an element, loads, stores and addresses included. By benchmarks/gpus.py, an H100
-# issues 29.6e12 of them in the second in which it moves 3.35e12 bytes: 35 while a bfloat16 is read and
-# written.
+# issues 35 in the time in which it reads and writes a bfloat16.
 MOST = {"bfloat16": 14, "float16": 14, "float32": 12.5, "float64": 18.5}
 MOST_REGISTERS = 96
 # How many times a thread loads 16 bytes of each plane.
