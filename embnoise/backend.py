@@ -20,7 +20,7 @@ from embnoise._distributions import (
     Distribution,
 )
 from embnoise._inspect.inspection import Seen, inspect_seen, noise_at
-from embnoise._inspect.measurement import Lookup, outer_multiplier
+from embnoise._inspect.measurement import LATER_CALLS, Lookup, multiplier_between
 from embnoise._inspect.report import Inspection
 from embnoise._layers import (
     PLACES,
@@ -64,6 +64,7 @@ from embnoise._validation import (
 
 __all__ = [
     "GAUSSIAN",
+    "LATER_CALLS",
     "LATTICE_SIZE",
     "MULTIPLIERS",
     "NUMPY",
@@ -110,10 +111,10 @@ __all__ = [
     "lattice",
     "magnitudes_by_length",
     "match_layers",
+    "multiplier_between",
     "no_hidden_states",
     "noise_at",
     "noise_by_layer",
-    "outer_multiplier",
     "perturb",
     "perturb_elementwise",
     "perturb_inplace",

@@ -11,14 +11,11 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from embnoise.backend import Lookup, Seen, TokenArrays, outer_multiplier
+from embnoise.backend import LATER_CALLS, Lookup, Seen, TokenArrays, multiplier_between
 from embnoise_keras._compat import all_layers
 from embnoise_keras.handle import Handle
 
 __all__ = ["Recorder"]
-
-_LATER = 8
-"""How many calls of layers after a lookup may tell what the noise is multiplied by."""
 
 Arrays = NDArray[Any]
 
@@ -53,7 +50,9 @@ class Recorder:
             with self._unchanged(), self._handle.paused(), self._noting_inputs() as clean:
                 self._model(batch, training=True)
             self._outer = {
-                key: _multiplier(noisy[key], clean[key]) for key in noisy if self._lookups[key]
+                key: multiplier_between(noisy[key], clean[key])
+                for key in noisy
+                if self._lookups[key]
             }
 
     def seen(self) -> list[Seen]:
@@ -144,7 +143,7 @@ class Recorder:
             def noting(*args: Any, **kwargs: Any) -> Any:
                 for found in noted.values():
                     for given in keras.tree.flatten([args, kwargs]):
-                        if len(found) <= _LATER and _is_like(given, found[0]):
+                        if len(found) <= LATER_CALLS and _is_like(given, found[0]):
                             found.append(_array(given))
                             break
                 return call(*args, **kwargs)
@@ -172,12 +171,6 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
             delattr(owner, name)
         else:
             setattr(owner, name, before)
-
-
-def _multiplier(noisy: list[Arrays], clean: list[Arrays]) -> float | None:
-    """What noise is multiplied by on its way, from two calls of a model."""
-    added, *changes = (one - other for one, other in zip(noisy, clean, strict=True))
-    return outer_multiplier(added, changes)
 
 
 def _is_like(given: Any, embeddings: Arrays) -> bool:

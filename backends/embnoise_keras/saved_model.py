@@ -15,7 +15,15 @@ from keras import ops
 from numpy.typing import NDArray
 
 from embnoise.backend import Handle, Inspection, Noise
-from embnoise.testing.saved_model import MOST_IDS, Lookup, SavedModel, TokenBatch, read_config
+from embnoise.testing.saved_model import (
+    MOST_IDS,
+    Lookup,
+    SavedModel,
+    TokenBatch,
+    first_line,
+    read_config,
+    unloadable_tokenizer,
+)
 from embnoise_keras import inspection
 from embnoise_keras._compat import all_layers
 from embnoise_keras.attach import attach
@@ -46,8 +54,7 @@ def load(path: Path, layer: str | None) -> KerasModel:
     try:
         model = _load(path)
     except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        text = str(error).strip().split("\n")[0]
-        raise ValueError(f"{str(path)!r} cannot be loaded: {text}") from None
+        raise ValueError(f"{str(path)!r} cannot be loaded: {first_line(error)}") from None
     return KerasModel(model, layer, path)
 
 
@@ -131,11 +138,7 @@ class KerasModel(SavedModel):
         try:
             tokenizer = keras_hub.tokenizers.Tokenizer.from_preset(str(self._path))
         except (OSError, ValueError, ImportError, KeyError) as error:
-            text = str(error).strip().split("\n")[0]
-            raise ValueError(
-                f"{str(self._path)!r} has no tokenizer that keras-hub can load ({text}); write the "
-                'token ids of each line, as in {"input_ids": [1, 2, 3]}'
-            ) from None
+            raise unloadable_tokenizer(self._path, "keras-hub", error) from None
         return [np.asarray(tokenizer(text)).tolist() for text in texts]
 
     def _arguments(self, batches: list[TokenBatch]) -> Any:

@@ -11,15 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from embnoise.backend import Lookup, Seen, outer_multiplier
+from embnoise.backend import LATER_CALLS, Lookup, Seen, multiplier_between
 from embnoise_torch.handle import Handle
 from embnoise_torch.model.first_argument import FirstArgument
 from embnoise_torch.ratio import is_part
 
 __all__ = ["Recorder"]
-
-_LATER = 8
-"""How many calls of modules after a lookup may tell what the noise is multiplied by."""
 
 
 class Recorder:
@@ -146,7 +143,7 @@ class Recorder:
         def note_input(module: nn.Module, args: Any, kwargs: Any) -> None:
             for found in noted.values():
                 for given in (*args, *kwargs.values()):
-                    if _is_like(given, found[0]) and len(found) <= _LATER:
+                    if _is_like(given, found[0]) and len(found) <= LATER_CALLS:
                         found.append(given.detach().clone())
                         break
 
@@ -160,9 +157,7 @@ class Recorder:
 
 
 def _multiplier(noisy: list[Tensor], clean: list[Tensor]) -> float | None:
-    """What noise is multiplied by on its way, from two calls of a model."""
-    added, *changes = (_array(one) - _array(other) for one, other in zip(noisy, clean, strict=True))
-    return outer_multiplier(added, changes)
+    return multiplier_between([*map(_array, noisy)], [*map(_array, clean)])
 
 
 def _is_like(given: Any, embeddings: Tensor) -> bool:

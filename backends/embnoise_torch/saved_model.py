@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from embnoise.backend import Handle, Inspection, Noise
-from embnoise.testing.saved_model import MOST_IDS, Lookup, SavedModel, TokenBatch, read_config
+from embnoise.testing.saved_model import (
+    MOST_IDS,
+    Lookup,
+    SavedModel,
+    TokenBatch,
+    first_line,
+    read_config,
+    unloadable_tokenizer,
+)
 from embnoise_torch import inspection
 from embnoise_torch.attach import attach
 
@@ -47,8 +55,7 @@ def load(path: Path, layer: str | None) -> TransformersModel:
         with _silenced(transformers.utils.logging):
             model = _load(transformers, path)
     except (OSError, RuntimeError, ImportError, KeyError) as error:
-        text = str(error).strip().split("\n")[0]
-        raise ValueError(f"{str(path)!r} cannot be loaded: {text}") from None
+        raise ValueError(f"{str(path)!r} cannot be loaded: {first_line(error)}") from None
     return TransformersModel(model, layer, path)
 
 
@@ -158,11 +165,7 @@ class TransformersModel(SavedModel):
                 self._path, local_files_only=True, trust_remote_code=False
             )
         except (OSError, ValueError, ImportError, KeyError) as error:
-            text = str(error).strip().split("\n")[0]
-            raise ValueError(
-                f"{str(self._path)!r} has no tokenizer that transformers can load ({text}); write "
-                'the token ids of each line, as in {"input_ids": [1, 2, 3]}'
-            ) from None
+            raise unloadable_tokenizer(self._path, "transformers", error) from None
         ids: list[list[int]] = tokenizer(texts)["input_ids"]
         return ids
 

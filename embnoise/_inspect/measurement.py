@@ -20,15 +20,20 @@ from embnoise._plan import plan, prepare
 from embnoise._tokens import TokenArrays, coordinates
 
 __all__ = [
+    "LATER_CALLS",
     "Lookup",
     "Measurement",
     "inner_multiplier",
     "length_quartiles",
     "measure",
+    "multiplier_between",
     "outer_multiplier",
 ]
 
 Floats = NDArray[np.float32]
+
+LATER_CALLS = 8
+"""How many calls of modules after a lookup may tell what the noise is multiplied by."""
 
 _EXACT = 1e-3
 """How large a remainder may be that rounding leaves, relative to the whole."""
@@ -149,6 +154,20 @@ def inner_multiplier(table: NDArray[Any], lookups: Sequence[Lookup]) -> float | 
         pairs.append((np.asarray(table[lookup.ids[known]], np.float32), lookup.clean[known]))
     rows, clean = (np.concatenate(each) for each in zip(*pairs, strict=True))
     return _factor(rows, clean)
+
+
+def multiplier_between(noisy: Sequence[Floats], clean: Sequence[Floats]) -> float | None:
+    """What a model multiplies noise by after it is added, from a call with noise and one without.
+
+    Args:
+        noisy: What a lookup returns, [B, L, d], and then what later modules are called with.
+        clean: The same in the call without noise.
+
+    Returns:
+        The factor; ``None`` if no module tells.
+    """
+    added, *changes = (one - other for one, other in zip(noisy, clean, strict=True))
+    return outer_multiplier(added, changes)
 
 
 def outer_multiplier(added: Floats, changes: Iterable[Floats]) -> float | None:

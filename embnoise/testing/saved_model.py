@@ -33,8 +33,10 @@ __all__ = [
     "SavedModel",
     "SavedTable",
     "TokenBatch",
+    "first_line",
     "load_model",
     "read_config",
+    "unloadable_tokenizer",
 ]
 
 MOST_IDS = 10_000
@@ -168,11 +170,24 @@ class SavedTable:
         return inspect_table(self.table, noise, name=self.name, **options)
 
 
+_WRITE_IDS = 'write the token ids of each line, as in {"input_ids": [1, 2, 3]}'
+
+
 def _no_tokenizer(name: str) -> ValueError:
+    return ValueError(f"{name} has no tokenizer for text; {_WRITE_IDS}")
+
+
+def unloadable_tokenizer(path: Path, library: str, error: Exception) -> ValueError:
+    """The error for a tokenizer that a library cannot load from a model's path."""
+    reason = first_line(error)
     return ValueError(
-        f"{name} has no tokenizer for text; write the token ids of each line, as in "
-        '{"input_ids": [1, 2, 3]}'
+        f"{str(path)!r} has no tokenizer that {library} can load ({reason}); {_WRITE_IDS}"
     )
+
+
+def first_line(error: Exception) -> str:
+    """The first line of a library's message, for an error of ours that has one line."""
+    return str(error).strip().split("\n")[0]
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -10,13 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from embnoise.backend import Lookup, Seen, TokenArrays, outer_multiplier
+from embnoise.backend import LATER_CALLS, Lookup, Seen, TokenArrays, multiplier_between
 from embnoise_jax._tracing import is_traced
 
 __all__ = ["LaterInputs", "as_lookup", "as_numpy", "call_with", "check_looked_up", "only_table"]
-
-_LATER = 8
-"""How many calls of modules after a lookup may tell what the noise is multiplied by."""
 
 Arrays = NDArray[Any]
 
@@ -102,16 +99,13 @@ class LaterInputs:
         for calls in self._noted.values():
             found = calls[-1]
             like = (each for each in given if _is_like(each, found[0]))
-            if len(calls) == self._number and len(found) <= _LATER:
+            if len(calls) == self._number and len(found) <= LATER_CALLS:
                 found += [as_numpy(each) for each in list(like)[:1]]
 
     def multiplier(self, path: str) -> float | None:
         """What the model multiplies noise by after it is added; ``None`` if no module tells."""
         calls = self._noted.get(path, [])
-        if len(calls) < 2:
-            return None
-        added, *changes = (one - other for one, other in zip(*calls[:2], strict=True))
-        return outer_multiplier(added, changes)
+        return multiplier_between(*calls[:2]) if len(calls) >= 2 else None
 
 
 def _is_like(given: Any, embeddings: Arrays) -> bool:
