@@ -56,20 +56,11 @@ class Recorder:
             }
 
     def seen(self) -> list[Seen]:
-        """One entry for each table.
-
-        Raises:
-            ValueError: The model was called, and nothing that has noise was looked up in a table.
-        """
+        """One entry for each table."""
         found = []
         for layer in self._layers:
-            lookups, name = self._lookups[id(layer)], layer.path or layer.name
-            if self._outer is not None and not lookups:
-                raise ValueError(
-                    f"batch must have token ids that {name!r} looks up in training, and the model "
-                    "looked up none there; pass the embedding that it uses as layer="
-                )
-            table = _array(layer.embeddings)
+            name, table = layer.path or layer.name, _array(layer.embeddings)
+            lookups = None if self._outer is None else self._lookups[id(layer)]
             outer = (self._outer or {}).get(id(layer))
             found.append(Seen(name, table, lookups, outer_multiplier=outer))
         return found

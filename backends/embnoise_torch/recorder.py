@@ -48,11 +48,7 @@ class Recorder:
                 self._outer = {name: _multiplier(noisy[name], clean[name]) for name in noisy}
 
     def seen(self) -> list[Seen]:
-        """One entry for each table.
-
-        Raises:
-            ValueError: The model was called, and nothing that has noise was looked up in a table.
-        """
+        """One entry for each table."""
         names_of: dict[int, list[str]] = defaultdict(list)
         for name, table in self._tables.items():
             names_of[id(table)].append(name)
@@ -62,14 +58,9 @@ class Recorder:
         together = ", ".join(names)
         lookups = [lookup for name in names for lookup in self._lookups[name]]
         outer = [(self._outer or {}).get(name) for name in names]
-        if self._outer is not None and not lookups:
-            raise ValueError(
-                f"batch must have token ids that {together} looks up, and the model looked up none "
-                "there; pass the embedding that it uses as layer="
-            )
         known = [factor for factor in outer if factor is not None]
         return Seen(
-            together, _array(self._tables[names[0]]), lookups,
+            together, _array(self._tables[names[0]]), None if self._outer is None else lookups,
             outer_multiplier=known[0] if known else None,
         )  # fmt: skip
 

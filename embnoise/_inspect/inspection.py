@@ -45,14 +45,14 @@ class Seen:
     Attributes:
         name: The names of the embeddings that have this table.
         table: [V, d], floating-point.
-        lookups: Lookups with noise; empty without a call of the model.
+        lookups: Those with noise in the calls of the model; ``None`` if it was not called.
         inner_multiplier: What the embedding multiplies its rows by, where no lookup shows it.
         outer_multiplier: See ``EmbeddingReport``.
     """
 
     name: str
     table: NDArray[Any]
-    lookups: Sequence[Lookup] = ()
+    lookups: Sequence[Lookup] | None = None
     inner_multiplier: float = 1.0
     outer_multiplier: float | None = None
 
@@ -136,7 +136,7 @@ def inspect_seen(
 
     Raises:
         TypeError: As for ``inspect_table``.
-        ValueError: As for ``inspect_table``.
+        ValueError: As for ``inspect_table``, or a model was called and looked up nothing.
     """
     noise = noise_at(noise, step)
     if reference_rms is not None and not check_amplitude("reference_rms", reference_rms) > 0:
@@ -153,6 +153,11 @@ def _report(
     noise: Noise, seen: Seen, lengths: Sequence[int] | None, reference_rms: float | None
 ) -> EmbeddingReport:
     table = seen.table
+    if seen.lookups is not None and not seen.lookups:
+        raise ValueError(
+            f"batch must have token ids that {seen.name!r} looks up, and the model looked up none "
+            "there; pass the embedding that it uses as layer="
+        )
     if not (isinstance(table, np.ndarray) and table.ndim == 2 and table.size):
         raise ValueError(f"table must be an array [V, d], got {format_value(table)}")
     if table.dtype.kind != "f" and table.dtype.name != "bfloat16":
@@ -167,7 +172,7 @@ def _report(
     if lengths is None:
         lengths = measured.lengths if measured else LENGTHS
     factor = 1.0 if inner is None else inner
-    looked_up = [each.ids[each.ids < len(table)] for each in seen.lookups]
+    looked_up = [each.ids[each.ids < len(table)] for each in seen.lookups or ()]
     tokens = np.unique(np.concatenate(looked_up)) if looked_up else np.arange(len(table))
     return EmbeddingReport(
         seen.name,

@@ -323,12 +323,16 @@ def install(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("fault", BROKEN)
-def test_a_broken_adapter_is_told(fault, install, capsys):
+def test_a_broken_adapter_is_told(fault, install):
     function, expected = BROKEN[fault]
     install(function)
     found = failures(check_adapter("broken", raises=False))
     for code, says in expected.items():
         assert says in found[code], found
+
+
+def test_the_command_tells_it(install, capsys):
+    install(BROKEN["where_ignored"][0])
     assert main(["check-adapter", "broken"]) == 1
     assert "broken does not hold" in capsys.readouterr().out
 

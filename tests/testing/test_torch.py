@@ -18,7 +18,7 @@ def test_a_correct_layer_keeps_its_promises(layer):
 
 @pytest.mark.parametrize("layer", CORRECT, ids=name)
 def test_no_false_alarm(layer):
-    raises_no_alarm(layer, range(1, 4))
+    raises_no_alarm(layer, [1])
 
 
 @pytest.mark.parametrize("layer", FAULTY, ids=name)

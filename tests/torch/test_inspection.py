@@ -162,7 +162,7 @@ def test_an_output_that_is_no_multiple_of_the_table():
         ({"layer": "model.layers.0"}, ValueError, "'model.layers.0', a Llama.*, has none"),
         ({"layer": "lm_head"}, ValueError, "'lm_head', a Linear, has none"),
         ({"batch": {"inputs_embeds": torch.ones(1, 4, 16)}}, ValueError,
-         "batch must have token ids that model.embed_tokens looks up"),
+         "batch must have token ids that 'model.embed_tokens' looks up"),
         ({"batch": {"input_ids": IDS, "attention_mask": 0 * MASK}}, ValueError,
          "batch must have tokens that get noise"),
     ],

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from embnoise.backend import LATER_CALLS, Lookup, Seen, TokenArrays, multiplier_between
+from embnoise.backend import LATER_CALLS, Lookup, TokenArrays, multiplier_between
 from embnoise_jax._tracing import is_traced
 
-__all__ = ["LaterInputs", "as_lookup", "as_numpy", "call_with", "check_looked_up", "only_table"]
+__all__ = ["LaterInputs", "as_lookup", "as_numpy", "call_with", "only_table"]
 
 Arrays = NDArray[Any]
 
@@ -60,20 +60,6 @@ def only_table(path: str, arrays: Iterable[Any]) -> Arrays:
             "two dimensions"
         )
     return as_numpy(tables[0])
-
-
-def check_looked_up(seen: Iterable[Seen]) -> None:
-    """Raise if a model that was called looked nothing up in a table.
-
-    Raises:
-        ValueError: It did not.
-    """
-    for each in seen:
-        if not each.lookups:
-            raise ValueError(
-                f"batch must have token ids that {each.name!r} looks up, and the model looked up "
-                "none there; pass the embedding that it uses as layer="
-            )
 
 
 class LaterInputs:

@@ -77,5 +77,5 @@ def inspect(
             clean, with_noise = (as_numpy(jax.vmap(jax.vmap(each))(ids)) for each in layers)
             told = by_layer[path].map(as_numpy)
             lookups[path].append(Lookup(as_numpy(ids), clean, with_noise, told))
-    seen = [Seen(path, tables[path], lookups[path]) for path in tables]
+    seen = [Seen(path, tables[path], lookups[path] or None) for path in tables]
     return inspect_seen(noise, seen, lengths=lengths, step=step, reference_rms=reference_rms)

@@ -28,7 +28,6 @@ from embnoise_jax.inspection._recording import (
     LaterInputs,
     as_lookup,
     call_with,
-    check_looked_up,
     only_table,
 )
 from embnoise_jax.linen import attach
@@ -111,7 +110,6 @@ def inspect(
         Seen(path, _table(path, variables), lookups, outer_multiplier=later.multiplier(path))
         for path, lookups in found.items()
     ]
-    check_looked_up(seen)
     return inspect_seen(noise, seen, lengths=lengths, step=step, reference_rms=reference_rms)
 
 

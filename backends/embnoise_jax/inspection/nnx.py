@@ -19,7 +19,6 @@ from embnoise_jax.inspection._recording import (
     LaterInputs,
     as_lookup,
     call_with,
-    check_looked_up,
     only_table,
 )
 from embnoise_jax.nnx import attach
@@ -94,11 +93,12 @@ def inspect(
                     with handle.paused():
                         call_with(model, batch)
     seen = [
-        Seen(path, _table(path, module), lookups[path], outer_multiplier=later.multiplier(path))
+        Seen(
+            path, _table(path, module), lookups[path] if batches else None,
+            outer_multiplier=later.multiplier(path),
+        )
         for path, module in embeddings.items()
-    ]
-    if batches:
-        check_looked_up(seen)
+    ]  # fmt: skip
     return inspect_seen(noise, seen, lengths=lengths, step=step, reference_rms=reference_rms)
 
 
