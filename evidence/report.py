@@ -128,14 +128,26 @@ def _summary_table(found: Sequence[Answer]) -> list[str]:
         labels: dict[str, list[str]] = {}
         for answer in own:
             labels.setdefault(answer.verdict, []).append(answer.contrast.label)
-        if len(labels) == 1:
-            verdicts = f"**{own[0].verdict}**" + (" in all of them" if len(own) > 1 else "")
-        else:
-            verdicts = ". ".join(
-                f"**{verdict}**: {'; '.join(labels[verdict])}" for verdict in labels
-            )
+        verdicts = ". ".join(
+            f"**{verdict}**: {'; '.join(_by_size(labels[verdict]))}" for verdict in labels
+        )
         lines.append(f"| {claim.title} | {claim.expected} | {verdicts} |")
     return lines
+
+
+def _by_size(labels: Sequence[str]) -> list[str]:
+    """Labels that differ in the number of pairs as one: "test loss, 64 / 256 pairs"."""
+    sizes: dict[str, list[str]] = {}
+    for label in labels:
+        measure, _, pairs = label.removesuffix(" pairs").rpartition(", ")
+        if label.endswith(" pairs"):
+            sizes.setdefault(measure, []).append(pairs)
+        else:
+            sizes[label] = []
+    return [
+        f"{measure}, {' / '.join(found)} pairs" if found else measure
+        for measure, found in sizes.items()
+    ]
 
 
 def _claim_table(found: Sequence[Answer]) -> list[str]:
