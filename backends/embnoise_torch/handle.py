@@ -192,7 +192,7 @@ class Handle(backend.Handle):
                 given = first.of(args, kwargs)
                 ids: Any = given if is_ids(given) else None
                 fused = fresh and can_fuse(module, ids, source.noise, compiling=compiling)
-                if fused and not compiling and not _compat.is_transformed(module.weight):
+                if fused and not compiling:
                     return self._look_up(source, module, ids, number)
                 result = forward(module, *args, **kwargs)
                 x = result[0] if isinstance(result, tuple) else result

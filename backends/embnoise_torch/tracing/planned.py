@@ -38,9 +38,9 @@ def _uses_rms(noise: Noise) -> bool:
 
 def can_fuse(module: nn.Module, ids: Any, noise: Noise, *, compiling: bool) -> bool:
     """Whether to add the noise on the way out of the table of a plain ``nn.Embedding``."""
-    if type(ids) is not Tensor:
-        return False
     table: Any = module.weight
+    if type(ids) is not Tensor or (not compiling and _compat.is_transformed(table)):
+        return False
     # Of most lookups on a CPU, nothing more is asked.
     least = registry.fused_from(ids.device.type, compiling=compiling)
     if math.isinf(least) or ids.numel() * table.shape[-1] * table.element_size() < least:
