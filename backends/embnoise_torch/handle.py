@@ -38,7 +38,7 @@ from embnoise_torch.ratio import noise_ratio
 from embnoise_torch.source import AttachedSource
 from embnoise_torch.tracing import custom_op
 from embnoise_torch.tracing.custom_op import Ready, add_ready_
-from embnoise_torch.tracing.planned import add_compiled, can_fuse, lookup, lookup_compiled, plan_of
+from embnoise_torch.tracing.planned import add_compiled, can_fuse, lookup, lookup_compiled
 from embnoise_torch.tracing.traced_lookup import add_lookup
 from embnoise_torch.tracing.transforms import is_recorded
 
@@ -191,8 +191,8 @@ class Handle(backend.Handle):
                 # Of a layer inside the model, the argument is hidden states.
                 given = first.of(args, kwargs)
                 ids: Any = given if is_ids(given) else None
-                fused = fresh and can_fuse(module, ids, source.noise)
-                if fused and not compiling and not _compat.is_transformed(module.weight):
+                fused = fresh and can_fuse(module, ids, source.noise, compiling=compiling)
+                if fused and not compiling:
                     return self._look_up(source, module, ids, number)
                 result = forward(module, *args, **kwargs)
                 x = result[0] if isinstance(result, tuple) else result
@@ -269,8 +269,7 @@ class Handle(backend.Handle):
         table: Any = module.weight
         like = torch.empty((*ids.shape, table.shape[1]), dtype=table.dtype, device="meta")
         ready = self._ready(source, like, ids, number)
-        plan = plan_of(ready, like, source.noise, ids.device)
-        return lookup(module, ids, plan, source.number)
+        return lookup(module, ids, like, source.noise, ready)
 
     def _ready(
         self, source: AttachedSource, x: Tensor, ids: Tensor | None, number: int

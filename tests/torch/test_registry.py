@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("registry_as_it_was")
 
 
 def test_the_kernels_that_there_are():
-    assert kernel_for("cpu").__name__ == "add_with_numba"
+    assert type(kernel_for("cpu")).__name__ == "NumbaKernel"
     for device in ("mps", "xpu", "meta"):
         assert isinstance(kernel_for(device), TorchKernel)
 
@@ -46,7 +46,7 @@ def test_a_kernel_of_a_third_party():
 
 def test_a_kernel_that_cannot_be_used_here_is_passed_over():
     register_kernel("cpu", "mine", lambda: None, priority=99)
-    assert kernel_for("cpu").__name__ == "add_with_numba"
+    assert type(kernel_for("cpu")).__name__ == "NumbaKernel"
 
 
 def test_the_highest_priority_is_taken_and_a_name_is_registered_once():

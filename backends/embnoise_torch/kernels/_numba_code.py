@@ -1,4 +1,4 @@
-"""The code of the CPU kernel: Philox and the addition in place, compiled by Numba.
+"""The code of the CPU kernel: Philox, and the addition in place or in a lookup, by Numba.
 
 It computes what ``embnoise.backend.perturb`` defines, with the same bits. Elements have the types
 in which Numba sees a tensor's memory: float32, float64, and for two 16-bit formats that NumPy or
@@ -159,6 +159,23 @@ def _store_pair(typing_context, elements, place, pair):
     return types.void(elements, types.uintp, types.uint32), generate
 
 
+@intrinsic
+def _prefetch(typing_context, elements, place):
+    """Bring an element on its way into the cache."""
+
+    def generate(context, builder, signature, arguments):
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        address = builder.gep(array.data, [arguments[1]])
+        address = builder.bitcast(address, ir.IntType(8).as_pointer())
+        number = ir.IntType(32)
+        of = ir.FunctionType(ir.VoidType(), [address.type, number, number, number])
+        prefetch = builder.module.declare_intrinsic("llvm.prefetch.p0", (), of)
+        builder.call(prefetch, [address, number(0), number(3), number(1)])  # data, to read soon
+        return context.get_dummy_value()
+
+    return types.void(elements, types.uintp), generate
+
+
 def _pair_at(builder, data, place):
     return builder.bitcast(builder.gep(data, [place]), ir.IntType(32).as_pointer())
 
@@ -248,45 +265,49 @@ def _unit_at(words, row, block, shift, units):
     return _unit(np.uint32(np.uint32(words[row, block] >> shift) & np.uint32(0xFFFF)), units)
 
 
-def _add(elements, start, count, words, row, shift, magnitude, units):
-    """The noise of one token onto a plane of its channels, from ``elements[start]`` on."""
+def _add(target, start, source, origin, count, words, row, shift, magnitude, units):
+    """A plane of one token's channels: those from ``source[origin]`` on with their noise."""
     raise NotImplementedError
 
 
 @overload(_add, inline="always")
-def _add_of(elements, start, count, words, row, shift, magnitude, units):
-    def one_by_one(elements, start, count, words, row, shift, magnitude, units):
+def _add_of(target, start, source, origin, count, words, row, shift, magnitude, units):
+    def one_by_one(target, start, source, origin, count, words, row, shift, magnitude, units):
         for block in range(count):
-            place = start + np.uintp(block)
             unit = _unit_at(words, row, block, shift, units)
-            elements[place] = _noisy(elements[place], magnitude, unit)
+            element = source[origin + np.uintp(block)]
+            target[start + np.uintp(block)] = _noisy(element, magnitude, unit)
 
     # 16-bit elements take half of the instructions in pairs that fill 32 bits.
-    noisy_pair = _noisy_halves if elements.dtype == types.uint16 else _noisy_bfloats
+    noisy_pair = _noisy_halves if target.dtype == types.uint16 else _noisy_bfloats
 
-    def in_pairs(elements, start, count, words, row, shift, magnitude, units):
+    def in_pairs(target, start, source, origin, count, words, row, shift, magnitude, units):
         for pairs in range(count // 2):
-            place = start + np.uintp(2 * pairs)
             first = _unit_at(words, row, 2 * pairs, shift, units)
             second = _unit_at(words, row, 2 * pairs + 1, shift, units)
-            pair = noisy_pair(_load_pair(elements, place), magnitude, first, second)
-            _store_pair(elements, place, pair)
+            pair = _load_pair(source, origin + np.uintp(2 * pairs))
+            pair = noisy_pair(pair, magnitude, first, second)
+            _store_pair(target, start + np.uintp(2 * pairs), pair)
         for block in range(count // 2 * 2, count):
-            place = start + np.uintp(block)
             unit = _unit_at(words, row, block, shift, units)
-            elements[place] = _noisy(elements[place], magnitude, unit)
+            element = source[origin + np.uintp(block)]
+            target[start + np.uintp(block)] = _noisy(element, magnitude, unit)
 
-    return in_pairs if elements.dtype.bitwidth == 16 else one_by_one
+    return in_pairs if target.dtype.bitwidth == 16 else one_by_one
 
 
 @njit(nogil=True, cache=True)
-def perturb(x, magnitude, sample, position, step, key0, key1, units, taken, chunk):
-    """Noise in place on the tokens of ``x``, shared out to the threads that call it together.
+def perturb(x, table, ids, magnitude, sample, position, step, key0, key1, units, taken, chunk):
+    """Tokens with noise, shared out to the threads that call it together.
 
-    It is compiled for each dtype and each kind of ``units`` at their first call.
+    It is compiled for each dtype, each kind of ``units``, and with and without ``ids`` at their
+    first call.
 
     Args:
-        x: [n, d], C-contiguous, float32, float64, uint16 (float16) or int16 (bfloat16).
+        x: [n, d], C-contiguous, float32, float64, uint16 (float16) or int16 (bfloat16). The
+            result; without ``ids`` also what the noise is added to.
+        table: ``x``; with ``ids``, the rows that are looked up, [V, d], like ``x``.
+        ids: ``None``, or which row of the table each token is, int64 [n].
         magnitude: float32 [n]; a token of magnitude 0 keeps its bits.
         sample: uint32 [n].
         position: uint32 [n].
@@ -300,7 +321,11 @@ def perturb(x, magnitude, sample, position, step, key0, key1, units, taken, chun
     """
     _prefer_wide_vectors()
     tokens, dim = x.shape
-    elements = x.reshape(-1)
+    target = x.reshape(-1)
+    if ids is None:  # noqa: SIM108, Numba drops the branch that cannot be
+        source = target  # what LLVM must know, or it takes the elements one by one
+    else:
+        source = table.reshape(-1)
     key0, key1 = np.uint32(key0), np.uint32(key1)
     width = (dim + 7) // 8
     rows = (dim + 2 * width - 1) // (2 * width)
@@ -310,6 +335,13 @@ def perturb(x, magnitude, sample, position, step, key0, key1, units, taken, chun
     start = _take(taken, chunk)
     while start < tokens:
         for token in range(start, min(start + chunk, tokens)):
+            at = origin = token * dim
+            if ids is not None:
+                origin = ids[token] * dim
+                # The next row may be anywhere in memory; it comes while the words are drawn.
+                ahead = ids[min(token + 1, tokens - 1)] * dim
+                for place in range(ahead, ahead + dim, 64 // x.itemsize):
+                    _prefetch(source, np.uintp(place))
             scale = magnitude[token]
             if scale != 0:
                 _draw(words, blocks, position[token], sample[token], key0, key1)
@@ -317,7 +349,14 @@ def perturb(x, magnitude, sample, position, step, key0, key1, units, taken, chun
                     # Two planes of channels; the last ones may be short, the second one empty.
                     low, high = 2 * row * width, (2 * row + 1) * width
                     lows, highs = min(width, dim - low), max(0, min(width, dim - high))
-                    low, high = np.uintp(token * dim + low), np.uintp(token * dim + high)
-                    _add(elements, low, lows, words, row, _0, scale, units)
-                    _add(elements, high, highs, words, row, _16, scale, units)
+                    _add(
+                        target, np.uintp(at + low), source, np.uintp(origin + low), lows,
+                        words, row, _0, scale, units,
+                    )  # fmt: skip
+                    _add(
+                        target, np.uintp(at + high), source, np.uintp(origin + high), highs,
+                        words, row, _16, scale, units,
+                    )  # fmt: skip
+            elif ids is not None:
+                target[at : at + dim] = source[origin : origin + dim]
         start = _take(taken, chunk)

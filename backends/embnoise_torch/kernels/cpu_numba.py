@@ -1,7 +1,8 @@
-"""The CPU kernel: compiled by Numba, on several threads."""
+"""The CPU kernel: compiled by Numba, on several threads, in place or as part of a lookup."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -31,20 +32,53 @@ def load() -> Kernel | None:
     except ImportError:
         return None
 
-    def add_with_numba(x: Tensor, noise: Noise, prepared: Prepared) -> None:
-        magnitude, sample, position = host_plan(x, noise, prepared)
-        settings = prepared.step % 2**32, *_settings(noise)
+    return NumbaKernel(_numba_code.perturb)
+
+
+class NumbaKernel:
+    """Noise by ``perturb`` of ``_numba_code``."""
+
+    fused_from = 2**24
+    """Smaller results are still in the cache when the noise comes to them."""
+
+    def __init__(self, perturb: Callable[..., None]) -> None:
+        self._perturb = perturb
+
+    def __call__(self, x: Tensor, noise: Noise, prepared: Prepared) -> None:
         memory = _memory(x)
+        self._run(x, noise, prepared, memory, memory, None)
+
+    def look_up(self, table: Tensor, ids: Tensor, noise: Noise, prepared: Prepared) -> Tensor:
+        """Rows of an embedding table [V, d] with their noise: [n, d]."""
+        least, most = torch.aminmax(ids)
+        if least < 0 or most >= len(table) or not table.is_contiguous():
+            x = torch.embedding(table, ids)  # which raises, unless the table is not contiguous
+            self(x, noise, prepared)
+            return x
+        x = table.new_empty((len(ids), table.shape[1]))
+        rows = ids.numpy().astype(np.int64, copy=False)
+        self._run(x, noise, prepared, _memory(x), _memory(table), rows)
+        return x
+
+    def _run(
+        self,
+        x: Tensor,
+        noise: Noise,
+        prepared: Prepared,
+        memory: NDArray[Any],
+        table: NDArray[Any],
+        ids: NDArray[np.int64] | None,
+    ) -> None:
+        plan = host_plan(x, noise, prepared)
+        settings = prepared.step % 2**32, *_settings(noise)
         chunk = max(1, _CHUNK // x.shape[1])
         threads = 1 if x.numel() < _SERIAL else torch.get_num_threads()
         taken = np.zeros(1, np.int64)
 
         def work() -> None:
-            _numba_code.perturb(memory, magnitude, sample, position, *settings, taken, chunk)
+            self._perturb(memory, table, ids, *plan, *settings, taken, chunk)
 
         run_parallel(work, threads)
-
-    return add_with_numba
 
 
 @lru_cache(maxsize=64)

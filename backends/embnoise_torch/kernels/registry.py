@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import Protocol
@@ -13,10 +14,12 @@ from embnoise.backend import Noise, Prepared
 from embnoise_torch import _compat
 
 __all__ = [
+    "EagerLookupKernel",
     "Kernel",
     "LookupKernel",
     "PlannedKernel",
     "add_",
+    "fused_from",
     "kernel_for",
     "offers",
     "register_kernel",
@@ -76,6 +79,26 @@ class LookupKernel(PlannedKernel, Protocol):
         """
 
 
+class EagerLookupKernel(Kernel, Protocol):
+    """A kernel that can do the same in eager mode alone, without a plan."""
+
+    fused_from: int
+    """From how many bytes of the result on this is better than a lookup and noise in place."""
+
+    def look_up(self, table: Tensor, ids: Tensor, noise: Noise, prepared: Prepared, /) -> Tensor:
+        """Rows of an embedding table [V, d] with their noise: [n, d].
+
+        Args:
+            table: The embedding table, of any strides.
+            ids: int32 or int64 [n], contiguous, on the table's device; perhaps out of range.
+            noise: What noise to add; it does not use the RMS of the embeddings.
+            prepared: The shape, step, alpha and token arrays.
+
+        Raises:
+            IndexError: An id is out of range.
+        """
+
+
 _KERNELS: dict[str, list[tuple[int, str, Callable[[], Kernel | None]]]] = {}
 
 
@@ -120,6 +143,18 @@ def kernel_for(device_type: str) -> Kernel:
 def offers(device_type: str, part: str) -> bool:
     """Whether the kernel of a type of device has a method of this name: "noisy" or "lookup"."""
     return hasattr(kernel_for(device_type), part)
+
+
+@_compat.constant_in_dynamo
+def fused_from(device_type: str, *, compiling: bool) -> float:
+    """From how many bytes of the result on a lookup gets its noise on the way out of the table.
+
+    Infinity if the kernel of the type of device cannot do that.
+    """
+    kernel = kernel_for(device_type)
+    if hasattr(kernel, "lookup"):
+        return 1
+    return math.inf if compiling else getattr(kernel, "fused_from", math.inf)
 
 
 def add_(x: Tensor, noise: Noise, prepared: Prepared) -> None:

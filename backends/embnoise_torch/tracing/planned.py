@@ -5,12 +5,14 @@ goes into the plan, a small tensor. The operator that makes it stays outside of 
 cannot be fused. The noise itself is a function of tensors alone: a compiler fuses it, a CUDA graph
 replays it, and each replay reads a new plan.
 
-On a CPU, the operator of ``embnoise_torch.tracing.custom_op`` does for both, in place.
+On a CPU, the operator of ``embnoise_torch.tracing.custom_op`` does for both, in place. Large
+lookups in eager mode are fused there, too, and need no plan.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -21,9 +23,9 @@ from embnoise_torch import _compat
 from embnoise_torch.kernels import registry
 from embnoise_torch.ranks.shards import part_plan
 from embnoise_torch.tracing import custom_op
-from embnoise_torch.tracing.custom_op import Ready, Source
+from embnoise_torch.tracing.custom_op import Ready, Source, add_ready_
 
-__all__ = ["add_compiled", "can_fuse", "lookup", "lookup_compiled", "plan_of"]
+__all__ = ["add_compiled", "can_fuse", "lookup", "lookup_compiled"]
 
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -34,19 +36,21 @@ def _uses_rms(noise: Noise) -> bool:
     return uses_rms(noise)
 
 
-def can_fuse(module: nn.Module, ids: Any, noise: Noise) -> bool:
-    """Whether the noise can be added on the way out of the table of a plain ``nn.Embedding``."""
-    # On a CPU, and every lookup there is one call of this, nothing more is asked.
-    if type(ids) is not Tensor or not registry.offers(ids.device.type, "lookup"):
-        return False
+def can_fuse(module: nn.Module, ids: Any, noise: Noise, *, compiling: bool) -> bool:
+    """Whether to add the noise on the way out of the table of a plain ``nn.Embedding``."""
     table: Any = module.weight
+    if type(ids) is not Tensor or (not compiling and _compat.is_transformed(table)):
+        return False
+    # Of most lookups on a CPU, nothing more is asked.
+    least = registry.fused_from(ids.device.type, compiling=compiling)
+    if math.isinf(least) or ids.numel() * table.shape[-1] * table.element_size() < least:
+        return False
     return (
         # A subclass may hold something else than the embeddings: quantized ones, or a shard.
         type(table) in (Tensor, nn.Parameter)
         and ids.device == table.device
         and ids.dtype in (torch.int32, torch.int64)
         and ids.ndim in (1, 2)
-        and ids.numel() > 0
         and table.dtype in _DTYPES
         and module.max_norm is None
         and not _uses_rms(noise)
@@ -150,36 +154,59 @@ class _Lookup(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, table: Tensor, ids: Tensor, plan: Tensor, source: int, options: tuple[Any, ...]
+        ctx: Any,
+        table: Tensor,
+        ids: Tensor,
+        noisy_rows: Callable[[Tensor, Tensor], Tensor],
+        options: tuple[Any, ...],
     ) -> Tensor:
         ctx.save_for_backward(ids)
+        ctx.save_for_forward(ids)
         ctx.rows, ctx.options = table.shape[0], options
-        flat = ids.reshape(-1).contiguous()
-        kernel: Any = registry.kernel_for(table.device.type)
-        noisy: Tensor = kernel.lookup(table, flat, plan, _source(source).noise)
+        noisy = noisy_rows(table.detach(), ids.reshape(-1).contiguous())
         return noisy.reshape(*ids.shape, table.shape[1])
 
     @staticmethod
     def backward(ctx: Any, *upstream: Any) -> Any:
         (ids,) = ctx.saved_tensors
         gradient = torch.ops.aten.embedding_backward(upstream[0], ids, ctx.rows, *ctx.options)
-        return gradient, None, None, None, None
+        return gradient, None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        (ids,) = ctx.saved_tensors
+        return torch.embedding(tangents[0], ids)
 
 
-def lookup(module: nn.Module, ids: Tensor, plan: Tensor, source: int) -> Tensor:
+def lookup(
+    module: nn.Module, ids: Tensor, like: Tensor, noise: Noise, ready: Ready | None
+) -> Tensor:
     """The output of a plain ``nn.Embedding`` with noise, in one pass over it.
 
     Args:
         module: The embedding; ``can_fuse`` said yes to it.
         ids: What is looked up.
-        plan: Their plan.
-        source: The number of the source.
+        like: A tensor of the shape and dtype of the output, on the device "meta".
+        noise: What noise to add.
+        ready: What is known about the output; ``None`` if it gets none.
     """
     embedding = cast("nn.Embedding", module)
+    kernel: Any = registry.kernel_for(ids.device.type)
+    plan = plan_of(ready, like, noise, ids.device) if hasattr(kernel, "lookup") else None
+
+    def noisy_rows(table: Tensor, rows: Tensor) -> Tensor:
+        if plan is not None:
+            return cast("Tensor", kernel.lookup(table, rows, plan, noise))
+        if ready is not None and ready.part is None and not ready.transposed:
+            return cast("Tensor", kernel.look_up(table, rows, noise, ready.prepared))
+        x = torch.embedding(table, rows).reshape(like.shape)
+        add_ready_(x, noise, ready)
+        return x
+
     padding = -1 if embedding.padding_idx is None else embedding.padding_idx
     options = padding, embedding.scale_grad_by_freq, embedding.sparse
     apply: Any = _Lookup.apply
-    return cast("Tensor", apply(embedding.weight, ids, plan, source, options))
+    return cast("Tensor", apply(embedding.weight, ids, noisy_rows, options))
 
 
 def lookup_compiled(
