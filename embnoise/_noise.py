@@ -234,7 +234,7 @@ def check_noise(noise: object) -> Noise:
     """``noise`` if it is a ``Noise``.
 
     Raises:
-        TypeError: It is not; a number gets a hint at :func:`~embnoise.neftune`.
+        TypeError: It is not; for a number, the message hints at ``neftune``.
     """
     if isinstance(noise, Noise):
         return noise

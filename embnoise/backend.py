@@ -5,7 +5,7 @@ validation (``prepare``), the magnitude and coordinates of every token (``plan``
 the two formulations of the sum (``perturb`` and ``perturb_elementwise``), the counter of a layer's
 calls (``Counter``), and the state that layers and handles share (``NoiseState``, ``Handle``).
 
-``docs/adapters.md`` walks through an adapter of 40 lines.
+``docs/adapters.md`` shows how to write one.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ MADE = {
     "changelog.md": "CHANGELOG.md",
 }
 """The file of the repository that each page is made of."""
+PICTURE = re.compile(r"^!\[[^\]]*\]\((\S+)\)$", re.MULTILINE)
 LINK = re.compile(r"(?<=\]\()(?!https?:|#)([^)\s#]+)")
 
 
@@ -33,12 +34,16 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: Any, files: Files) -> str:
-    """Make links between files of the repository links of the site."""
+    """Make links between files of the repository links of the site, and of each picture a link.
+
+    On a phone, a picture is too small to read; the link shows it in its own size.
+    """
     source = MADE.get(page.file.src_uri)
     if source:
         page.edit_url = f"{GITHUB}/edit/main/{source}"
     folder = posixpath.dirname(source or f"docs/{page.file.src_uri}")
     here = posixpath.dirname(page.file.src_uri)
+    markdown = PICTURE.sub(r"[\g<0>](\1)", markdown)
     return LINK.sub(lambda link: _target(link[1], folder, here), markdown)
 
 

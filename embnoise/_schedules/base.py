@@ -20,9 +20,9 @@ SCHEDULES: Registry[type[Schedule]] = Registry("schedule")
 class Schedule:
     """Alpha as a function of the step.
 
-    Make one with :func:`~embnoise.linear` and its siblings. To write your own, subclass it as a
-    frozen dataclass that defines ``name`` and ``value``; a field ``steps`` is its length. Once
-    registered with :func:`~embnoise.register`, it can be saved and loaded.
+    Make one with ``linear``, ``cosine`` and the like. To write your own, subclass it as a frozen
+    dataclass that defines ``name`` and ``value``; a field ``steps`` is its length. Once registered
+    with ``register``, it can be saved and loaded.
 
     Attributes:
         name: What a saved configuration calls the schedule.

@@ -198,8 +198,8 @@ def iter_checks(case: Case, *, profile: str = "default", seed: int = 0) -> Itera
 
     Args:
         case: What ``case`` returned.
-        profile: ``"quick"`` (statistics over 2**14 values), ``"default"`` (2**16), or
-            ``"nightly"`` (2**20).
+        profile: ``"quick"`` (statistics over 2^14 values), ``"default"`` (2^16), or
+            ``"nightly"`` (2^20).
         seed: The kit's seed. Another seed changes every random number of the kit.
 
     Raises:

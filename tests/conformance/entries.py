@@ -222,13 +222,13 @@ OF_OTHERS = [
                     github("hiyouga/LLaMA-Factory/commit/6da51565f")),
         ),
         "The sizes were those of the table, not of its output, so the noise did not depend on the "
-        "length, and was smaller the larger the vocabulary, here 32,000. Its authors mended it two "
+        "length, and was smaller the larger the vocabulary, here 32,000. Its authors fixed it two "
         "weeks later "
         "([2eb65d2](https://github.com/hiyouga/LLaMA-Factory/commit/2eb65d21a)).",
         table(layers.WholeTable),
         row_width(),
         symptom="EN08",
-        mend="nothing is left to do.",
+        mend="none needed.",
     ),
     Finding(
         "The paper's training code",

@@ -105,7 +105,7 @@ def section_of(finding: Finding) -> str:
     elif not report.ok:
         raise AssertionError(f"{finding.title} needs a symptom:\n{report.table()}")
     if finding.mend:
-        paragraphs.append(_wrapped(f"To mend it: {finding.mend}"))
+        paragraphs.append(_wrapped(f"Fix: {finding.mend}"))
     return "\n\n".join(paragraphs)
 
 

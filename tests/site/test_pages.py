@@ -96,3 +96,11 @@ def test_every_block_of_code_names_its_language(path):
     fences = re.findall(r"^ *```(.*)$", path.read_text(), re.MULTILINE)
     assert all(fences[::2]), fences
     assert not any(fences[1::2]), fences
+
+
+def test_pictures_lead_to_themselves(site):
+    """On a phone, the link shows them in their own size."""
+    text = "".join(path.read_text() for path in site.rglob("*.html"))
+    pictures = set(re.findall(r'<img [^>]*src="([^"]+\.png)"', text))
+    assert len(pictures) >= 3
+    assert not [each for each in pictures if f'href="{each}"' not in text]

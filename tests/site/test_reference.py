@@ -66,3 +66,13 @@ def test_examples_are_code(site):
         text = (site / "reference" / page / "index.html").read_text()
         assert "<blockquote>" not in text
         assert "<p>&gt;&gt;&gt;" not in text
+
+
+def test_docstrings_are_read_as_markdown(site):
+    """No role of Sphinx is left, and two powers (2**14, 2**16) in a sentence are not bold text."""
+    titles = r"[A-Z][a-z]+:"  # of sections such as Parameters
+    for page in set(PAGE_OF.values()):
+        text = (site / "reference" / page / "index.html").read_text()
+        assert not re.search(r":(func|class|meth|mod|attr|data|exc):", text), page
+        bold = re.findall(r"<strong>(?!\s*<|\w+</strong>)(.*?)</strong>", text, re.DOTALL)
+        assert all(re.fullmatch(titles, each) for each in bold), bold

@@ -26,10 +26,12 @@ FRAMEWORKS = {"PyTorch": "torch", "JAX": "jax", "Keras": "keras"}
 INTRODUCTION = """\
 # Checks and faults
 
-The checks of [`embnoise.testing`](testing.md), and the faults that each of them catches. A fault is
-a layer in [`tests/testing`](../tests/testing/torch_layers.py), written the way such layers are
-found in practice; most fail other checks as well. Where frameworks are named, the fault is tested
-in these only. `embnoise explain EN08` prints the text of a check."""
+Look up a code of a report here: what the check demands, which layers fail it, and the faults that
+it catches. [Testing your own layer](testing.md) shows how to get a report, and
+`embnoise explain EN08` prints the text of a check. Each fault is a layer in
+[`tests/testing`](../tests/testing/torch_layers.py), written the way such layers are found in
+practice; most fail other checks as well. Where frameworks are named, the fault is tested in these
+only."""
 
 
 def pages() -> dict[Path, str]:

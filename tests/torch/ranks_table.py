@@ -520,7 +520,7 @@ def _fault(told: Iterable[Any]) -> str:
 def table(faults: dict[str, str]) -> str:
     """The table of all ways."""
     lines = [
-        "| Way | `mesh=` | Processes | Bits of one process |",
+        "| Setup | `mesh=` | Processes | Bits of one process |",
         "| --- | --- | --- | --- |",
     ]
     for each in WAYS:
