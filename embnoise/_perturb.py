@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from embnoise._arrays import NUMPY, Array, ArrayNamespace, FusedArrayNamespace
 from embnoise._distributions import Distribution
-from embnoise._philox import Key, philox4x32
+from embnoise._philox import Key, philox4x32, philox4x32_pair
 from embnoise._validation import dtype_name
 
 __all__ = ["lattice", "perturb", "perturb_elementwise", "perturb_inplace"]
@@ -198,20 +198,19 @@ def perturb_elementwise(
     """
     here = np.arange(x.shape[-1])
     if channels is None:
-        planes, blocks = np.divmod(here, -(-x.shape[-1] // 8))
-        block, number, shift = (
-            xp.asarray(part, dtype=word_dtype) for part in (blocks, planes // 2, 16 * (planes % 2))
+        plane, block = (
+            xp.asarray(part, dtype=word_dtype) for part in np.divmod(here, -(-x.shape[-1] // 8))
         )
     else:
         first, dim = channels
         count = xp.asarray(-(-dim // 8), dtype=word_dtype)
         channel = xp.asarray(here, dtype=word_dtype) + first
         plane, block = channel // count, channel % count
-        number, shift = plane // 2, 16 * (plane % 2)
     counter = (block, position[..., None], sample[..., None], step)
-    w0, w1, w2, w3 = philox4x32(counter, key, xp=xp)
-    word = xp.where(number < 2, xp.where(number < 1, w0, w1), xp.where(number < 3, w2, w3))
-    integers = xp.bitwise_right_shift(word, shift) & 0xFFFF
+    pair = philox4x32_pair(counter, key, plane >= 4, xp=xp)
+    shift = (plane + 2 & 3) * 16  # the first word of a pair is in the upper half
+    integers = xp.astype(xp.bitwise_right_shift(pair, xp.astype(shift, xp.uint64)), word_dtype)
+    integers = integers & 0xFFFF
 
     wide = xp.float64 if dtype_name(x) == "float64" else xp.float32
     scale = magnitude[..., None]

@@ -94,5 +94,5 @@ def _noisy(x: tf.Tensor, noise: Noise, prepared: Prepared) -> tf.Tensor:
 def _word(value: Any) -> tf.Tensor:
     """Integers modulo 2**32."""
     if isinstance(value, int):
-        return tf.constant(value % 2**32, tf.uint32)
-    return tf.cast(tf.cast(value, tf.int64) & 0xFFFFFFFF, tf.uint32)
+        return tf.constant(value % 2**32, tf.uint64)
+    return tf.cast(tf.cast(value, tf.int64) & 0xFFFFFFFF, tf.uint64)

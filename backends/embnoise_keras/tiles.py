@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from embnoise.backend import Distribution, philox4x32
+from embnoise.backend import Distribution, perturb_elementwise, philox4x32
 from embnoise_keras.namespace import NAMESPACE
 
 __all__ = ["kernel"]
@@ -27,7 +27,7 @@ __all__ = ["kernel"]
 SIZES = 2**14, 2**16, 2**18
 """The elements of a tile. The largest is taken that the embeddings fill, or else the smallest."""
 
-_TOKENS, _NUMBER = tf.TensorSpec([None], tf.uint32), tf.TensorSpec([], tf.uint32)
+_TOKENS, _NUMBER = tf.TensorSpec([None], tf.uint64), tf.TensorSpec([], tf.uint64)
 _COUNTER = [_TOKENS, _TOKENS, _NUMBER, _NUMBER, _NUMBER]  # sample, position, step and key
 
 
@@ -36,14 +36,15 @@ def kernel(distribution: Distribution, dtype: tf.DType, dim: int) -> Any:
     """The function that adds the noise of a distribution to embeddings, eagerly or in a graph.
 
     It takes the embeddings, of ``dtype`` [n, ``dim``]; their magnitudes, float32 [n]; samples and
-    positions, uint32 [n]; the step and the two words of the key, uint32. It returns a new tensor
+    positions, uint64 [n]; the step and the two words of the key, uint64. It returns a new tensor
     like the embeddings.
     """
-    embeddings = [tf.TensorSpec([None, dim], dtype), tf.TensorSpec([None], tf.float32)]
-    words = tf.TensorSpec([None, 2, -(-dim // 8)], tf.uint64)
-    tile = _function(partial(_tile, distribution), *embeddings, words, xla=True)
-    whole = _function(partial(_whole, distribution), *embeddings, *_COUNTER, xla=True)
-    in_graph = _function(partial(_noisy, tile, whole), *embeddings, *_COUNTER)
+    magnitude, blocks = tf.TensorSpec([None], tf.float32), -(-dim // 8)
+    embeddings, planes = (tf.TensorSpec([None, *each], dtype) for each in ([dim], [2, 4, blocks]))
+    words = tf.TensorSpec([None, 2, blocks], tf.uint64)
+    tile = _function(partial(_tile, distribution), planes, magnitude, words, xla=True)
+    whole = _function(partial(_whole, distribution), embeddings, magnitude, *_COUNTER, xla=True)
+    in_graph = _function(partial(_noisy, tile, whole), embeddings, magnitude, *_COUNTER)
 
     def add(x: tf.Tensor, *rest: tf.Tensor) -> tf.Tensor:
         # TensorFlow would optimize a graph anew whenever its caches are cleared, as by set_seed.
@@ -85,7 +86,8 @@ def _tiled(tile: Any, x: tf.Tensor, magnitude: tf.Tensor, *counter: tf.Tensor) -
     def add_tile(start: tf.Tensor, noisy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         first = tf.minimum(start, total - rows)  # the last tile may begin within the one before
         own, scale, *tokens = (part[first : first + rows] for part in parts)
-        added = tile(own, scale, _words(*_pairs_and_blocks(dim), *tokens, *step_and_key))
+        words = _words(*_pairs_and_blocks(dim), *tokens, *step_and_key)
+        added = _channels(tile(_planes(own), scale, words), dim)
         # Unlike `tensor_scatter_nd_update`, this does not copy all of `noisy`.
         return start + rows, tf.raw_ops.InplaceUpdate(x=noisy, i=first + tf.range(rows), v=added)
 
@@ -102,12 +104,31 @@ def _one_tile(tile: Any, x: tf.Tensor, magnitude: tf.Tensor, *counter: tf.Tensor
         _extended(part, _sizes(dim)[0] - count) for part in (x, magnitude, sample, position)
     )
     words = _words(*_pairs_and_blocks(dim), *tokens, *step_and_key)
-    return tile(x, magnitude, words)[:count]
+    return _channels(tile(_planes(x), magnitude, words), dim)[:count]
 
 
-def _pairs_and_blocks(dim: int) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+def _planes(x: tf.Tensor) -> tf.Tensor:
+    """Embeddings [n, d] as planes [n, 2, 4, blocks], padded if d is no multiple of 8.
+
+    Done outside of the program: XLA would fuse the reshape into its loop, and the loop over
+    elements [n, d] finds its words by divisions, one by one.
+    """
+    missing = -x.shape[1] % 8
+    if missing:
+        x = tf.pad(x, [[0, 0], [0, missing]])
+    return tf.reshape(x, (-1, 2, 4, x.shape[1] // 8))
+
+
+def _channels(planes: tf.Tensor, dim: int) -> tf.Tensor:
+    """The embeddings [n, d] whose planes these are."""
+    padded = 8 * planes.shape[3]
+    x = tf.reshape(planes, (-1, padded))
+    return x if padded == dim else x[:, :dim]
+
+
+def _pairs_and_blocks(dim: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
     """``pair`` and ``block`` of all random words of a token: see ``_two_words``."""
-    return np.arange(2, dtype=np.uint32)[:, None], np.arange(-(-dim // 8), dtype=np.uint32)[None]
+    return np.arange(2, dtype=np.uint64)[:, None], np.arange(-(-dim // 8), dtype=np.uint64)[None]
 
 
 def _extended(part: tf.Tensor, missing: tf.Tensor) -> tf.Tensor:
@@ -127,44 +148,43 @@ def _two_words(
     ``pair`` tells which two, 0 or 1; it and ``block`` broadcast to [...].
     """
     position, sample = (each[:, None, None] for each in (position, sample))
-    words = philox4x32((block, position, sample, step), key, xp=NAMESPACE)
-    word0, word1, word2, word3 = (tf.cast(word, tf.uint64) for word in words)
+    word0, word1, word2, word3 = philox4x32((block, position, sample, step), key, xp=NAMESPACE)
     return tf.where(pair == 0, word1 * 2**32 | word0, word3 * 2**32 | word2)
 
 
-_GRID = tf.TensorSpec([None, None], tf.uint32)
+_GRID = tf.TensorSpec([None, None], tf.uint64)
 _words = _function(partial(_two_words), _GRID, _GRID, *_COUNTER, xla=True)
 """The compiled ``_two_words``: one for all distributions, dtypes and embedding sizes."""
 
 
 def _tile(
-    distribution: Distribution, x: tf.Tensor, magnitude: tf.Tensor, words: tf.Tensor
+    distribution: Distribution, planes: tf.Tensor, magnitude: tf.Tensor, words: tf.Tensor
 ) -> tf.Tensor:
-    """The noisy embeddings, plane by plane, from words [n, 2, blocks]."""
-    (count, _, blocks), dim = tf.unstack(tf.shape(words)), x.shape[1]
-    shift = 16 * np.arange(4)[:, None]
-    padded = tf.pad(x, [[0, 0], [0, 8 * blocks - dim]])
-    planes = tf.reshape(padded, (count, 2, 4, blocks))
-    noisy = _sum(distribution, planes, magnitude[:, None, None, None], words[:, :, None], shift)
-    return tf.reshape(noisy, (count, 8 * blocks))[:, :dim]
+    """The noisy embeddings, plane by plane [n, 2, 4, blocks], from words [n, 2, blocks].
+
+    ``x + magnitude * unit``, rounded to float32 and then to x's dtype.
+    """
+    shift = 16 * np.arange(4, dtype=np.uint64)[:, None]
+    integers = tf.bitwise.right_shift(words[:, :, None], shift) & 0xFFFF
+    scale = magnitude[:, None, None, None]
+    wide = tf.float64 if planes.dtype == tf.float64 else tf.float32
+    unit = tf.cast(distribution.unit(integers, NAMESPACE), wide)
+    noisy = tf.cast(planes, wide) + tf.cast(scale, wide) * unit
+    return tf.where(scale != 0, tf.cast(noisy, planes.dtype), planes)
 
 
 def _whole(
-    distribution: Distribution, x: tf.Tensor, magnitude: tf.Tensor, *counter: tf.Tensor
+    distribution: Distribution,
+    x: tf.Tensor,
+    magnitude: tf.Tensor,
+    sample: tf.Tensor,
+    position: tf.Tensor,
+    step: tf.Tensor,
+    *key: tf.Tensor,
 ) -> tf.Tensor:
     """The noisy embeddings, channel by channel."""
-    channels, blocks = np.arange(x.shape[1], dtype=np.uint32), -(-x.shape[1] // 8)
-    plane, block = channels // blocks, channels % blocks
-    words = _words(plane[None] // 4, block[None], *counter)[:, 0]
-    return _sum(distribution, x, magnitude[:, None], words, 16 * (plane % 4))
-
-
-def _sum(
-    distribution: Distribution, x: tf.Tensor, scale: tf.Tensor, words: tf.Tensor, shift: Any
-) -> tf.Tensor:
-    """``x + scale * unit``, rounded to float32 and then to x's dtype."""
-    integers = tf.bitwise.right_shift(words, tf.cast(shift, tf.uint64)) & 0xFFFF
-    wide = tf.float64 if x.dtype == tf.float64 else tf.float32
-    unit = tf.cast(distribution.unit(integers, NAMESPACE), wide)
-    noisy = tf.cast(x, wide) + tf.cast(scale, wide) * unit
-    return tf.where(scale != 0, tf.cast(noisy, x.dtype), x)
+    counter = (tf.cast(each, tf.uint32) for each in (sample, position, step))
+    short = tuple(tf.cast(word, tf.uint32) for word in key)
+    return perturb_elementwise(
+        x, magnitude, *counter, short, distribution, xp=NAMESPACE, word_dtype=tf.uint32
+    )

@@ -42,7 +42,7 @@ def test_lengths_share_the_shapes_that_xla_compiles(small_tiles, monkeypatch):
             shapes.add(sample.shape)
             return sample
 
-        sample = tf.ensure_shape(tf.numpy_function(record, [sample], tf.uint32), [None])
+        sample = tf.ensure_shape(tf.numpy_function(record, [sample], tf.uint64), [None])
         return words(pair, block, sample, *others)
 
     monkeypatch.setattr(tiles, "_words", recorded)
