@@ -183,8 +183,17 @@ def _whole(
     *key: tf.Tensor,
 ) -> tf.Tensor:
     """The noisy embeddings, channel by channel."""
-    counter = (tf.cast(each, tf.uint32) for each in (sample, position, step))
-    short = tuple(tf.cast(word, tf.uint32) for word in key)
+    sample, position, step, key0, key1 = (
+        tf.cast(word, tf.uint32) for word in (sample, position, step, *key)
+    )
     return perturb_elementwise(
-        x, magnitude, *counter, short, distribution, xp=NAMESPACE, word_dtype=tf.uint32
+        x,
+        magnitude,
+        sample,
+        position,
+        step,
+        (key0, key1),
+        distribution,
+        xp=NAMESPACE,
+        word_dtype=tf.uint32,
     )
