@@ -187,6 +187,17 @@ def _whole(
         tf.cast(word, tf.uint32) for word in (sample, position, step, *key)
     )
     return perturb_elementwise(
+        x,
+        magnitude,
+        sample,
+        position,
+        step,
+        (key0, key1),
+        distribution,
+        xp=NAMESPACE,
+        word_dtype=tf.uint32,
+    )
+    return perturb_elementwise(
         x, magnitude, sample, position, step, (key0, key1), distribution,
         xp=NAMESPACE, word_dtype=tf.uint32,
     )  # fmt: skip
