@@ -197,7 +197,3 @@ def _whole(
         xp=NAMESPACE,
         word_dtype=tf.uint32,
     )
-    return perturb_elementwise(
-        x, magnitude, sample, position, step, (key0, key1), distribution,
-        xp=NAMESPACE, word_dtype=tf.uint32,
-    )  # fmt: skip
