@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import mean
 
 from evidence.arms import Arm, Study
@@ -61,6 +61,7 @@ def page(study: Study, results: Sequence[Result], found: Sequence[Answer], templ
     hours = sum(result.seconds for result in results) / 3600
     padding = _padding(reported)
     tables = {
+        "finding": _finding(found),
         "missing": _missing(study, reported),
         "headline": "\n".join(_headline_table(study, reported)),
         "summary": "\n".join(_summary_table(found)),
@@ -75,6 +76,35 @@ def page(study: Study, results: Sequence[Result], found: Sequence[Answer], templ
     for name, text in tables.items():
         template = template.replace("{{" + name + "}}", text)
     return template
+
+
+def _finding(found: Sequence[Answer]) -> str:
+    """The main answers in words; none without three seeds."""
+    if not found:
+        return ""
+
+    def where(measure: str) -> str:
+        sizes: dict[str, list[str]] = {}
+        for answer in found:
+            name, _, pairs = answer.contrast.label.removesuffix(" pairs").rpartition(", ")
+            if name == measure:
+                sizes.setdefault(answer.verdict, []).append(pairs)
+        words = {"no difference shown": "not shown to differ", "too few seeds": "not known yet"}
+        return _listed(
+            f"{words.get(verdict, verdict)} for {_listed(pairs)}"
+            for verdict, pairs in sizes.items()
+        )
+
+    return (
+        f"With noise, the loss on test pairs is {where('test loss')} pairs. Compared with a plain "
+        f"run that stops early, it is {where('noise against early stopping')} pairs."
+    )
+
+
+def _listed(parts: Iterable[str]) -> str:
+    """As in "a, b and c"."""
+    *first, last = parts
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _missing(study: Study, reported: Sequence[Result]) -> str:
@@ -176,9 +206,16 @@ def _tuning_table(results: Sequence[Result]) -> list[str]:
 
 
 def _arms_table(results: Sequence[Result]) -> list[str]:
-    measures = ("train_loss", "test_loss", "stopped_test_loss", "verbatim", "rouge_l", "prose_loss")
+    measures = {
+        "train_loss": "Training loss",
+        "test_loss": "Test loss",
+        "stopped_test_loss": "Test loss, stopped early",
+        "verbatim": "Verbatim rate",
+        "rouge_l": "ROUGE-L",
+        "prose_loss": "Loss on prose",
+    }
     lines = [
-        "| Arm | Seeds | " + " | ".join(measures) + " |",
+        "| Arm | Seeds | " + " | ".join(measures.values()) + " |",
         "| --- | --- |" + " --- |" * len(measures),
     ]
     for arm in dict.fromkeys(result.arm for result in results):

@@ -87,6 +87,13 @@ def test_every_claim_has_an_answer(study):
     assert same.verdict == "no difference shown"
 
 
+def test_the_main_answers_in_words(study):
+    study, results = study
+    text = page(study, results, answers(study, results), "{{finding}}")
+    assert "lower for 64, 256, 1,024 and 4,096 pairs. Compared" in text
+    assert page(study, results, [], "{{finding}}") == ""
+
+
 def test_the_page_and_its_pictures(study, tmp_path):
     study, results = study
     found = answers(study, results)
