@@ -29,10 +29,13 @@ class Answer:
 
     @property
     def verdict(self) -> str:
-        """What the adjusted p-value says at 5%."""
-        if self.contrast.margin is not None:
-            margin = f"±{self.contrast.margin:g}"
-            return f"equal within {margin}" if self.adjusted < 0.05 else f"not shown: {margin}"
+        """What the adjusted p-value says at 5%, and of what should be equal also the interval."""
+        if (margin := self.contrast.margin) is not None:
+            if self.adjusted < 0.05:
+                return f"equal within ±{margin:g}"
+            if self.estimate.high < -margin or self.estimate.low > margin:
+                return f"{'lower' if self.estimate.mean < 0 else 'higher'} by more than {margin:g}"
+            return f"not shown: ±{margin:g}"
         if not self.has_enough_seeds:
             return "too few seeds"
         if self.adjusted >= 0.05:

@@ -22,7 +22,7 @@ from evidence.__main__ import DOCS, RESULTS, TEMPLATE
 from evidence.arms import FULL, QUICK, TUNING_SEEDS, Arm, Study, family, tuning_arms
 from evidence.claims import claims, values
 from evidence.pictures import save_all
-from evidence.report import answers, page
+from evidence.report import Answer, answers, page
 from evidence.results import Result, append, load
 from evidence.statistics import equivalence, estimate, holm
 from evidence.training import noise_of
@@ -85,6 +85,23 @@ def test_every_claim_has_an_answer(study):
     assert all(answer.verdict == "equal within ±0.05" for answer in kept)
     same = next(a for a in found if a.contrast.label == "annealed down against up")
     assert same.verdict == "no difference shown"
+
+
+@pytest.mark.parametrize(
+    ("shift", "verdict"),
+    [
+        (0.0, "equal within ±0.05"),
+        (0.05, "not shown: ±0.05"),
+        (0.2, "higher by more than 0.05"),
+        (-0.2, "lower by more than 0.05"),
+    ],
+)
+def test_what_should_be_equal(study, shift, verdict):
+    claim = next(each for each in claims(study[0]) if each.title.startswith("Nothing known"))
+    differences = [shift + 0.001 * (number % 5 - 2) for number in range(20)]
+    answer = Answer(claim, claim.contrasts[0], differences)
+    answer.adjusted = answer.p
+    assert answer.verdict == verdict
 
 
 def test_the_main_answers_in_words(study):
