@@ -152,8 +152,8 @@ def claims(study: Study) -> list[Claim]:
             "An encoder that classifies",
             "open",
             (
-                against("test loss", bert_noisy, bert_plain, "test_loss"),
-                against("test accuracy", bert_noisy, bert_plain, "test_accuracy"),
+                against("test loss of the encoder", bert_noisy, bert_plain, "test_loss"),
+                against("test accuracy of the encoder", bert_noisy, bert_plain, "test_accuracy"),
             ),
         ),
         Claim(

@@ -95,6 +95,8 @@ def _answers(found: Sequence[Answer]) -> Figure:
         axes.plot(of.mean, place, "o", color=color)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(shown)), [answer.contrast.label for answer in shown])
-    axes.set_xlabel("difference of test losses, nats (95% interval; blue: adjusted p < 0.05)")
+    axes.set_xlabel(
+        "difference of test losses, nats (95% interval; blue: shown at an adjusted p < 0.05)"
+    )
     axes.grid(axis="x", alpha=0.3)
     return figure
