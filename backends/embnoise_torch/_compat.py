@@ -114,7 +114,9 @@ def constant_in_dynamo(function: F) -> F:
 in_functorch: Callable[[], bool] = torch._C._are_functorch_transforms_active
 """Whether a transformation of ``torch.func`` is running; PyTorch's own ``Function.apply`` asks."""
 
-_is_tracing: Callable[[], bool] = torch._C._is_tracing
+is_tracing: Callable[[], bool] = torch._C._is_tracing
+"""Whether ``torch.jit.trace`` runs; the public function takes longer. It may not be compiled."""
+
 _modes: Callable[[], int] = torch._C._len_torch_dispatch_stack
 _NO_DISPATCH = Tensor.__torch_dispatch__
 
@@ -125,7 +127,7 @@ def is_transformed(x: Tensor) -> bool:
     Every call of the noise asks this. No public function tells about dispatch modes, of which fake
     tensors and ``make_fx`` are made.
     """
-    if in_functorch() or _modes() > 0 or _is_tracing() or x.is_meta:
+    if in_functorch() or _modes() > 0 or is_tracing() or x.is_meta:
         return True
     return type(x) is not Tensor and has_own_dispatch(x)
 
@@ -137,7 +139,7 @@ def has_own_dispatch(x: Tensor) -> bool:
 
 def is_jit_tracing() -> bool:
     """Whether ``torch.jit.trace`` is running. Unlike the public function, it may be compiled."""
-    return not torch.compiler.is_compiling() and _is_tracing()
+    return not torch.compiler.is_compiling() and is_tracing()
 
 
 @contextmanager

@@ -38,16 +38,18 @@ def _uses_rms(noise: Noise) -> bool:
 
 def can_fuse(module: nn.Module, ids: Any, noise: Noise, *, compiling: bool) -> bool:
     """Whether to add the noise on the way out of the table of a plain ``nn.Embedding``."""
-    table: Any = module.weight
-    if type(ids) is not Tensor or (not compiling and _compat.is_transformed(table)):
+    # While torch.jit.trace runs, sizes are tensors.
+    if type(ids) is not Tensor or (not compiling and _compat.is_tracing()):
         return False
-    # Of most lookups on a CPU, nothing more is asked.
     least = registry.fused_from(ids.device.type, compiling=compiling)
+    table: Any = module.weight
+    # Of most lookups on a CPU, nothing more is asked.
     if math.isinf(least) or ids.numel() * table.shape[-1] * table.element_size() < least:
         return False
     return (
+        (compiling or not _compat.is_transformed(table))
         # A subclass may hold something else than the embeddings: quantized ones, or a shard.
-        type(table) in (Tensor, nn.Parameter)
+        and type(table) in (Tensor, nn.Parameter)
         and ids.device == table.device
         and ids.dtype in (torch.int32, torch.int64)
         and ids.ndim in (1, 2)
