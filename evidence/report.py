@@ -87,15 +87,11 @@ def _finding(found: Sequence[Answer]) -> str:
         return ""
 
     def where(measure: str) -> str:
-        sizes: dict[str, list[str]] = {}
-        for answer in found:
-            name, _, pairs = answer.contrast.label.removesuffix(" pairs").rpartition(", ")
-            if name == measure:
-                sizes.setdefault(answer.verdict, []).append(pairs)
         words = {"no difference shown": "not shown to differ", "too few seeds": "not known yet"}
         return _listed(
-            f"{words.get(verdict, verdict)} for {_listed(pairs)}"
-            for verdict, pairs in sizes.items()
+            f"{words.get(verdict, verdict)} for {_listed(sizes[measure])}"
+            for verdict, sizes in _by_verdict(found).items()
+            if measure in sizes
         )
 
     return (
@@ -158,29 +154,30 @@ def _summary_table(found: Sequence[Answer]) -> list[str]:
     lines = ["| Claim | Expected | Found |", "| --- | --- | --- |"]
     for claim in dict.fromkeys(answer.claim for answer in found):
         own = [answer for answer in found if answer.claim is claim]
-        labels: dict[str, list[str]] = {}
-        for answer in own:
-            labels.setdefault(answer.verdict, []).append(answer.contrast.label)
         verdicts = ". ".join(
-            f"**{verdict}**: {'; '.join(_by_size(labels[verdict]))}" for verdict in labels
+            f"**{verdict}**: {'; '.join(map(_label, sizes, sizes.values()))}"
+            for verdict, sizes in _by_verdict(own).items()
         )
         lines.append(f"| {claim.title} | {claim.expected} | {verdicts} |")
     return lines
 
 
-def _by_size(labels: Sequence[str]) -> list[str]:
-    """Labels that differ in the number of pairs as one: "test loss, 64 / 256 pairs"."""
-    sizes: dict[str, list[str]] = {}
-    for label in labels:
+def _by_verdict(found: Sequence[Answer]) -> dict[str, dict[str, list[str]]]:
+    """For each verdict, what has it, and for which numbers of pairs: none if it has no number."""
+    verdicts: dict[str, dict[str, list[str]]] = {}
+    for answer in found:
+        label, sizes = answer.contrast.label, verdicts.setdefault(answer.verdict, {})
         measure, _, pairs = label.removesuffix(" pairs").rpartition(", ")
         if label.endswith(" pairs"):
             sizes.setdefault(measure, []).append(pairs)
         else:
             sizes[label] = []
-    return [
-        f"{measure}, {' / '.join(found)} pairs" if found else measure
-        for measure, found in sizes.items()
-    ]
+    return verdicts
+
+
+def _label(measure: str, sizes: Sequence[str]) -> str:
+    """As in "test loss, 64 / 256 pairs"."""
+    return f"{measure}, {' / '.join(sizes)} pairs" if sizes else measure
 
 
 def _claim_table(found: Sequence[Answer]) -> list[str]:
