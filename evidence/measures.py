@@ -62,7 +62,6 @@ def recitation(model: Any, rows: Sequence[Row]) -> tuple[float, float]:
         input_ids=ids,
         attention_mask=(ids != PAD_ID).long(),
         max_new_tokens=RECITED_TOKENS,
-        min_new_tokens=RECITED_TOKENS,
         do_sample=False,
         use_cache=True,
         pad_token_id=PAD_ID,

@@ -95,8 +95,7 @@ def _answers(found: Sequence[Answer]) -> Figure:
         axes.plot(of.mean, place, "o", color=color)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(shown)), [answer.contrast.label for answer in shown])
-    axes.set_xlabel(
-        "difference of test losses, nats (95% interval; blue: shown at an adjusted p < 0.05)"
-    )
+    axes.set_xlabel("difference of test losses, nats")
+    figure.suptitle("95% intervals; blue: shown at an adjusted p < 0.05", fontsize="medium")
     axes.grid(axis="x", alpha=0.3)
     return figure

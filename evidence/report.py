@@ -196,13 +196,19 @@ def _claim_table(found: Sequence[Answer]) -> list[str]:
 
 
 def _tuning_table(results: Sequence[Result]) -> list[str]:
-    lines = ["| Tuned | Settings, and their validation loss | Chosen |", "| --- | --- | --- |"]
+    """One table for all that was tuned over the same settings, the chosen ones in bold."""
+    tables: dict[tuple[float, ...], list[str]] = {}
     for family, losses in tuned(results).items():
-        best = min(losses, key=losses.__getitem__)
-        tried = sorted((float(_setting(arm)), loss) for arm, loss in losses.items())
-        shown = ", ".join(f"{setting:g}: {loss:.3f}" for setting, loss in tried)
-        lines.append(f"| {family} | {shown} | {_setting(best)} |")
-    return lines
+        lowest = min(losses.values())
+        tried = sorted((_setting(arm), loss) for arm, loss in losses.items())
+        shown = [f"**{loss:.3f}**" if loss == lowest else f"{loss:.3f}" for _, loss in tried]
+        rows = tables.setdefault(tuple(setting for setting, _ in tried), [])
+        rows.append(f"| {family} | {' | '.join(shown)} |")
+    lines = []
+    for settings, rows in tables.items():
+        head = " | ".join(f"{setting:g}" for setting in settings)
+        lines += ["", f"| Setting | {head} |", "| --- " * (len(settings) + 1) + "|", *rows]
+    return lines[1:]
 
 
 def _arms_table(results: Sequence[Result]) -> list[str]:
@@ -232,10 +238,8 @@ def _padding(results: Sequence[Result]) -> float:
     return mean(result.measures["padding"] for result in results if "padding" in result.measures)
 
 
-def _setting(arm: Arm) -> str:
-    if arm.alpha:
-        return f"{arm.alpha:g}"
-    return f"{arm.dropout:g}" if arm.dropout else f"{arm.weight_decay:g}"
+def _setting(arm: Arm) -> float:
+    return arm.alpha or arm.dropout or arm.weight_decay
 
 
 def _number(value: float) -> str:

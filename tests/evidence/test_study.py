@@ -17,16 +17,23 @@ pytest.importorskip("torch")
 pytest.importorskip("tokenizers")
 pytest.importorskip("transformers")
 
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
 from evidence import pictures
 from evidence.__main__ import DOCS, RESULTS, TEMPLATE
 from evidence.arms import FULL, QUICK, TUNING_SEEDS, Arm, Study, family, tuning_arms
+from evidence.batches import collate
 from evidence.claims import claims, values
+from evidence.corpus import Row
+from evidence.measures import recitation
 from evidence.pictures import save_all
 from evidence.report import Answer, answers, page
 from evidence.results import Result, append, load
 from evidence.statistics import equivalence, estimate, holm
 from evidence.training import noise_of
 from evidence.tuning import chosen_arms
+from small_decoder import END_ID, PAD_ID
 
 ROOT = DOCS.parent
 
@@ -238,3 +245,33 @@ def test_statistics():
 def test_holm():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.9, 0.5]) == [1.0, 1.0]
+
+
+def test_recitation_of_answers_that_end():
+    """Answers end with the token that ends generation, most of them early."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=32,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        pad_token_id=PAD_ID,
+        eos_token_id=END_ID,
+    )
+    model = LlamaForCausalLM(config)
+    rows = [
+        Row([5, 6, 7], [10, 11, END_ID], ""),
+        Row([8], [12, 13, 14, END_ID], ""),
+        Row([9, 4], [15] * 40, ""),
+    ]
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
+    for _ in range(60):
+        model(**collate(rows)).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert recitation(model, rows) == (1.0, 1.0)
+    others = [replace(row, answer=[16, *row.answer[1:]]) for row in rows]
+    verbatim, overlap = recitation(model, others)
+    assert verbatim == 0
+    assert 0.6 < overlap < 0.9
