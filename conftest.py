@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import tempfile
 from collections.abc import Generator
 
 import pytest
@@ -28,9 +29,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Hand the option on, also to the processes that tests start."""
+    """Hand on the option and a cache, also to the processes that tests start."""
     if (names := config.getoption("frameworks")) is not None:
         os.environ[frameworks.VARIABLE] = names
+    if not hasattr(config, "workerinput"):  # processes of pytest-xdist inherit it
+        folder = tempfile.TemporaryDirectory()
+        config.add_cleanup(folder.cleanup)
+        frameworks.share_compiled_jax(folder.name)
     try:
         frameworks.check_selection()
     except ValueError as error:

@@ -36,6 +36,15 @@ LIBRARIES = {
 """What a test may need and do without: where it is not installed, the test is skipped."""
 
 
+def share_compiled_jax(folder: str) -> None:
+    """Let all processes that start from here on keep what XLA compiles for JAX, in a folder.
+
+    Tests and kit seeds compile the same small functions again and again.
+    """
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", folder)
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+
 def installed(package: str) -> bool:
     return find_spec(package) is not None
 

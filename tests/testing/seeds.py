@@ -16,6 +16,7 @@ import multiprocessing
 import os
 import re
 import sys
+import tempfile
 import time
 from importlib import import_module
 from pathlib import Path
@@ -24,6 +25,7 @@ from typing import Any
 from tqdm import tqdm
 
 from embnoise.testing import iter_checks
+from tests.frameworks import share_compiled_jax
 from tests.testing.faults.families import correct
 
 SEEDS = {"torch": 2000, "jax": 2000, "keras": 500}
@@ -128,10 +130,12 @@ def main(arguments: list[str] | None = None) -> int:
         with options.out.open("a") as file:  # a line that was cut off must not join the next
             file.write("\n")
     with (
+        tempfile.TemporaryDirectory() as cache,
         options.out.open("a") as file,
         concurrent.futures.ProcessPoolExecutor(options.processes, spawned) as pool,
         tqdm(total=len(wanted), initial=len(wanted) - len(missing), unit="block") as bar,
     ):
+        share_compiled_jax(cache)
         for future in concurrent.futures.as_completed([pool.submit(run, each) for each in missing]):
             line = future.result()
             file.write(json.dumps(line) + "\n")
