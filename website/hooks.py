@@ -23,6 +23,8 @@ MADE = {
 }
 """The file of the repository that each page is made of."""
 PICTURE = re.compile(r"^!\[[^\]]*\]\((\S+)\)$", re.MULTILINE)
+LOOKED_UP = ("reference/", "checks.md", "changelog.md")
+"""Pages with so many headings that the search would list them before any guide."""
 LINK = re.compile(r"(?<=\]\()(?!https?:|#)([^)\s#]+)")
 
 
@@ -41,6 +43,8 @@ def on_page_markdown(markdown: str, page: Page, config: Any, files: Files) -> st
     source = MADE.get(page.file.src_uri)
     if source:
         page.edit_url = f"{GITHUB}/edit/main/{source}"
+    if page.file.src_uri.startswith(LOOKED_UP):
+        page.meta["search"] = {"boost": 0.01}
     folder = posixpath.dirname(source or f"docs/{page.file.src_uri}")
     here = posixpath.dirname(page.file.src_uri)
     markdown = PICTURE.sub(r"[\g<0>](\1)", markdown)

@@ -50,16 +50,18 @@ def test_pages_fit_the_screen(browser, address, screen, pages):
     assert not [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
 
 
-def test_the_search_finds_a_page(browser, address, screen):
+def test_the_search_lists_guides_before_the_reference(browser, address, screen):
     from selenium.webdriver.common.by import By  # noqa: PLC0415
     from selenium.webdriver.support.ui import WebDriverWait  # noqa: PLC0415
 
     screen(1280)
     browser.get(address)
     browser.find_element(By.CSS_SELECTOR, "[data-md-component=search-query]").send_keys(
-        "antithetic"
+        "gradient accumulation"
     )
     found = WebDriverWait(browser, 20).until(
         lambda browser: browser.find_elements(By.CSS_SELECTOR, ".md-search-result__link")
     )
-    assert any("configuration/" in each.get_attribute("href") for each in found)
+    pages = [each.get_attribute("href") for each in found]
+    assert "/pytorch/" in pages[0]
+    assert any("/reference/" in page for page in pages)
