@@ -36,6 +36,8 @@ def pytest_configure(config: pytest.Config) -> None:
         folder = tempfile.TemporaryDirectory()
         config.add_cleanup(folder.cleanup)
         frameworks.share_compiled_jax(folder.name)
+        if config.getoption("numprocesses", None):  # their threads would wait for each other
+            os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
         frameworks.check_selection()
     except ValueError as error:

@@ -19,6 +19,13 @@ from tests.backends import with_kernel
 from tests.torch.allocations import memory_of_the_noise
 
 
+@pytest.fixture
+def two_threads(monkeypatch):
+    """Two threads for what one would do, also where PyTorch has one."""
+    monkeypatch.setattr(cpu_numba, "_SERIAL", 2**17)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+
+
 @njit
 def _halves(values, halves, back):
     for i in range(values.size):
@@ -115,9 +122,9 @@ def _numpy_noise(x):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_large_tensors_in_threads_and_blocks(dtype, monkeypatch):
+@pytest.mark.usefixtures("two_threads")
+def test_large_tensors_in_threads_and_blocks(dtype):
     """Larger than one chunk, one block or one row of any kernel, and not a multiple of any."""
-    monkeypatch.setattr(cpu_numba, "_SERIAL", 2**17)
     x = torch.randn(3, 701, 257).to(dtype)
     mask = torch.rand(3, 701) > 0.3
     noise = neftune(100.0, distribution="gaussian")
@@ -127,8 +134,8 @@ def test_large_tensors_in_threads_and_blocks(dtype, monkeypatch):
         assert torch.equal(add_noise(x, noise, step=0, mask=mask), first)
 
 
-def test_several_threads_at_once(monkeypatch):
-    monkeypatch.setattr(cpu_numba, "_SERIAL", 2**17)
+@pytest.mark.usefixtures("two_threads")
+def test_several_threads_at_once():
     x, noise = torch.zeros(4, 256, 256), neftune()
     expected = add_noise(x, noise, step=0)
     right = []
