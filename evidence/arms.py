@@ -6,13 +6,15 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 __all__ = [
-    "EPOCHS",
     "TUNING_SEEDS",
     "Arm",
     "Size",
     "Study",
     "tuning_arms",
 ]
+
+EPOCHS = {64: 30, 256: 16, 1024: 8, 4096: 3}
+"""Enough for the plain arm to pass its lowest held-out loss wherever the data is small."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,16 @@ class Arm:
     dropout: float = 0.0
     weight_decay: float = 0.01
     batch: int = 16
+
+    @property
+    def epochs(self) -> int:
+        """How often a run sees each pair."""
+        return EPOCHS[self.pairs]
+
+    @property
+    def steps(self) -> int:
+        """How many batches a run takes."""
+        return self.epochs * -(-self.pairs // self.batch)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -70,9 +82,6 @@ FULL = Size(
 QUICK = Size(
     pretraining_steps=100, sizes=(64,), seeds=3, more_seeds=3, tuning_seeds=1, alphas=(2.0, 4.0)
 )
-
-EPOCHS = {64: 30, 256: 16, 1024: 8, 4096: 3}
-"""Enough for the plain arm to pass its lowest held-out loss wherever the data is small."""
 DROPOUTS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 WEIGHT_DECAYS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 MIDDLE = 256

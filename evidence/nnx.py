@@ -8,7 +8,7 @@ import torch
 
 import finetune_jax
 from embnoise import Noise
-from evidence.arms import EPOCHS, Arm
+from evidence.arms import Arm
 from evidence.corpus import TEST, VALIDATION, documented_pairs
 from task import Task
 
@@ -35,7 +35,7 @@ def run_nnx(arm: Arm, seed: int, folder: Path) -> dict[str, float]:
     task = Task(
         train=[pool[index] for index in order[: arm.pairs].tolist()],
         held_out=list(pairs[VALIDATION:][:TEST]),
-        epochs=EPOCHS[arm.pairs],
+        epochs=arm.epochs,
         steps=None,
         learning_rate=LEARNING_RATE,
         seed=seed,

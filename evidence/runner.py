@@ -12,7 +12,7 @@ from time import process_time
 
 from tqdm import tqdm
 
-from evidence.arms import EPOCHS, Arm
+from evidence.arms import Arm
 from evidence.results import Result, append, load
 
 __all__ = ["Folders", "run_all"]
@@ -34,13 +34,13 @@ def run_all(
             ProcessPoolExecutor(
                 processes, mp_context=context, initializer=_end_with_parent
             ) as pool,
-            tqdm(total=sum(_steps(arm) for arm, _ in missing), desc=title, unit="step") as bar,
+            tqdm(total=sum(arm.steps for arm, _ in missing), desc=title, unit="step") as bar,
         ):
             futures = {pool.submit(_run, arm, seed, folders): arm for arm, seed in missing}
             try:
                 for future in as_completed(futures):
                     append(out, [future.result()])
-                    bar.update(_steps(futures[future]))
+                    bar.update(futures[future].steps)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
@@ -57,10 +57,6 @@ def _end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
-
-
-def _steps(arm: Arm) -> int:
-    return EPOCHS[arm.pairs] * -(-arm.pairs // arm.batch)
 
 
 def _run(arm: Arm, seed: int, folders: Folders) -> Result:

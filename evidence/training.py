@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import small_decoder
 from embnoise import Noise, linear
 from embnoise_torch import attach
-from evidence.arms import EPOCHS, Arm
+from evidence.arms import Arm
 from evidence.batches import collate, training_batches
 from evidence.corpus import corpus, prose_parts
 from evidence.measures import hessian_trace, loss_of, prose_loss, recitation, sharpness
@@ -28,11 +28,12 @@ CHECKS = 6
 """How often a run looks at the validation loss, for early stopping."""
 
 
-def noise_of(arm: Arm, steps: int, seed: int) -> Noise | None:
+def noise_of(arm: Arm, seed: int) -> Noise | None:
     """The noise of an arm; annealed arms have the sum of alpha^2 of the constant one."""
     if arm.alpha == 0:
         return None
     alpha: Any = arm.alpha
+    steps = arm.steps
     if arm.schedule != "constant":
         # The squares of 0/T, 1/T, ... (T-1)/T, or of 1, ... 1/T; see linear().
         falling = [linear(1.0, 0.0, steps)(step) for step in range(steps)]
@@ -107,8 +108,7 @@ def fine_tuned(
         collate: From rows to a batch.
         check: Called ``CHECKS`` times over the run.
     """
-    epochs = EPOCHS[arm.pairs]
-    steps = epochs * -(-len(rows) // arm.batch)
+    steps = arm.steps
     optimizer = torch.optim.AdamW(
         model.parameters(), LEARNING_RATE, weight_decay=arm.weight_decay, fused=True
     )
@@ -121,11 +121,11 @@ def fine_tuned(
             else 0.5 * (1 + torch.cos(torch.tensor(step / steps) * torch.pi).item())
         ),
     )
-    noise = noise_of(arm, steps, seed)
+    noise = noise_of(arm, seed)
     handle = None if noise is None else attach(model, noise, optimizer=optimizer)
     torch.manual_seed(seed)  # the masks of dropout
     widths, checks = [], {steps * (number + 1) // CHECKS for number in range(CHECKS)}
-    for step, some in enumerate(training_batches(rows, epochs, arm.batch, seed), start=1):
+    for step, some in enumerate(training_batches(rows, arm.epochs, arm.batch, seed), start=1):
         batch = collate(some)
         mask = batch["attention_mask"]
         widths += [mask.shape[1] / length for length in mask.sum(dim=1).tolist()]

@@ -206,13 +206,14 @@ def test_only_seeds_that_all_arms_have_count():
 
 @pytest.mark.parametrize("schedule", ["constant", "down", "up"])
 def test_schedules_have_the_same_sum_of_squares(schedule):
-    noise = noise_of(replace(Arm(), alpha=3.0, schedule=schedule), 50, seed=1)
-    amplitudes = [noise.alpha_at(step) for step in range(50)]
-    assert sum(alpha**2 for alpha in amplitudes) == pytest.approx(50 * 9)
+    arm = Arm(pairs=64, alpha=3.0, schedule=schedule)
+    noise = noise_of(arm, seed=1)
+    amplitudes = [noise.alpha_at(step) for step in range(arm.steps)]
+    assert sum(alpha**2 for alpha in amplitudes) == pytest.approx(arm.steps * 9)
     rising = np.diff(amplitudes)
     expected = {"constant": rising == 0, "down": rising < 0, "up": rising > 0}
     assert expected[schedule].all()
-    assert noise_of(Arm(), 50, seed=1) is None
+    assert noise_of(Arm(), seed=1) is None
 
 
 def test_a_file_that_a_kill_cut_off_goes_on(tmp_path):
