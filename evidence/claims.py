@@ -53,9 +53,8 @@ def claims(study: Study) -> list[Claim]:
         label: str, runs: tuple[Arm, Arm], others: tuple[Arm, Arm], *rest: float
     ) -> Contrast:
         """What noise takes from the test loss of the plain arm, minus what it does in others."""
-        signed = [*zip((1.0, -1.0), runs, strict=True), *zip((-1.0, 1.0), others, strict=True)]
-        terms = tuple((sign, arm, "test_loss") for sign, arm in signed)
-        return Contrast(label, terms, *rest)
+        gain, other_gain = against("", *runs, "test_loss"), against("", *others[::-1], "test_loss")
+        return Contrast(label, gain.terms + other_gain.terms, *rest)
 
     least, most = min(noisy), max(noisy)
     variants = {

@@ -13,7 +13,7 @@ from torch import Tensor
 import pairs
 import small_decoder
 from pairs import Pair
-from task import encode
+from task import Example, encode
 
 __all__ = ["Corpus", "Row", "corpus", "documented_pairs", "prose_parts"]
 
@@ -28,11 +28,9 @@ HELD_OUT_PROSE = 0.1
 
 
 @dataclass(frozen=True)
-class Row:
+class Row(Example):
     """A pair in tokens, and where it comes from."""
 
-    prompt: list[int]
-    answer: list[int]
     package: str
     """The first part of the name that the question asks for."""
 

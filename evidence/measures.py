@@ -11,7 +11,7 @@ from torch import Tensor
 from evidence.batches import collate, evaluation_batches
 from evidence.corpus import Row
 from small_decoder import LENGTH, PAD_ID
-from task import EVALUATION_BATCH, IGNORED, RECITED_PAIRS, RECITED_TOKENS
+from task import EVALUATION_BATCH, IGNORED, RECITED_PAIRS, RECITED_TOKENS, verbatim_rate
 
 __all__ = ["hessian_trace", "loss_of", "prose_loss", "recitation", "sharpness"]
 
@@ -67,12 +67,11 @@ def recitation(model: Any, rows: Sequence[Row]) -> tuple[float, float]:
         pad_token_id=PAD_ID,
     )[:, width:].tolist()
     model.train()
-    verbatim, overlap = 0, 0.0
+    overlap = 0.0
     for row, reply in zip(some, replies, strict=True):
         answer = row.answer[:RECITED_TOKENS]
-        verbatim += reply[: len(answer)] == answer
         overlap += _rouge_l(answer, reply[: len(answer)])
-    return verbatim / len(some), overlap / len(some)
+    return verbatim_rate(some, replies), overlap / len(some)
 
 
 def _rouge_l(expected: list[int], found: list[int]) -> float:

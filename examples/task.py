@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def encode(prompt: list[int], answer: list[int], end: int) -> Example:
     return Example(prompt[-PROMPT_TOKENS:], [*answer, end][:ANSWER_TOKENS])
 
 
-def verbatim_rate(examples: list[Example], replies: list[list[int]]) -> float:
+def verbatim_rate(examples: Sequence[Example], replies: Sequence[list[int]]) -> float:
     """The share of prompts that get their training answer, word for word."""
     recited = 0
     for one, reply in zip(examples, replies, strict=True):

@@ -50,18 +50,29 @@ def test_pages_fit_the_screen(browser, address, screen, pages):
     assert not [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
 
 
-def test_the_search_lists_guides_before_the_reference(browser, address, screen):
+@pytest.fixture
+def search(browser, address, screen):
+    """A function from words to the pages that the search finds, the best first."""
     from selenium.webdriver.common.by import By  # noqa: PLC0415
     from selenium.webdriver.support.ui import WebDriverWait  # noqa: PLC0415
 
-    screen(1280)
-    browser.get(address)
-    browser.find_element(By.CSS_SELECTOR, "[data-md-component=search-query]").send_keys(
-        "gradient accumulation"
-    )
-    found = WebDriverWait(browser, 20).until(
-        lambda browser: browser.find_elements(By.CSS_SELECTOR, ".md-search-result__link")
-    )
-    pages = [each.get_attribute("href") for each in found]
+    def pages(words):
+        screen(1280)
+        browser.get(address)
+        browser.find_element(By.CSS_SELECTOR, "[data-md-component=search-query]").send_keys(words)
+        found = WebDriverWait(browser, 20).until(
+            lambda browser: browser.find_elements(By.CSS_SELECTOR, ".md-search-result__link")
+        )
+        return [each.get_attribute("href") for each in found]
+
+    return pages
+
+
+def test_the_search_finds_a_page(search):
+    assert any("configuration/" in page for page in search("antithetic"))
+
+
+def test_the_search_lists_guides_before_the_reference(search):
+    pages = search("gradient accumulation")
     assert "/pytorch/" in pages[0]
     assert any("/reference/" in page for page in pages)
