@@ -18,7 +18,6 @@ pytest.importorskip("tokenizers")
 pytest.importorskip("transformers")
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from evidence import pictures
 from evidence.__main__ import DOCS, RESULTS, TEMPLATE
@@ -34,6 +33,7 @@ from evidence.statistics import equivalence, estimate, holm
 from evidence.training import noise_of
 from evidence.tuning import chosen_arms
 from small_decoder import END_ID, PAD_ID
+from tests.torch.models import llama
 
 ROOT = DOCS.parent
 
@@ -250,17 +250,7 @@ def test_holm():
 
 def test_recitation_of_answers_that_end():
     """Answers end with the token that ends generation, most of them early."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=32,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        pad_token_id=PAD_ID,
-        eos_token_id=END_ID,
-    )
-    model = LlamaForCausalLM(config)
+    model = llama(hidden_size=32, intermediate_size=64, pad_token_id=PAD_ID, eos_token_id=END_ID)
     rows = [
         Row([5, 6, 7], [10, 11, END_ID], ""),
         Row([8], [12, 13, 14, END_ID], ""),
