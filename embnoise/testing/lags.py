@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,7 +134,7 @@ def _all_lags(
     sums = np.round(np.fft.irfftn(product, shape, (0, 1, 2)))
     overlaps = np.ones((1, 1, 1))
     for axis, (one, other) in enumerate(zip(sizes, copy.shape, strict=True)):
-        counts = np.array([_overlap(lag, one, other) for lag in _lags(shape[axis], one)])
+        counts = np.array(_overlaps(shape[axis], one, other))
         overlaps = overlaps * counts.reshape([-1 if i == axis else 1 for i in range(3)])
     return sums, overlaps
 
@@ -155,6 +156,7 @@ def _lags(length: int, size: int) -> list[int]:
     return [index if index < size else index - length for index in range(length)]
 
 
-def _overlap(lag: int, one: int, other: int) -> int:
-    """How many i have 0 <= i < other and 0 <= i + lag < one."""
-    return max(min(other, one - lag) - max(0, -lag), 0)
+@cache
+def _overlaps(length: int, one: int, other: int) -> tuple[int, ...]:
+    """For each lag, how many i have 0 <= i < other and 0 <= i + lag < one."""
+    return tuple(max(min(other, one - lag) - max(0, -lag), 0) for lag in _lags(length, one))

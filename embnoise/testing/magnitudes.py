@@ -30,7 +30,9 @@ def claimed_magnitudes(claims: Claims, inputs: Inputs, clean: Array, alpha: floa
                 continue
             tokens = inputs.segments[b] == segment
             counted = tokens if claims.length == "tokens" else slice(None)
-            rms = float(np.sqrt(np.square(clean[b, counted]).mean()))
+            rms = 1.0
+            if claims.scale_rule.uses_rms:
+                rms = float(np.sqrt(np.square(clean[b, counted]).mean()))
             used = length if claims.length == "tokens" else width
             magnitudes[b, tokens] = claims.magnitude(alpha, used, dim, rms)
     return magnitudes

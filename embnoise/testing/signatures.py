@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from types import FunctionType, MappingProxyType, MethodType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 __all__ = ["KEYWORDS", "is_opaque", "layers_in", "named", "needs", "parameters_of", "signature_of"]
 
@@ -69,10 +71,30 @@ def _run_by(layer: Any) -> Callable[..., Any]:
 
 def parameters_of(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     """The parameters of a function by name; none if it has no signature."""
+    if not isinstance(function, MethodType):
+        return _parameters_of(function)
+    # Methods are made anew whenever they are looked up, and layers are called very often.
+    parameters = _parameters_of(function.__func__)
+    first = next(iter(parameters.values()), None)
+    if first is None or first.kind is inspect.Parameter.VAR_POSITIONAL:
+        return parameters
+    return {name: each for name, each in parameters.items() if each is not first}
+
+
+_KNOWN: WeakKeyDictionary[Callable[..., Any], Mapping[str, inspect.Parameter]] = WeakKeyDictionary()
+
+
+def _parameters_of(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    plain = isinstance(function, FunctionType)
+    if plain and function in _KNOWN:
+        return _KNOWN[function]
     try:
-        return inspect.signature(function).parameters
+        parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):  # some builtins have no signature
-        return {}
+        parameters = MappingProxyType({})
+    if plain:
+        _KNOWN[function] = parameters
+    return parameters
 
 
 def is_opaque(function: Callable[..., Any]) -> bool:

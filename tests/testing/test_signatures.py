@@ -1,13 +1,14 @@
 """Wrapped layers: the kit sees what the layer inside accepts, and no keyword is withheld."""
 
 import functools
+import inspect
 
 import pytest
 
 import embnoise
 from embnoise import neftune
 from embnoise.testing import Claims, case, check_layer, iter_checks
-from embnoise.testing.signatures import is_opaque, named
+from embnoise.testing.signatures import is_opaque, named, parameters_of
 from tests.frameworks import needs
 
 
@@ -95,6 +96,44 @@ def test_what_a_call_that_takes_any_keyword_gets():
         return layer(x, **keywords)
 
     holds(plain, call=call)
+
+
+class Signatures:
+    def method(self, x, *, training=False): ...
+
+    def takes_all(*arguments, **keywords): ...
+
+    @classmethod
+    def of_the_class(cls, x): ...
+
+    @staticmethod
+    def of_none(x): ...
+
+    @functools.wraps(method)
+    def decorated(self, *arguments, **keywords): ...
+
+    def __call__(self, x, mask): ...
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        Signatures.method,
+        Signatures().method,
+        Signatures().takes_all,
+        Signatures().of_the_class,
+        Signatures.of_none,
+        Signatures().decorated,
+        Signatures(),
+        functools.partial(Signatures().method, 1),
+        len,
+    ],
+    ids=range(9),
+)
+def test_parameters_are_those_of_the_signature(function):
+    for _ in range(2):  # what is known of a function is kept
+        assert list(parameters_of(function)) == list(inspect.signature(function).parameters)
+    assert parameters_of(dict) == {}  # it has no signature
 
 
 def test_named_keywords():
