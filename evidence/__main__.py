@@ -6,13 +6,15 @@ import argparse
 from pathlib import Path
 
 from evidence import models
+from evidence.answers import Answer, answers
 from evidence.arms import FULL, QUICK, TUNING_SEEDS, Study, tuning_arms
-from evidence.report import answers, page
-from evidence.results import load
+from evidence.report import page
+from evidence.results import Result, load
 from evidence.runner import Folders, run_all
 from evidence.tuning import chosen_arms
 
 RESULTS = Path(__file__).parent / "results.jsonl"
+REPETITIONS = Path(__file__).parent / "repetitions"
 TEMPLATE = Path(__file__).parent / "page.md"
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -38,13 +40,24 @@ def main(argv: list[str] | None = None) -> None:
         _run(arguments)
 
 
+def published() -> tuple[Study, list[Result], list[Answer], str]:
+    """The study, its results, its answers and its page, from the raw results."""
+    results = load(RESULTS)
+    chosen = chosen_arms(results)
+    study = Study(FULL, chosen)
+    found = answers(study, results)
+    repetitions = [
+        answers(Study(FULL, chosen | chosen_arms(own)), own)
+        for own in map(load, sorted(REPETITIONS.glob("*.jsonl")))
+    ]
+    return study, results, found, page(study, results, found, TEMPLATE.read_text(), repetitions)
+
+
 def _report() -> None:
     from evidence.pictures import save_all  # noqa: PLC0415, needs matplotlib
 
-    results = load(RESULTS)
-    study = Study(FULL, chosen_arms(results))
-    found = answers(study, results)
-    (DOCS / "evidence.md").write_text(page(study, results, found, TEMPLATE.read_text()))
+    study, results, found, text = published()
+    (DOCS / "evidence.md").write_text(text)
     for path in [DOCS / "evidence.md", *save_all(study, results, found, DOCS)]:
         print(path)
 

@@ -187,17 +187,18 @@ MEASURES = {
 
 
 def values(contrast: Contrast, results: Iterable[Result]) -> list[float]:
-    """One number per seed that all arms of the contrast have."""
-    found: dict[Arm, dict[int, Result]] = {}
+    """One number per seed for which all arms of the contrast have their measures."""
+    found: dict[tuple[Arm, str], dict[int, float]] = {}
     for result in results:
         if result.is_reported:
-            found.setdefault(result.arm, {})[result.seed] = result
-    by_arm = [found.get(arm, {}) for _, arm, _ in contrast.terms]
-    seeds = sorted(set.intersection(*map(set, by_arm)))
+            for measure, value in result.measures.items():
+                found.setdefault((result.arm, measure), {})[result.seed] = value
+    by_term = [found.get((arm, measure), {}) for _, arm, measure in contrast.terms]
+    seeds = sorted(set.intersection(*map(set, by_term)))
     return [
         sum(
-            weight * by_seed[seed].measures[measure]
-            for (weight, _, measure), by_seed in zip(contrast.terms, by_arm, strict=True)
+            weight * by_seed[seed]
+            for (weight, _, _), by_seed in zip(contrast.terms, by_term, strict=True)
         )
         for seed in seeds
     ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from tokenizers import Tokenizer
@@ -15,7 +17,9 @@ import small_decoder
 from pairs import Pair
 from task import Example, encode
 
-__all__ = ["Corpus", "Row", "corpus", "documented_pairs", "prose_parts"]
+__all__ = ["Corpus", "Row", "corpus", "documented_pairs", "drawn", "prose_parts"]
+
+T = TypeVar("T")
 
 VALIDATION, TEST = 256, 256
 SPLIT_SEED = 0
@@ -45,9 +49,13 @@ class Corpus:
 
     def training_rows(self, count: int, seed: int) -> list[Row]:
         """The rows that all arms of a seed train on."""
-        generator = torch.Generator().manual_seed(seed)
-        order = torch.randperm(len(self.pool), generator=generator)[:count]
-        return [self.pool[index] for index in order.tolist()]
+        return drawn(self.pool, count, seed)
+
+
+def drawn(pool: Sequence[T], count: int, seed: int) -> list[T]:
+    """Some of the pool, in an order that the seed draws."""
+    order = torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed))[:count]
+    return [pool[index] for index in order.tolist()]
 
 
 @cache

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 import finetune_jax
 from embnoise import Noise
 from evidence.arms import Arm
-from evidence.corpus import TEST, VALIDATION, documented_pairs
+from evidence.corpus import TEST, VALIDATION, documented_pairs, drawn
 from task import Task
 
 __all__ = ["pretrained", "run_nnx"]
@@ -30,10 +28,8 @@ def run_nnx(arm: Arm, seed: int, folder: Path) -> dict[str, float]:
         the checks on the way, which nothing but the test pairs chose.
     """
     pairs = documented_pairs()
-    pool = pairs[VALIDATION + TEST :]
-    order = torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed))
     task = Task(
-        train=[pool[index] for index in order[: arm.pairs].tolist()],
+        train=drawn(pairs[VALIDATION + TEST :], arm.pairs, seed),
         held_out=list(pairs[VALIDATION:][:TEST]),
         epochs=arm.epochs,
         steps=None,

@@ -8,8 +8,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from evidence.answers import Answer
 from evidence.arms import Arm, Study
-from evidence.report import Answer
 from evidence.results import Result
 from evidence.statistics import estimate
 

@@ -2,64 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean
 
+from evidence.answers import Answer, side_by_side
 from evidence.arms import Arm, Study
-from evidence.claims import Claim, Contrast, claims, difference, values
+from evidence.claims import difference, values
 from evidence.results import Result
-from evidence.statistics import Estimate, equivalence, estimate, holm
+from evidence.statistics import Estimate, estimate
 from evidence.tuning import tuned
 
-__all__ = ["Answer", "answers", "page"]
+__all__ = ["page"]
 
 
-class Answer:
-    """A contrast with its estimate and its p-values."""
-
-    def __init__(self, claim: Claim, contrast: Contrast, differences: Sequence[float]) -> None:
-        self.claim = claim
-        self.contrast = contrast
-        self.estimate: Estimate = estimate(differences)
-        self.p = self.estimate.p
-        if contrast.margin is not None:
-            self.p = equivalence(differences, contrast.margin)
-        self.adjusted = 1.0
-        self.has_enough_seeds = True
-
-    @property
-    def verdict(self) -> str:
-        """What the adjusted p-value says at 5%, and of what should be equal also the interval."""
-        if (margin := self.contrast.margin) is not None:
-            if self.adjusted < 0.05:
-                return f"equal within ±{margin:g}"
-            if self.estimate.high < -margin or self.estimate.low > margin:
-                return f"{'lower' if self.estimate.mean < 0 else 'higher'} by more than {margin:g}"
-            return f"not shown: ±{margin:g}"
-        if not self.has_enough_seeds:
-            return "too few seeds"
-        if self.adjusted >= 0.05:
-            return "no difference shown"
-        return "lower" if self.estimate.mean < 0 else "higher"
-
-
-def answers(study: Study, results: Sequence[Result]) -> list[Answer]:
-    """All contrasts, with p-values that are adjusted over all of them."""
-    found = [
-        Answer(claim, contrast, differences)
-        for claim in claims(study)
-        for contrast in claim.contrasts
-        if len(differences := values(contrast, results)) >= 3
-    ]
-    for answer, adjusted in zip(found, holm([each.p for each in found]), strict=True):
-        answer.adjusted = adjusted
-        # The smallest p-value of a sign-flip test, of which one of all answers has to be.
-        answer.has_enough_seeds = 2.0 ** (1 - answer.estimate.count) * len(found) < 0.05
-    return found
-
-
-def page(study: Study, results: Sequence[Result], found: Sequence[Answer], template: str) -> str:
+def page(
+    study: Study,
+    results: Sequence[Result],
+    found: Sequence[Answer],
+    template: str,
+    repetitions: Sequence[Sequence[Answer]] = (),
+) -> str:
     """The page: the template with its tables filled in, from the results and their answers."""
+    pretrained = side_by_side(found, repetitions)
     reported = [result for result in results if result.is_reported]
     hours = sum(result.seconds for result in results) / 3600
     padding = _padding(reported)
@@ -71,6 +35,8 @@ def page(study: Study, results: Sequence[Result], found: Sequence[Answer], templ
         "claims": "\n".join(_claim_table(found)),
         "tuning": "\n".join(_tuning_table(results)),
         "arms": "\n".join(_arms_table(reported)),
+        "pretrained": "\n".join(_pretrained_table(pretrained, len(repetitions))),
+        "contradicted": _contradicted(pretrained),
         "padding": f"{padding:.2f}",
         "magnitude": f"{padding**-0.5:.2f}",
         "runs": f"{len(results):,}",
@@ -144,8 +110,7 @@ def _headline_table(study: Study, results: Sequence[Result]) -> list[str]:
             for arm in (study.plain[pairs], noisy)
         )
         lines.append(
-            f"| {pairs:,} | {noisy.alpha:g} | {shown} | {_number(gain.mean)} "
-            f"({_number(gain.low)} to {_number(gain.high)}) | {gain.count} |"
+            f"| {pairs:,} | {noisy.alpha:g} | {shown} | {_interval(gain)} | {gain.count} |"
         )
     return lines
 
@@ -233,6 +198,31 @@ def _arms_table(results: Sequence[Result]) -> list[str]:
     return lines
 
 
+def _pretrained_table(pretrained: Mapping[str, Sequence[Estimate | None]], count: int) -> list[str]:
+    """A row for each answer, a column for the study and for each of its repetitions."""
+    heads = ["Study", *(f"Repetition {number + 1}" for number in range(count))]
+    lines = ["| | " + " | ".join(heads) + " |", "| --- " * (len(heads) + 1) + "|"]
+    for label, estimates in pretrained.items():
+        cells = ["" if each is None else _interval(each) for each in estimates]
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    return lines
+
+
+def _contradicted(pretrained: Mapping[str, Sequence[Estimate | None]]) -> str:
+    """The answers with an interval above 0 in one of all, and one below 0 in another."""
+    labels = [
+        label
+        for label, estimates in pretrained.items()
+        if any(each is not None and each.low > 0 for each in estimates)
+        and any(each is not None and each.high < 0 for each in estimates)
+    ]
+    if not labels:
+        return "No answer has an interval above 0 in one of them and below 0 in another."
+    return (
+        f"Above 0 in one of them and below 0 in another are the intervals of: {'; '.join(labels)}."
+    )
+
+
 def _padding(results: Sequence[Result]) -> float:
     """The width of a batch over the tokens of a row, on average over rows."""
     return mean(result.measures["padding"] for result in results if "padding" in result.measures)
@@ -240,6 +230,10 @@ def _padding(results: Sequence[Result]) -> float:
 
 def _setting(arm: Arm) -> float:
     return arm.alpha or arm.dropout or arm.weight_decay
+
+
+def _interval(of: Estimate) -> str:
+    return f"{_number(of.mean)} ({_number(of.low)} to {_number(of.high)})"
 
 
 def _number(value: float) -> str:

@@ -20,14 +20,15 @@ pytest.importorskip("transformers")
 import torch
 
 from evidence import pictures
-from evidence.__main__ import DOCS, RESULTS, TEMPLATE
+from evidence.__main__ import DOCS, RESULTS, TEMPLATE, published
+from evidence.answers import Answer, answers
 from evidence.arms import FULL, QUICK, TUNING_SEEDS, Arm, Study, family, tuning_arms
 from evidence.batches import collate
 from evidence.claims import claims, values
 from evidence.corpus import Row
 from evidence.measures import recitation
 from evidence.pictures import save_all
-from evidence.report import Answer, answers, page
+from evidence.report import page
 from evidence.results import Result, append, load
 from evidence.statistics import equivalence, estimate, holm
 from evidence.training import noise_of
@@ -165,10 +166,33 @@ def test_a_picture_has_the_reported_seeds(study, monkeypatch):
 @pytest.mark.skipif(not RESULTS.exists(), reason="the study has not been run")
 def test_the_page_is_that_of_the_results():
     """Run ``python -m evidence report`` if this fails."""
-    results = load(RESULTS)
-    study = Study(FULL, chosen_arms(results))
-    made = page(study, results, answers(study, results), TEMPLATE.read_text())
-    assert (DOCS / "evidence.md").read_text() == made
+    assert (DOCS / "evidence.md").read_text() == published()[-1]
+
+
+def test_other_pretrained_models(study):
+    study, results = study
+    found = answers(study, results)
+    headline = set(study.runs(headline=True))
+    opposite = [
+        made(arm, seed, effect=-0.5) for arm, seed in sorted(headline, key=str) if arm.pairs == 64
+    ]
+    for result in opposite:
+        del result.measures["verbatim"]  # a repetition may lack a measure, or arms
+    text = page(
+        study, results, found, "{{pretrained}}\n{{contradicted}}", [found, answers(study, opposite)]
+    )
+    [row] = [line for line in text.splitlines() if line.startswith("| test loss, 64 pairs")]
+    mine, same, other = row.split(" | ")[1:]
+    assert mine == same
+    assert float(mine.split()[0]) == pytest.approx(-0.5, abs=0.02)
+    assert float(other.split()[0]) == pytest.approx(0.5, abs=0.02)
+    [row] = [line for line in text.splitlines() if line.startswith("| verbatim rate, 64 pairs")]
+    assert row.endswith(" |  |")
+    last = text.splitlines()[-1]
+    assert "test loss, 64 pairs" in last
+    assert "256" not in last
+    same = page(study, results, found, "{{contradicted}}", [found])
+    assert same.startswith("No answer")
 
 
 def test_processes_end_with_the_command():
