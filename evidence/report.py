@@ -217,10 +217,8 @@ def _contradicted(pretrained: Mapping[str, Sequence[Estimate | None]]) -> str:
         and any(each is not None and each.high < 0 for each in estimates)
     ]
     if not labels:
-        return "No answer has an interval above 0 in one of them and below 0 in another."
-    return (
-        f"Above 0 in one of them and below 0 in another are the intervals of: {'; '.join(labels)}."
-    )
+        return "No answer has intervals that disagree about its sign."
+    return f"The intervals disagree about the sign of: {'; '.join(labels)}."
 
 
 def _padding(results: Sequence[Result]) -> float:
