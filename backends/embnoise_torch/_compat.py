@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
@@ -34,6 +36,7 @@ __all__ = [
     "is_transformed",
     "local_part",
     "local_tensor",
+    "openmp_parallel",
     "pipeline_rehearses",
     "pipeline_stage",
     "trl_runs",
@@ -221,6 +224,19 @@ def is_awaited(x: Tensor) -> bool:
     Tensors that DTensors become are of this class, which is private.
     """
     return type(x) is not Tensor and hasattr(x, "trigger_wait")
+
+
+def openmp_parallel() -> Any:
+    """``GOMP_parallel`` of the OpenMP library that PyTorch uses on a CPU; ``None`` without one.
+
+    ``GOMP_parallel(function, argument, threads, 0)`` runs a C function on PyTorch's own threads.
+    PyTorch has no public function for that, and its libraries have no public names.
+    """
+    try:
+        library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+        return library.GOMP_parallel  # the libraries that PyTorch's is linked to are asked as well
+    except (OSError, AttributeError):
+        return None
 
 
 def fsdp_mesh(module: nn.Module) -> Any:

@@ -193,7 +193,8 @@ class Handle(backend.Handle):
                 ids: Any = given if is_ids(given) else None
                 fused = fresh and can_fuse(module, ids, source.noise, compiling=compiling)
                 if fused and not compiling:
-                    return self._look_up(source, module, ids, number)
+                    ready = partial(self._ready, source, ids=ids, number=number)
+                    return lookup(module, ids, source.noise, ready)
                 result = forward(module, *args, **kwargs)
                 x = result[0] if isinstance(result, tuple) else result
                 if fused and compiling and not is_recorded():
@@ -261,15 +262,6 @@ class Handle(backend.Handle):
             x = x.clone(memory_format=torch.contiguous_format)
         add_ready_(x, source.noise, self._ready(source, x, ids, number), owned)
         return cast("Tensor", x)
-
-    def _look_up(
-        self, source: AttachedSource, module: nn.Module, ids: Tensor, number: int
-    ) -> Tensor:
-        """A lookup with noise, in one pass."""
-        table: Any = module.weight
-        like = torch.empty((*ids.shape, table.shape[1]), dtype=table.dtype, device="meta")
-        ready = self._ready(source, like, ids, number)
-        return lookup(module, ids, like, source.noise, ready)
 
     def _ready(
         self, source: AttachedSource, x: Tensor, ids: Tensor | None, number: int

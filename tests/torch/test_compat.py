@@ -48,6 +48,11 @@ def test_calling():
     assert not list(_compat.calling(Outer))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, PyTorch may lack OpenMP")
+def test_openmp_parallel():
+    assert _compat.openmp_parallel() is not None, CHANGED + "openmp_parallel"
+
+
 def test_compiled_inner():
     module = nn.Linear(2, 2)
     compiled = torch.compile(module, backend="eager")

@@ -12,7 +12,7 @@ from numba import njit
 
 from embnoise import neftune
 from embnoise_torch import add_noise
-from embnoise_torch.kernels import _numba_code, cpu_numba
+from embnoise_torch.kernels import _numba_code, _threads, cpu_numba
 from embnoise_torch.kernels._threads import run_parallel
 from embnoise_torch.kernels.cpu_numpy import add_with_numpy
 from tests.backends import with_kernel
@@ -24,6 +24,15 @@ def two_threads(monkeypatch):
     """Two threads for what one would do, also where PyTorch has one."""
     monkeypatch.setattr(cpu_numba, "_SERIAL", 2**17)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+
+
+@pytest.fixture(params=["PyTorch's", "ours"])
+def threads(request, monkeypatch):
+    """Whose threads share work."""
+    if request.param == "ours":
+        monkeypatch.setattr(_threads, "_team", lambda: None)
+    elif _threads._team() is None:
+        pytest.skip("PyTorch is built without OpenMP")
 
 
 @njit
@@ -164,6 +173,7 @@ def _shared_out(size):
     return sorted(done)
 
 
+@pytest.mark.usefixtures("threads")
 def test_threads_share_the_work():
     assert _shared_out(1000) == list(range(1000))
 
@@ -192,16 +202,36 @@ def test_threads_after_a_fork():
     assert ran.stdout.strip() == "0"
 
 
-def test_an_error_in_a_thread_is_raised():
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("main", [True, False])
+def test_an_error_in_a_thread_is_raised(main):
     barrier = threading.Barrier(2)
 
     def work():
         barrier.wait(10)
-        if threading.current_thread() is not threading.main_thread():
-            raise RuntimeError("ours")
+        if (threading.current_thread() is threading.main_thread()) is main:
+            raise KeyboardInterrupt if main else RuntimeError
 
-    with pytest.raises(RuntimeError, match="ours"):
+    with pytest.raises(KeyboardInterrupt if main else RuntimeError):
         run_parallel(work, threads=2)
+
+
+SAME = """
+import os, threading, torch
+from embnoise_torch.kernels._threads import run_parallel
+torch.set_num_threads(2)
+torch.rand(1000, 1000).mul(2)
+before = set(os.listdir("/proc/self/task"))
+barrier = threading.Barrier(2)
+run_parallel(lambda: barrier.wait(10), threads=2)
+print(len(set(os.listdir("/proc/self/task")) - before))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc lists the threads")
+def test_the_threads_are_those_of_pytorch():
+    ran = subprocess.run([sys.executable, "-c", SAME], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "0"
 
 
 def test_without_numba_installed():

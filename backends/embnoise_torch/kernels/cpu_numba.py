@@ -19,9 +19,8 @@ from embnoise_torch.kernels.registry import Kernel, register_kernel
 
 __all__: list[str] = []
 
-# Below this many elements a second thread costs more than it saves: it may have to wait for a core,
-# beside threads of PyTorch that spin after an operation, and then the first one waits for it.
-_SERIAL = 2**22
+# Below this many elements a second thread costs more than it saves.
+_SERIAL = 2**20
 _CHUNK = 2**16
 
 
@@ -38,7 +37,7 @@ def load() -> Kernel | None:
 class NumbaKernel:
     """Noise by ``perturb`` of ``_numba_code``."""
 
-    fused_from = 2**24
+    fused_from = 2**23
     """Smaller results are still in the cache when the noise comes to them."""
 
     def __init__(self, perturb: Callable[..., None]) -> None:
@@ -48,17 +47,17 @@ class NumbaKernel:
         memory = _memory(x)
         self._run(x, noise, prepared, memory, memory, None)
 
-    def look_up(self, table: Tensor, ids: Tensor, noise: Noise, prepared: Prepared) -> Tensor:
-        """Rows of an embedding table [V, d] with their noise: [n, d]."""
+    def look_up_(
+        self, x: Tensor, table: Tensor, ids: Tensor, noise: Noise, prepared: Prepared
+    ) -> None:
+        """Write rows of an embedding table [V, d] with their noise to ``x``, [n, d]."""
         least, most = torch.aminmax(ids)
         if least < 0 or most >= len(table) or not table.is_contiguous():
-            x = torch.embedding(table, ids)  # which raises, unless the table is not contiguous
+            x.copy_(torch.embedding(table, ids))  # raises, unless the table is not contiguous
             self(x, noise, prepared)
-            return x
-        x = table.new_empty((len(ids), table.shape[1]))
+            return
         rows = ids.numpy().astype(np.int64, copy=False)
         self._run(x, noise, prepared, _memory(x), _memory(table), rows)
-        return x
 
     def _run(
         self,

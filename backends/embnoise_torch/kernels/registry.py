@@ -85,10 +85,13 @@ class EagerLookupKernel(Kernel, Protocol):
     fused_from: int
     """From how many bytes of the result on this is better than a lookup and noise in place."""
 
-    def look_up(self, table: Tensor, ids: Tensor, noise: Noise, prepared: Prepared, /) -> Tensor:
-        """Rows of an embedding table [V, d] with their noise: [n, d].
+    def look_up_(
+        self, x: Tensor, table: Tensor, ids: Tensor, noise: Noise, prepared: Prepared, /
+    ) -> None:
+        """Write rows of an embedding table [V, d] with their noise to ``x``.
 
         Args:
+            x: [n, d], contiguous, of the table's dtype.
             table: The embedding table, of any strides.
             ids: int32 or int64 [n], contiguous, on the table's device; perhaps out of range.
             noise: What noise to add; it does not use the RMS of the embeddings.

@@ -165,8 +165,7 @@ class _Lookup(torch.autograd.Function):
         ctx.save_for_backward(ids)
         ctx.save_for_forward(ids)
         ctx.rows, ctx.options = table.shape[0], options
-        noisy = noisy_rows(table.detach(), ids.reshape(-1).contiguous())
-        return noisy.reshape(*ids.shape, table.shape[1])
+        return noisy_rows(table.detach(), ids.reshape(-1).contiguous())
 
     @staticmethod
     def backward(ctx: Any, *upstream: Any) -> Any:
@@ -181,34 +180,44 @@ class _Lookup(torch.autograd.Function):
 
 
 def lookup(
-    module: nn.Module, ids: Tensor, like: Tensor, noise: Noise, ready: Ready | None
+    module: nn.Module, ids: Tensor, noise: Noise, ready_for: Callable[[Tensor], Ready | None]
 ) -> Tensor:
     """The output of a plain ``nn.Embedding`` with noise, in one pass over it.
 
     Args:
         module: The embedding; ``can_fuse`` said yes to it.
         ids: What is looked up.
-        like: A tensor of the shape and dtype of the output, on the device "meta".
         noise: What noise to add.
-        ready: What is known about the output; ``None`` if it gets none.
+        ready_for: From a tensor of the shape and dtype of the output to what is known about that;
+            ``None`` if it gets no noise.
     """
     embedding = cast("nn.Embedding", module)
     kernel: Any = registry.kernel_for(ids.device.type)
-    plan = plan_of(ready, like, noise, ids.device) if hasattr(kernel, "lookup") else None
+    planned = hasattr(kernel, "lookup")
+    weight = embedding.weight
+    # On a CPU this is the output. It comes before any smaller tensor, which would take a part of
+    # the memory that the last output has left in the cache.
+    x = torch.empty(
+        (*ids.shape, weight.shape[1]), dtype=weight.dtype, device="meta" if planned else ids.device
+    )
+    ready = ready_for(x)
+    plan = plan_of(ready, x, noise, ids.device) if planned else None
 
     def noisy_rows(table: Tensor, rows: Tensor) -> Tensor:
         if plan is not None:
-            return cast("Tensor", kernel.lookup(table, rows, plan, noise))
+            noisy: Tensor = kernel.lookup(table, rows, plan, noise)
+            return noisy.reshape(x.shape)
         if ready is not None and ready.part is None and not ready.transposed:
-            return cast("Tensor", kernel.look_up(table, rows, noise, ready.prepared))
-        x = torch.embedding(table, rows).reshape(like.shape)
-        add_ready_(x, noise, ready)
+            kernel.look_up_(x.view(-1, x.shape[-1]), table, rows, noise, ready.prepared)
+        else:
+            x.copy_(torch.embedding(table, rows).view(x.shape))
+            add_ready_(x, noise, ready)
         return x
 
     padding = -1 if embedding.padding_idx is None else embedding.padding_idx
     options = padding, embedding.scale_grad_by_freq, embedding.sparse
     apply: Any = _Lookup.apply
-    return cast("Tensor", apply(embedding.weight, ids, noisy_rows, options))
+    return cast("Tensor", apply(weight, ids, noisy_rows, options))
 
 
 def lookup_compiled(
