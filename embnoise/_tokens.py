@@ -23,13 +23,17 @@ class TokenArrays(NamedTuple):
     segment_ids: Any = None
     """Integers: 0 for padding, equal positive values for one document of a packed row."""
     positions: Any = None
-    """Integers. Default: the number of real tokens that precede a token in its row, or in its
-    segment if ``segment_ids`` and per-token ``sample_ids`` are both given."""
+    """Integers. Default: the number of real tokens that precede a token in its row.
+
+    With ``segment_ids`` and per-token ``sample_ids``, those in its segment.
+    """
     sample_ids: Any = None
     """Integers, or one per row, [B]. Default: the row number."""
     where: Any = None
-    """Boolean or integer, nonzero for a token to noise. Default: all real tokens. It does not
-    change the length of a sequence."""
+    """Boolean or integer, nonzero for a token to noise. Default: all real tokens.
+
+    It does not change the length of a sequence.
+    """
 
     def check(self, shape: tuple[int, int, int]) -> None:
         """Raise unless the arrays fit a batch of shape (B, L, d).

@@ -60,7 +60,7 @@ class NoiseArgs(BaseModel):
 class NoisePlugin(BasePlugin):  # type: ignore[misc]  # axolotl may be missing
     """Adds a ``NoiseCallback`` to axolotl's trainer.
 
-    In the YAML file::
+    In the YAML file:
 
         plugins:
           - embnoise_torch.axolotl.NoisePlugin

@@ -53,18 +53,18 @@ def add_noise(
     """Embeddings with noise added: a pure function of its arguments, with gradient 1.
 
     Args:
-        x: embeddings [B, L, d], or [L, d] taken as B = 1; float16, bfloat16, float32 or float64,
+        x: Embeddings [B, L, d], or [L, d] taken as B = 1; float16, bfloat16, float32 or float64,
             on any device. A DTensor gets the noise of the whole tensor.
-        noise: what noise to add.
-        step: the training step, at least 0: an int, or an integer tensor of one element. Each step
+        noise: What noise to add.
+        step: The training step, at least 0: an int, or an integer tensor of one element. Each step
             draws new noise; the same step, with the same sample ids, repeats it.
-        training: no noise if false.
+        training: No noise if false.
         mask: [B, L], nonzero for a real token; all are real by default.
-        segment_ids: integers [B, L], 0 for padding, equal positive values for one document of a
+        segment_ids: Integers [B, L], 0 for padding, equal positive values for one document of a
             packed row.
-        positions: integers [B, L]. By default the real tokens that precede a token in its row, or
+        positions: Integers [B, L]. By default the real tokens that precede a token in its row, or
             in its segment if ``segment_ids`` and per-token ``sample_ids`` are both given.
-        sample_ids: integers [B] or [B, L]; by default the row's number.
+        sample_ids: Integers [B] or [B, L]; by default the row's number.
         where: [B, L], nonzero for the tokens to noise; all by default. It does not change L.
 
     Returns:
@@ -72,8 +72,8 @@ def add_noise(
         not training, alpha 0, or no token.
 
     Raises:
-        TypeError: an argument of the wrong type or dtype.
-        ValueError: an argument of the wrong shape or out of range; ``x`` is a sum over ranks that
+        TypeError: An argument of the wrong type or dtype.
+        ValueError: An argument of the wrong shape or out of range; ``x`` is a sum over ranks that
             is still to be taken, or a part of sequences of which nothing tells which.
 
     Example:

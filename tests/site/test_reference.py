@@ -68,11 +68,21 @@ def test_examples_are_code(site):
         assert "<p>&gt;&gt;&gt;" not in text
 
 
+def test_what_a_list_says_of_a_name_is_whole(site):
+    """Lists show the first line of a docstring, where a sentence may not end."""
+    item = re.compile(r'<li class="doc-section-item .*?</li>', re.DOTALL)
+    for page in set(PAGE_OF.values()):
+        found = item.findall((site / "reference" / page / "index.html").read_text())
+        assert found, page
+        texts = [re.sub(r"<.*?>", "", each, flags=re.DOTALL).rstrip() for each in found]
+        assert [text for text in texts if not text.endswith((".", ")", ":"))] == [], page
+
+
 def test_docstrings_are_read_as_markdown(site):
     """No role of Sphinx is left, and two powers (2**14, 2**16) in a sentence are not bold text."""
     titles = r"[A-Z][a-z]+:"  # of sections such as Parameters
     for page in set(PAGE_OF.values()):
         text = (site / "reference" / page / "index.html").read_text()
-        assert not re.search(r":(func|class|meth|mod|attr|data|exc):", text), page
+        assert not re.search(r":(func|class|meth|mod|attr|data|exc):|::</p>", text), page
         bold = re.findall(r"<strong>(?!\s*<|\w+</strong>)(.*?)</strong>", text, re.DOTALL)
         assert all(re.fullmatch(titles, each) for each in bold), bold
