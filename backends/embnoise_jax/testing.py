@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import sys
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -16,7 +15,14 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
-from embnoise.testing.drivers import DriverBase, NativeArray, NativeLayer, named, signature_of
+from embnoise.testing.drivers import (
+    DriverBase,
+    NativeArray,
+    NativeLayer,
+    named,
+    parameters_of,
+    signature_of,
+)
 from embnoise.testing.failures import NotClaimedError
 
 __all__ = ["JaxDriver", "driver"]
@@ -283,7 +289,7 @@ def _without_overrides(
     layer: NativeLayer, offered: dict[str, Any], modes: list[str]
 ) -> dict[str, Any]:
     """Without the modes whose default is None: passing them would hide the layer's own mode."""
-    parameters: Mapping[str, Any] = inspect.signature(signature_of(layer)).parameters
+    parameters = parameters_of(signature_of(layer))
     return {
         name: value
         for name, value in offered.items()

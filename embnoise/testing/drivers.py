@@ -12,7 +12,14 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 from numpy.typing import NDArray
 
 from embnoise.testing.failures import NotClaimedError
-from embnoise.testing.signatures import is_opaque, layers_in, named, needs, signature_of
+from embnoise.testing.signatures import (
+    is_opaque,
+    layers_in,
+    named,
+    needs,
+    parameters_of,
+    signature_of,
+)
 
 __all__ = [
     "Driver",
@@ -24,6 +31,7 @@ __all__ = [
     "layers_in",
     "named",
     "needs",
+    "parameters_of",
     "signature_of",
 ]
 

@@ -66,7 +66,10 @@ def _run_by(layer: Any) -> Callable[..., Any]:
         method = getattr(layer, name, None)
         if callable(method):
             return method  # type: ignore[no-any-return]
-    return layer  # type: ignore[no-any-return]
+    if any(hasattr(layer, name) for name in ("__signature__", "__wrapped__")):
+        return layer  # type: ignore[no-any-return]
+    method = layer.__call__
+    return method if isinstance(method, MethodType) else layer
 
 
 def parameters_of(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
