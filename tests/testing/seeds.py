@@ -71,15 +71,15 @@ def done(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def blocks(chosen: dict[str, list[str]], seeds: int | None) -> list[Block]:
+def blocks(chosen: dict[str, list[str]], seeds: int | None, first: int) -> list[Block]:
     """All blocks of the layers, by framework: the first seeds of all layers come first."""
     return sorted(
         (
-            (framework, name, first, min(first + BLOCK, count))
+            (framework, name, start, min(start + BLOCK, end))
             for framework, names in chosen.items()
-            for count in [seeds or SEEDS[framework]]
+            for end in [first + (seeds or SEEDS[framework])]
             for name in names
-            for first in range(0, count, BLOCK)
+            for start in range(first, end, BLOCK)
         ),
         key=lambda block: block[2],
     )
@@ -107,6 +107,7 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.testing.seeds", description=__doc__)
     parser.add_argument("--seeds", type=int, help=f"how many (default: {SEEDS})")
+    parser.add_argument("--first", type=int, default=0, help="the first one")
     parser.add_argument("--frameworks", default="torch,jax,keras")
     parser.add_argument("--layers", default="", help="those whose names match this pattern")
     parser.add_argument("--out", type=Path, default=Path("seeds.jsonl"))
@@ -121,7 +122,7 @@ def main(arguments: list[str] | None = None) -> int:
         framework: [name for name in layers(framework) if re.search(options.layers, name)]
         for framework in options.frameworks.split(",")
     }
-    wanted = blocks(chosen, options.seeds)
+    wanted = blocks(chosen, options.seeds, options.first)
     known = {tuple(line["block"]) for line in done(options.out)}
     missing = [block for block in wanted if block not in known]
     spawned = multiprocessing.get_context("spawn")  # threads of the frameworks do not survive fork
