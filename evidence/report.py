@@ -34,7 +34,7 @@ def page(
         "summary": "\n".join(_summary_table(found)),
         "claims": "\n".join(_claim_table(found)),
         "tuning": "\n".join(_tuning_table(results)),
-        "arms": "\n".join(_arms_table(reported)),
+        "arms": "\n".join(_arms_table(study, reported)),
         "pretrained": "\n".join(_pretrained_table(pretrained, len(repetitions))),
         "contradicted": _contradicted(pretrained),
         "padding": f"{padding:.2f}",
@@ -176,7 +176,8 @@ def _tuning_table(results: Sequence[Result]) -> list[str]:
     return lines[1:]
 
 
-def _arms_table(results: Sequence[Result]) -> list[str]:
+def _arms_table(study: Study, results: Sequence[Result]) -> list[str]:
+    """A row for each arm, in the order of the plan rather than that in which runs ended."""
     measures = {
         "train_loss": "Training loss",
         "test_loss": "Test loss",
@@ -189,8 +190,11 @@ def _arms_table(results: Sequence[Result]) -> list[str]:
         "| Arm | Seeds | " + " | ".join(measures.values()) + " |",
         "| --- | --- |" + " --- |" * len(measures),
     ]
-    for arm in dict.fromkeys(result.arm for result in results):
+    planned = (arm for arm, _ in study.runs(headline=not study.tuned))
+    for arm in dict.fromkeys((*planned, *(result.arm for result in results))):
         own = [result.measures for result in results if result.arm == arm]
+        if not own:
+            continue
         shown = [
             f"{mean(each[name] for each in own):.3f}" if name in own[0] else "" for name in measures
         ]
@@ -235,7 +239,8 @@ def _interval(of: Estimate) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:+.3f}" if abs(value) < 10 else f"{value:+.0f}"
+    text = f"{value:+.3f}" if abs(value) < 10 else f"{value:+.0f}"
+    return text if float(text) else text[1:]
 
 
 def _p(value: float) -> str:
