@@ -19,5 +19,7 @@ def read_noise(path: str | Path) -> Noise:
     """
     try:
         return Noise.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no file {str(path)!r}") from None
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path} does not describe a noise: {error}") from None

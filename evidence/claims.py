@@ -69,8 +69,8 @@ def claims(study: Study) -> list[Claim]:
             (*each("train_loss"), *each("test_loss")),
         ),
         Claim(
-            "It helps most with little data",
-            "the gain shrinks with the number of pairs",
+            "It helps with little data",
+            "the gain is larger for the fewest pairs than for the most",
             (
                 gain_over(
                     f"gain at {least:,} pairs minus that at {most:,}",

@@ -45,6 +45,9 @@ def command(arguments: Sequence[str]) -> int:
     options, rest = parser.parse_known_args(arguments)
     scripts = [each.name for each in get_commands() if isinstance(each, TrainingCommand)]
     script = rest[0] if rest else "nothing"
+    if script in ("-h", "--help"):
+        print(f"{parser.format_help()}\nSCRIPT is one of {', '.join(scripts)}.")
+        return 0
     if script not in scripts:
         raise ValueError(f"the first argument must be one of {', '.join(scripts)}, got {script}")
     if {"-h", "--help"} & set(rest):

@@ -49,12 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser(installed: EntryPoints) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="embnoise", description="Property tests for layers that add noise to embeddings."
+        prog="embnoise", description="Check, measure and plot noise on embeddings."
     )
     parser.add_argument("--version", action="version", version=f"embnoise {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for module in (check, inspect, plot, explain, write):
         module.add_commands(commands)
     for entry in installed:  # listed without loading them, which may take seconds
-        commands.add_parser(entry.name, help=f"of {entry.module}")
+        help_text = f"of {entry.module}: see embnoise {entry.name} --help"
+        commands.add_parser(entry.name, help=help_text)
     return parser

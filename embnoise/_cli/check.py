@@ -68,7 +68,7 @@ def _check(options: argparse.Namespace) -> int:
     for name in ("alpha", "layer"):
         if getattr(options, name) is not None:
             raise UsageError(
-                f"--{name} is for saved models, and {options.target!r} is no file or folder"
+                f"--{name} is for saved models, and {options.target!r} is not a file or folder"
             )
     return _check_layer(options)
 

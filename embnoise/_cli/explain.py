@@ -43,6 +43,10 @@ def _explain(options: argparse.Namespace) -> int:
     code = options.code.upper()
     if code in MODEL_CHECKS:
         return _explain_model_check(code, as_json=options.json)
+    if re.fullmatch(r"(AD|DR)\d+", code):
+        raise UsageError(
+            f"{code} is a check of adapters: the report of `embnoise check-adapter` describes it"
+        )
     found = [check for check in ALL if options.code in (check.name, check.title)]
     found += [check for check in ALL if re.fullmatch(f"EN0*{int(check.code[2:])}", code)]
     if not found:

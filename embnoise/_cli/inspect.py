@@ -18,6 +18,7 @@ from embnoise._inspect.measurement import length_quartiles
 from embnoise._inspect.report import Inspection
 from embnoise._noise import Noise, neftune
 from embnoise._noise_file import read_noise
+from embnoise._schedules import Schedule
 from embnoise.testing.row_batches import drawn_rows, row_batches
 from embnoise.testing.saved_model import SavedModel, SavedTable, load_model
 
@@ -46,8 +47,16 @@ def add_commands(commands: Any) -> None:
         "--noise", type=Path, metavar="FILE", help="another noise, a JSON file: see Noise.to_dict()"
     )
     inspect.add_argument(
-        "--step", type=int, default=0, metavar="N", help="whose alpha is taken (default: 0)"
+        "--step",
+        type=int,
+        default=0,
+        metavar="N",
+        help="the step whose alpha is taken (default: 0)",
     )
+    inspect.add_argument(
+        "--steps", type=int, metavar="N",
+        help="the length of the run in steps, for a schedule that lasts as long",
+    )  # fmt: skip
     inspect.add_argument("--layer", metavar="NAME", help="the embedding, if there are several")
     inspect.add_argument(
         "--multiplier", type=float, metavar="M",
@@ -92,7 +101,17 @@ def _noise(options: argparse.Namespace) -> Noise:
         return neftune(5.0 if options.alpha is None else options.alpha)
     if options.alpha is not None:
         raise UsageError("--alpha must be left out with --noise, whose file has its own alpha")
-    return read_noise(options.noise)
+    noise = read_noise(options.noise)
+    if options.steps is not None:
+        if options.steps < 1:
+            raise UsageError(f"--steps must be at least 1, got {options.steps}")
+        return noise.bind(options.steps)
+    if isinstance(noise.alpha, Schedule) and not noise.alpha.bound:
+        raise UsageError(
+            f"--steps, the length of the run, is needed: {options.noise} has a schedule that lasts "
+            "as long"
+        )
+    return noise
 
 
 def _report(

@@ -28,7 +28,11 @@ def add_commands(commands: Any) -> None:
         "noise", nargs="+", type=Path, metavar="FILE", help="a JSON file: see Noise.to_dict()"
     )
     plot.add_argument(
-        "--steps", type=int, default=1000, metavar="N", help="of the run (default: 1000)"
+        "--steps",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="the length of the run in steps (default: 1000)",
     )
     plot.add_argument(
         "--dim", type=int, default=4096, metavar="D", help="the embedding size (default: 4096)"

@@ -50,6 +50,10 @@ def add_target(parser: argparse.ArgumentParser, more: str = "") -> None:
 def case_of(options: argparse.Namespace) -> Case:
     """The case that the command line describes."""
     target = load(options.target)
+    if not (isinstance(target, Case) or callable(target)):
+        raise UsageError(
+            f"{options.target} must be a function make_layer, or a case, got {target!r:.60}"
+        )
     given: dict[str, Any] = {
         name: _WORDS.get(value, value) if isinstance(value, str) else value
         for name, value in vars(options).items()

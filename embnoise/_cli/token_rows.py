@@ -60,7 +60,7 @@ def _entry(path: Path, number: int, line: str) -> str | list[int]:
     try:
         entry = json.loads(line)
     except ValueError as error:
-        raise UsageError(f"{path}, line {number} is no JSON: {error}") from None
+        raise UsageError(f"{path}, line {number} is not JSON: {error}") from None
     if isinstance(entry, dict):
         ids, text = entry.get("input_ids"), entry.get("text")
         if isinstance(ids, list) and all(type(each) is int for each in ids):

@@ -67,7 +67,8 @@ def noise_at(noise: Noise, step: int) -> Noise:
     alpha = check_noise(noise).alpha_at(check_integer("step", step, minimum=0))
     if not alpha > 0:
         raise ValueError(
-            f"alpha must be above 0 at step {step}, got {alpha}; pass the step to inspect"
+            f"alpha must be above 0 at step {step}, got {alpha}"
+            + ("" if isinstance(noise.alpha, float) else "; pass the step to inspect")
         )
     return replace(noise, alpha=alpha)
 

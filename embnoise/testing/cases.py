@@ -94,6 +94,8 @@ def case(
     claims = Claims() if claims is None else claims
     if not isinstance(claims, Claims):
         raise TypeError(f"claims must be a Claims, got {format_value(claims)}")
+    for each in claims.transformations if driver.transformations else ():
+        check_choice("transformations", each, driver.transformations)
     if not isinstance(expected_failures, Mapping | None):
         raise TypeError(
             "expected_failures must map codes to reasons, such as {'EN09': 'see our issue 12'}, "

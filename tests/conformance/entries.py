@@ -125,9 +125,10 @@ OF_OTHERS = [
             Project("The paper's README", "09d4909, May 2024",
                     github("neelsjain/NEFTune/blob/09d4909/README.md")),
         ),
-        "They promise alpha / sqrt(L * d), where L is the width of the row, drawn from the global "
-        "generator, and they keep that promise. TRL, axolotl and LLaMA-Factory have no noise of "
-        "their own any more: they hand `neftune_noise_alpha` on to the Trainer of transformers. "
+        "transformers, and all that have its lines, promise noise of alpha / sqrt(L * d) from the "
+        "global generator, where L is the width of the row, and keep that promise. TRL, axolotl "
+        "and LLaMA-Factory have no noise of their own any more: they hand `neftune_noise_alpha` on "
+        "to the Trainer of transformers. "
         "The others have the same few lines as transformers. L counts padding, and all documents "
         "of a packed row: 32 real tokens in a row of 512 get a quarter of the published noise, and "
         "so do 16 documents of 128 tokens in a row of 2048 "
@@ -194,7 +195,8 @@ OF_OTHERS = [
             Project("PaddleNLP", "November 2026", github("PaddlePaddle/PaddleNLP/blob/develop/llm/"
                     "run_finetune.py")),
         ),
-        "Both mean alpha / sqrt(L * d). One divides by the number of the ids, the other by the "
+        "instructlab/training and PaddleNLP mean alpha / sqrt(L * d). One divides by the number of "
+        "the ids, the other by the "
         "first two sizes of the embeddings, and both are B * L: d is missing, and the batch "
         "counts. With 8 rows of 512 tokens and 4096 channels, the noise is 22.6 times too large.",
         table(layers.BatchAndLength),
@@ -208,7 +210,8 @@ OF_OTHERS = [
             Project("dolomite-engine", "537a2f3, August 2024", github("ibm-granite/dolomite-engine/"
                     "blob/537a2f3/dolomite_engine/model_wrapper/base.py")),
         ),
-        "It means alpha / sqrt(L * d), and divides by the number of elements of the embeddings. "
+        "dolomite-engine means alpha / sqrt(L * d), and divides by the number of elements of the "
+        "embeddings. "
         "Each row gets less noise in a larger batch: 0.35 of the published noise with 8 rows.",
         table(layers.Elements),
         row_width(),
@@ -221,9 +224,9 @@ OF_OTHERS = [
             Project("LLaMA-Factory, an early version", "6da5156, October 2023",
                     github("hiyouga/LLaMA-Factory/commit/6da51565f")),
         ),
-        "The sizes were those of the table, not of its output, so the noise did not depend on the "
-        "length, and was smaller the larger the vocabulary, here 32,000. Its authors fixed it two "
-        "weeks later "
+        "In an early version of LLaMA-Factory, the sizes were those of the table, not of its "
+        "output, so the noise did not depend on the length, and was smaller the larger the "
+        "vocabulary, here 32,000. Its authors fixed it two weeks later "
         "([2eb65d2](https://github.com/hiyouga/LLaMA-Factory/commit/2eb65d21a)).",
         table(layers.WholeTable),
         row_width(),

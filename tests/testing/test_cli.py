@@ -30,6 +30,8 @@ def make_layer(*, dim, alpha, seed):
 def call(layer, x, *, training, step):
     return layer(x, training=training, step=step)
 
+number = 3
+
 def tell_nothing(*, dim, alpha, seed):
     return print
 
@@ -212,6 +214,11 @@ def test_the_file_that_write_makes_runs_as_it_is(more, capsys, tmp_path):
         ((*CHECK, "--length", "none"), "length must be 'tokens' or 'padded'"),
         (("check", "made_for_cli.layers:mine", "--driver", "numpy"), "leave out the options"),
         (("check", "made_for_cli.layers:call", "--driver", "numpy"), "must take the keywords"),
+        (
+            ("check", "made_for_cli.layers:number"),
+            "must be a function make_layer, or a case, got 3",
+        ),
+        (("explain", "DR16"), "DR16 is a check of adapters"),
         (("explain", "EN99"), "there is no check 'EN99' (did you mean EN"),
         (("write", "made_for_cli.layers:mine"), "is a case: put"),
     ],

@@ -130,6 +130,17 @@ def test_rows_of_the_data_are_what_the_model_is_called_with(loaded, tmp_path, ca
     assert found["measured"]["predicted"] == pytest.approx(right, rel=2e-3)
 
 
+def test_a_schedule_as_long_as_the_run(file, tmp_path, capsys):
+    noise = tmp_path / "noise.json"
+    noise.write_text(json.dumps(neftune(alpha=linear(5.0, 0.0)).to_dict()))
+    at = ["--noise", str(noise), "--step", "50"]
+    halfway = found_in(capsys, file, *at, "--steps", "100")
+    assert halfway == found_in(capsys, file, "--alpha", "2.5")
+    for more, says in (([], "--steps, the length of the run"), (["--steps", "0"], "at least 1")):
+        assert main(["inspect", str(file), *at, *more]) == 2
+        assert says in capsys.readouterr().err
+
+
 def test_text_is_tokenized(loaded, tmp_path, capsys):
     class Spelling(Model):
         def tokenize(self, texts):
@@ -175,12 +186,12 @@ def test_batches_hold_every_row_with_its_padding():
         (["{file}", "--alpha", "0"], "alpha must be above 0 at step 0, got 0.0"),
         (["{file}", "--step", "-1"], "step must be at least 0, got -1"),
         (["{file}", "--reference-rms", "0"], "reference_rms must be above 0, got 0.0"),
-        (["{file}", "--noise", "none.json"], "No such file or directory: 'none.json'"),
+        (["{file}", "--noise", "none.json"], "there is no file 'none.json'"),
         (["{file}", "--noise", "{folder}/broken.json"], "broken.json does not describe a noise"),
         (["{file}", "--noise", "{folder}/n.json", "--alpha", "1"], "--alpha must be left out"),
         (["{file}", "--plot", "x.jpg"], "--plot must end in .png or .svg, got x.jpg"),
         (["{file}", "--data", "none.jsonl"], "--data must be a text file that can be read"),
-        (["{file}", "--data", "{folder}/broken.json"], "broken.json, line 1 is no JSON"),
+        (["{file}", "--data", "{folder}/broken.json"], "broken.json, line 1 is not JSON"),
         (["{file}", "--data", "{folder}/empty"], "empty has no lines; each must be "
          '{{"input_ids": [1, 2, 3]}} or {{"text": "..."}}'),
         (["{file}", "--data", "{folder}/list"], "list, line 1 must be "),

@@ -55,6 +55,18 @@ class Follower(Uniform):
         return torch.rand(shape)
 
 
+class Alike(Follower):
+    """Right, with draws that lie in memory as the embeddings do."""
+
+    def units(self, x, mask):
+        return 2 * torch.rand_like(x) - 1
+
+
+class NormalAlike(Follower):
+    def units(self, x, mask):
+        return torch.randn_like(x)
+
+
 class Normal(Uniform):
     def units(self, x, mask):
         return torch.randn(x.shape, generator=self.generator)
@@ -164,6 +176,8 @@ CORRECT = [
     one("attach", attached, Claims(clean_without_grad=True, length="padded"), "ids"),
     one("Uniform", of(Uniform), Claims()),
     one("Follower", of(Follower), Claims(seeded="global")),
+    one("Alike", of(Alike), Claims(seeded="global")),
+    one("NormalAlike", of(NormalAlike), Claims(distribution="gaussian", seeded="global")),
     one("Normal", of(Normal), GAUSSIAN),
     one("Stepped", of(Stepped), DECAY),
     one("Embedded", embedded(Uniform), Claims(), "ids"),
@@ -172,6 +186,11 @@ CORRECT = [
 
 
 # The faulty ones, from here on.
+
+
+class ReadInOrder(Follower):
+    def forward(self, x, mask):
+        return super().forward(torch.as_strided(x, x.shape, torch.empty(x.shape).stride()), mask)
 
 
 class PerToken(Uniform):
@@ -712,6 +731,7 @@ def bad(layer, code, says, fault, claims=None, inputs="embeddings"):
 
 
 FAULTY = [
+    bad(ReadInOrder, "EN56", "read in order", "memory read in order, with the global seed", GLOBAL),
     bad(PerToken, "EN10", r"sqrt\(d\) instead of sqrt\(L\*d\)", "sqrt(d) for sqrt(L*d)"),
     bad(BatchCounted, "EN08", "the batch is counted", "sqrt(B*L*d) for sqrt(L*d)"),
     bad(FirstSizes, "EN10", r"sqrt\(B\*L\) instead", "sqrt(B*L) for sqrt(L*d)"),
@@ -736,7 +756,7 @@ FAULTY = [
     bad(AlwaysOn, "EN02", "in evaluation mode too", "noise in evaluation"),
     bad(NeverAgain, "EN15", r"train\(\) again there is no noise", "none after train() again"),
     bad(StaysOn, "EN15", "stays on in eval", "noise in evaluation, after training"),
-    bad(Drifting, "EN21", "alpha is, as a share", "alpha drifts, not claimed"),
+    bad(Drifting, "EN21", "alpha changes from call to call", "alpha drifts, not claimed"),
     bad(OneGenerator, "EN05", "share one generator", "one generator for all layers"),
     bad(ByteStep, "EN06", "the same noise", "the step kept in a byte"),
     bad(Rolled, "EN40", "rolled, shifted", "a row that is another one, rolled"),

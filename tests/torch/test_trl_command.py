@@ -81,7 +81,7 @@ def test_the_script_of_trl_runs_with_noise(more):
         ((), "the first argument must be one of distillation, dpo, grpo, kto, reward, rloo, sft, "),
         (("env", "--noise", "noise.json"), "got env"),
         (("sft",), "--noise must name a JSON file that describes the noise, got none"),
-        (("sft", "--noise", "none.json"), "No such file or directory: 'none.json'"),
+        (("sft", "--noise", "none.json"), "there is no file 'none.json'"),
         (("sft", "--noise", "bad.json"), "bad.json does not describe a noise: Expecting value"),
         (("sft", "--noise", "odd.json"), "odd.json does not describe a noise: alpha must be "),
     ],

@@ -143,7 +143,7 @@ def _chernoff(count: int, share: float, rate: float) -> int:
 
 @check("EN54", claimed=needs_repeats)
 def alpha_of_any_size(context: CheckContext) -> None:
-    """Alphas that are small, large or no integers scale the noise as claimed.
+    """Alphas that are small, large or not integers scale the noise as claimed.
 
     Fails for layers that round or clip alpha, or take its logarithm.
     """
