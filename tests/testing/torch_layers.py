@@ -188,6 +188,11 @@ CORRECT = [
 # The faulty ones, from here on.
 
 
+class Dropped(Uniform):
+    def forward(self, x, mask):
+        return nn.functional.dropout(super().forward(x, mask), 0.1, self.training)
+
+
 class ReadInOrder(Follower):
     def forward(self, x, mask):
         return super().forward(torch.as_strided(x, x.shape, torch.empty(x.shape).stride()), mask)
@@ -731,6 +736,7 @@ def bad(layer, code, says, fault, claims=None, inputs="embeddings"):
 
 
 FAULTY = [
+    bad(Dropped, "EN03", "dropout acts on the embeddings", "dropout after the noise"),
     bad(ReadInOrder, "EN56", "read in order", "memory read in order, with the global seed", GLOBAL),
     bad(PerToken, "EN10", r"sqrt\(d\) instead of sqrt\(L\*d\)", "sqrt(d) for sqrt(L*d)"),
     bad(BatchCounted, "EN08", "the batch is counted", "sqrt(B*L*d) for sqrt(L*d)"),

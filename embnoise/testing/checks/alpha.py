@@ -65,7 +65,7 @@ def _known_offset(claims: Claims) -> str | None:
     return needs_repeats(claims)
 
 
-@check("EN12", claimed=_known_offset, premises=("EN05",))
+@check("EN12", claimed=_known_offset, premises=("EN03", "EN05"))
 def noise_is_added(context: CheckContext) -> None:
     """The noise does not depend on the embeddings: it is added to them, not multiplied.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from embnoise.testing.batches import Batch, over_batches
 from embnoise.testing.claims import Claims
 from embnoise.testing.context import CheckContext
@@ -77,11 +79,23 @@ def alpha_zero_is_identity(context: CheckContext) -> None:
         context.expect(
             moved == 0,
             f"with alpha = 0 the embeddings change, by up to {moved:.3g}",
-            "the amplitude does not come from alpha alone, or 0 is taken for 'not given', as in "
-            "`alpha or default`",
+            lambda: _cause_without_alpha(layer.clean(inputs), noise),
         )
 
     over_batches(context, body)
+
+
+def _cause_without_alpha(clean: np.ndarray, noise: np.ndarray) -> str:
+    """What changes the embeddings while alpha is 0."""
+    factors = 1 + noise[clean != 0] / clean[clean != 0]
+    dropped = abs(factors) < 1e-6
+    kept = factors[~dropped]
+    if dropped.any() and kept.size and kept.max() <= 1.05 * kept.min():
+        return "dropout acts on the embeddings, not on the noise alone: keep it out of the layer"
+    return (
+        "the amplitude does not come from alpha alone, or 0 is taken for 'not given', as in "
+        "`alpha or default`"
+    )
 
 
 @check("EN15", premises=(*NOISE, "EN02"))
