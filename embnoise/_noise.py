@@ -33,7 +33,7 @@ Alpha: TypeAlias = float | Schedule | Callable[[Any], Any]
 
 
 @dataclass(frozen=True)
-class Noise:
+class Noise:  # noqa: PLW1641, dataclass makes the hash
     """What noise to add: frozen, hashable, and written to JSON by ``to_dict``.
 
     Args:
@@ -82,8 +82,7 @@ class Noise:
     def __post_init__(self) -> None:
         if not callable(self.alpha):
             object.__setattr__(self, "alpha", check_amplitude("alpha", self.alpha))
-        resolve_distribution(self.distribution)
-        resolve_scale(self.scale)
+        _ = self._distribution, self._scale  # those that have the names now; raises if none has
         if isinstance(self.length, str):
             if self.length not in ("tokens", "padded"):
                 raise ValueError(
@@ -96,6 +95,17 @@ class Noise:
         object.__setattr__(self, "seed", check_seed("seed", self.seed))
         if not isinstance(self.stream, str):
             raise TypeError(f"stream must be a string, got {format_value(self.stream)}")
+
+    def __eq__(self, other: object) -> bool:
+        """Whether settings are equal, and names mean the same: a rule may be registered again."""
+        if type(other) is not type(self):
+            return NotImplemented
+        return self._compared == other._compared
+
+    @property
+    def _compared(self) -> tuple[Any, ...]:
+        settings = (getattr(self, field.name) for field in fields(self))
+        return (*settings, self._distribution, self._scale)
 
     def alpha_at(self, step: Any, xp: ArrayNamespace = NUMPY) -> Any:
         """Alpha at a step.

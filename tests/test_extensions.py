@@ -184,6 +184,31 @@ def test_a_definition_that_runs_again_replaces_itself():
         embnoise.register(embnoise.Distribution("rerun", extension("laplace").quantile))
 
 
+@pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.name)
+def test_noise_of_a_rule_that_was_registered_again(backend):
+    def define(power):
+        def quantile(probability):
+            return (2 * probability - 1) ** power
+
+        def scaled(alpha, length, dim):
+            return power * alpha
+
+        embnoise.register(embnoise.Distribution("cell", quantile))
+        embnoise.register(embnoise.ScaleRule("cell", scaled))
+        return neftune(distribution="cell", scale="cell")
+
+    x = np.zeros((2, 4, 8), np.float32)
+    noises = []
+    for power in (1, 3):
+        noise = define(power)
+        assert noise not in noises
+        noises.append(noise)
+        expected = embnoise.add_noise(x, noise, step=0)
+        with backend.using():
+            found = backend.numpy(backend.verb(backend.native(x), noise, step=0))
+        assert np.allclose(found, expected, rtol=1e-6)
+
+
 def through_pickle(rule):
     return pickle.loads(pickle.dumps(rule))  # noqa: S301, our own
 

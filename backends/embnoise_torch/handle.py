@@ -22,7 +22,14 @@ from embnoise.backend import (
 )
 from embnoise_torch import _compat
 from embnoise_torch.functional import check_tensor
-from embnoise_torch.model.call_stack import ActiveCall, Caller, call_tokens, tell_full_rows
+from embnoise_torch.model.call_stack import (
+    ActiveCall,
+    Caller,
+    Calls,
+    ThreadCalls,
+    call_tokens,
+    tell_full_rows,
+)
 from embnoise_torch.model.find import find_callers
 from embnoise_torch.model.first_argument import FirstArgument, is_ids
 from embnoise_torch.model.forward_override import Forward, ForwardOverride
@@ -77,8 +84,9 @@ class Handle(backend.Handle):
         self._functions = functions
         self._reads_calls = not functions and sample_ids.sequences is None
         """Whether the calls alone tell about tokens, each rank for itself."""
-        self._calls: tuple[ActiveCall, ...] = ()
-        """The active calls of the modules around the layers, the outermost first."""
+        self._thread_calls = ThreadCalls()
+        self._traced_calls = Calls()
+        """The compiler traces in one thread, and knows nothing of what is a thread's own."""
         self._given: ModelCall = {}
         """What the user's functions may name beside the arguments of these calls."""
         self._modules = dict(layers)
@@ -106,9 +114,17 @@ class Handle(backend.Handle):
                 listener = ForwardOverride(caller.module, self._wrap_caller(caller), None)
                 undo.callback(listener.undo)
                 self._listeners.append(listener)
+            for source in self._sources.values():
+                source.expects_calls = bool(self._listeners) and not functions.describes
             if optimizer is not None:
                 undo.callback(FollowedOptimizer(optimizer, self._advance).stop)
             self._undo = undo.pop_all()
+
+    @property
+    def _calls(self) -> tuple[ActiveCall, ...]:
+        """The active calls of the modules around the layers, the outermost first."""
+        compiling = torch.compiler.is_compiling()
+        return self._traced_calls.active if compiling else self._thread_calls.active
 
     def _noises(self) -> dict[str, Noise]:
         """The noise of each layer, whose streams differ."""
@@ -271,6 +287,8 @@ class Handle(backend.Handle):
             return source.ready_lookup(x, ids, TokenArrays(), [])  # the calls have returned
         if self._listen_again():
             self._warn_of_missed_calls()
+        else:
+            source.warn_without(self._calls)
         if ids is not None and self._reads_calls and tell_full_rows(self._calls, ids, x.shape[:-1]):
             return source.ready_lookup(x, ids, TokenArrays(), [])
         return source.ready_lookup(x, ids, *self._token_arrays(x, ids, number))
@@ -316,16 +334,16 @@ class Handle(backend.Handle):
     def _wrap_caller(self, caller: Caller) -> Wrap:
         def wrap(forward: Forward) -> Forward:
             def listening(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-                before = self._calls
-                outermost = len(before) == 0 and not (
-                    torch.compiler.is_compiling() or _compat.in_backward()
-                )
+                compiling = torch.compiler.is_compiling()
+                calls: Any = self._traced_calls if compiling else self._thread_calls
+                before = calls.active
+                outermost = len(before) == 0 and not (compiling or _compat.in_backward())
                 arguments = caller.arguments(args, kwargs) if args else kwargs
-                self._calls = (*before, (caller, arguments))
+                calls.active = (*before, (caller, arguments))
                 try:
                     result = forward(module, *args, **kwargs)
                 finally:
-                    self._calls = before
+                    calls.active = before
                 if outermost:
                     self._check_lookups(module)
                 return result

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import embedding
 
 from embnoise.backend import embedding_shape
 from embnoise_torch.ranks.shards import is_dtensor
@@ -34,8 +35,12 @@ def noise_ratio(source: AttachedSource, module: nn.Module) -> float | None:
     ids, draw = latest
     if ids.is_floating_point():  # a channel of the embeddings: ids were not known
         return None
-    with _evaluating(module):
-        result = module.forward(ids)  # hooks need not know
+    if isinstance(module, nn.Embedding) and module.max_norm is not None:
+        rows = module.weight.clone()  # a lookup changes those that are too large
+        result = embedding(ids, rows, max_norm=module.max_norm, norm_type=module.norm_type)
+    else:
+        with _evaluating(module):
+            result = module.forward(ids)  # hooks need not know
     x: Tensor = (result[0] if isinstance(result, tuple) else result).float()
     noisy = x.clone(memory_format=torch.contiguous_format)
     add_ready_(noisy, source.noise, source.at(embedding_shape(noisy), draw))

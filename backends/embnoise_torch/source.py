@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -215,6 +216,8 @@ class AttachedSource(_CountingSource):
     ) -> None:
         super().__init__(noise, sample_ids, calls_per_step)
         self._special = special
+        self.expects_calls = False
+        """Whether there are calls that tell about tokens, without which nothing does."""
 
     def ready(self, x: Tensor, inputs: Tensor | None, /, *arrays: Tensor | None) -> Ready | None:
         """What is known about the output of the next lookup: see ``Source``.
@@ -227,7 +230,22 @@ class AttachedSource(_CountingSource):
         """
         ids, *rest = arrays
         given, told = TokenArrays(*rest[:_TOKEN_ARRAYS]), rest[_TOKEN_ARRAYS:]
+        self.warn_without(told)
         return self.ready_lookup(x, ids, given, calls_in(told), inputs)
+
+    def warn_without(self, calls: Sequence[object]) -> None:
+        """Warn of a lookup outside of any call, whose rows may have padding that nobody tells."""
+        if calls or not self.expects_calls or self.paused or self.noise.alpha == 0:
+            return
+        self.expects_calls = False  # once is enough
+        warnings.warn(
+            "embnoise: an embedding was called outside of a call of its model, as for "
+            "inputs_embeds, so nothing tells about padding and its rows are taken as full. Pass "
+            "attach(..., tokens=...), a function that returns the mask of what is looked up, or "
+            "attach to the model that calls the embedding.",
+            RuntimeWarning,
+            stacklevel=4,
+        )
 
     def ready_lookup(
         self,

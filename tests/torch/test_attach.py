@@ -316,7 +316,8 @@ class TestEnd:
             with pytest.raises(RuntimeError, match="ours"):
                 model(ids, torch.zeros_like(ids), fail=True)
             # Called by itself, the embedding knows of no mask.
-            assert torch.equal(model.embed(ids), expected(ids, neftune()))
+            with pytest.warns(RuntimeWarning, match="outside of a call of its model"):
+                assert torch.equal(model.embed(ids), expected(ids, neftune()))
 
     def test_twice_is_an_error_and_the_first_stays(self):
         model, ids = zeroed(), batch()
@@ -464,11 +465,32 @@ class TestSilence:
         with attach(model, neftune()) as handle:
             saved = handle.state_dict()
             model(ids)
-            inputs_of_ours = model.model.embed_tokens(ids)
+            with pytest.warns(RuntimeWarning, match="outside of a call of its model"):
+                inputs_of_ours = model.model.embed_tokens(ids)
             model(inputs_embeds=inputs_of_ours)  # the lookup came before the call
             handle.load_state_dict(saved)
             with pytest.warns(RuntimeWarning, match="got no noise"):
                 model(inputs_embeds=inputs)
+
+    @pytest.mark.parametrize("compiled", [False, True])
+    def test_a_lookup_outside_of_any_call(self, compiled):
+        model, ids = zeroed(), batch()
+        mask = torch.ones_like(ids)
+        mask[:, -3:] = 0
+        look_up = torch.compile(lambda: model.embed(ids), backend="eager") if compiled else None
+        with attach(model, neftune()):
+            with pytest.warns(RuntimeWarning, match=r"its rows are taken as full. Pass attach\(.*"):
+                (look_up or model.embed)(*([] if compiled else [ids]))
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                model.embed(ids)  # once is enough
+        with warnings.catch_warnings(), attach(model, neftune(), tokens=lambda: {"mask": mask}):
+            warnings.simplefilter("error")
+            assert not model.embed(ids)[:, -3:].any()
+        alone = nn.Sequential(nn.Embedding(50, 8))
+        with warnings.catch_warnings(), attach(alone, neftune()):
+            warnings.simplefilter("error")
+            alone(ids)  # no call could tell anything
 
     def test_a_step_without_noise(self):
         model = nn.Sequential(nn.Embedding(50, 8))

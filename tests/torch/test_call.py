@@ -1,5 +1,8 @@
 """Lengths from the model's own call: padding and packed rows."""
 
+import functools
+import threading
+
 import pytest
 import torch
 
@@ -107,3 +110,31 @@ def test_the_width_on_request():
         seen = abs(model(batch(1, 4), attention_mask=mask))
     assert seen[0, :2].unique().tolist() == pytest.approx([5 / (4 * 8) ** 0.5])
     assert not seen[0, 2:].any()
+
+
+def test_a_call_of_another_thread_leaves_the_mask_alone():
+    """An inference thread enters before a training call, and leaves before its lookup."""
+    model, ids = zeroed(), batch()
+    mask = torch.ones_like(ids)
+    mask[:, -3:] = 0
+    inside, leave = threading.Event(), threading.Event()
+    original = Embedder.forward
+
+    @functools.wraps(original)
+    def forward(self, *args, **kwargs):
+        if threading.current_thread() is not threading.main_thread():
+            inside.set()
+            leave.wait(10)
+        else:
+            leave.set()
+            other.join(10)
+        return original(self, *args, **kwargs)
+
+    other = threading.Thread(target=torch.no_grad()(lambda: model(ids, torch.ones_like(ids))))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Embedder, "forward", forward)
+        with attach(model, NOISE):
+            other.start()
+            inside.wait(10)
+            noisy = model(ids, mask)
+    assert torch.equal(noisy, add_noise(torch.zeros(*ids.shape, 8), NOISE, step=0, mask=mask))

@@ -74,7 +74,9 @@ class Precision(Embedder):
 
 def prepared(model):
     from accelerate import Accelerator  # noqa: PLC0415
+    from accelerate.state import AcceleratorState  # noqa: PLC0415
 
+    AcceleratorState._reset_state()  # another test may have set another precision
     accelerator = Accelerator(mixed_precision="bf16", cpu=True)
     return accelerator, accelerator.prepare_model(model)
 

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 from torch.nn.functional import embedding
+from torch.nn.utils import parametrize
 
 from embnoise import Noise, neftune
 from embnoise_torch import add_noise, attach
@@ -103,6 +104,36 @@ def test_what_needs_two_passes(change, fused):
 
 def test_small_lookups_take_two_passes():
     assert NumbaKernel.fused_from == kernel_for("cpu").fused_from == 2**23
+
+
+@pytest.mark.parametrize("least", [1, float("inf")])
+def test_a_computed_weight_is_computed_once(least, fused):
+    class Dropped(nn.Module):
+        calls = 0
+
+        def forward(self, weight):
+            Dropped.calls += 1
+            return nn.functional.dropout(weight, 0.5)
+
+    NumbaKernel.fused_from = least
+    table = nn.Embedding(11, 8)
+    parametrize.register_parametrization(table, "weight", Dropped())
+    Dropped.calls = 0
+    with attach(table, neftune(), optimizer="manual"):
+        assert Dropped.calls == 0
+        table(IDS)
+    assert Dropped.calls == 1
+    assert not fused
+
+
+@pytest.mark.parametrize("least", [1, float("inf")])
+def test_a_negative_padding_idx(least, fused):
+    NumbaKernel.fused_from = least
+    table = nn.Embedding(11, 8)
+    table.padding_idx = -1
+    _, gradient = noisy_and_gradient(table, IDS, neftune(), 1.0)
+    assert not gradient[10].any()
+    assert gradient[3].any()
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")  # forward mode uses it

@@ -243,6 +243,7 @@ class TestWhere:
         expected = add_noise(model.blocks[1].seen[-1], neftune(), step=0, mask=MASK)
         assert torch.equal(model.blocks[2].seen[0], expected)
 
+    @pytest.mark.filterwarnings("ignore:embnoise. an embedding was called outside:RuntimeWarning")
     def test_input_is_the_first_argument_by_name_or_position(self):
         model = Stack()
         model(IDS, MASK)
@@ -261,6 +262,12 @@ class TestWhere:
         with attach(Stack(), neftune(), layer=["blocks.*", "blocks.*.linear"]) as handle:
             assert len(handle.state_dict()) == 6
 
+    def test_bags_are_no_tokens(self):
+        model = nn.Sequential(nn.EmbeddingBag(10, 8))
+        with pytest.raises(ValueError, match="an EmbeddingBag, whose rows are bags"):
+            attach(model, neftune(), layer="0")
+
+    @pytest.mark.filterwarnings("ignore:embnoise. an embedding was called outside:RuntimeWarning")
     def test_the_input_of_the_caller_is_not_changed(self):
         model, x = Stack(), torch.zeros(1, 4, 8)
         with attach(model, neftune(), layer="blocks.*", at="input"):

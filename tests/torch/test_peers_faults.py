@@ -66,6 +66,7 @@ def test_1_an_encoder_decoder_gets_no_noise():
         assert sorted(looked_up) == ["decoder.embed_tokens", "encoder.embed_tokens"]
 
 
+@pytest.mark.filterwarnings("ignore:embnoise. an embedding was called outside:RuntimeWarning")
 def test_2_an_exception_leaves_the_noise_on(tmp_path):
     from embnoise_torch.transformers import NoiseCallback  # noqa: PLC0415
 

@@ -68,7 +68,7 @@ def test_axolotl(tmp_path, in_file):
         ({"embnoise": {"noise": {"alpha": -1}}}, "alpha must be .* at least 0, got -1"),
         ({"embnoise": {"noise": {"alpha": [1]}}}, r"alpha must be a number, got \[1\]"),
         ({"embnoise": {"noise": {"alhpa": 1}}}, "did you mean 'alpha'"),
-        ({"embnoise": {"noise": "no.json"}}, "No such file or directory: 'no.json'"),
+        ({"embnoise": {"noise": "no.json"}}, "there is no file 'no.json'"),
         ({"embnoise": {"noise": {"alpha": 5}, "wher": "all"}}, "wher\n  Extra inputs"),
     ],
 )

@@ -99,6 +99,18 @@ def test_the_ratio_in_lower_precision_and_compiled():
         assert handle.noise_ratios()["embed"] == pytest.approx(float(exact.norm() / clean.norm()))
 
 
+def test_measuring_changes_no_row():
+    model = Embedder()
+    model.embed = nn.Embedding(50, 8, max_norm=0.5)
+    with attach(model, neftune()) as handle:
+        model(batch())
+        with torch.no_grad():
+            model.embed.weight.mul_(3)
+        rows = model.embed.weight.clone()
+        assert handle.noise_ratios()["embed"] > 0
+        assert torch.equal(model.embed.weight, rows)
+
+
 def test_measuring_draws_no_random_number():
     class Noisy(nn.Embedding):
         def forward(self, ids):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from embnoise_torch.model.model_call import DECODER, DOCUMENTS, CallTokens, ModelCall, tokens_in
 
-__all__ = ["ActiveCall", "Caller", "call_tokens", "tell_full_rows"]
+__all__ = ["ActiveCall", "Caller", "Calls", "ThreadCalls", "call_tokens", "tell_full_rows"]
 
 
 class Caller(NamedTuple):
@@ -37,6 +38,19 @@ class Caller(NamedTuple):
 
 ActiveCall: TypeAlias = tuple[Caller, ModelCall]
 """A call that has not returned yet, and its arguments."""
+
+
+class Calls:
+    """The active calls of the modules around the layers, the outermost first."""
+
+    def __init__(self) -> None:
+        self.active: tuple[ActiveCall, ...] = ()
+
+
+class ThreadCalls(threading.local):
+    """The same of each thread: several may call one model at a time."""
+
+    active: tuple[ActiveCall, ...] = ()
 
 
 def tell_full_rows(calls: tuple[ActiveCall, ...], ids: Tensor, shape: tuple[int, ...]) -> bool:

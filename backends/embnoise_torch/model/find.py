@@ -9,6 +9,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils.parametrize import is_parametrized
 
 from embnoise.backend import check_layers, format_value, match_layers
 from embnoise_torch import _compat
@@ -88,6 +89,11 @@ def find_layers(
     for chosen in wanted:
         if chosen not in names:
             raise ValueError(f"layer must be a module of the model, got {format_value(chosen)}")
+        if isinstance(chosen, nn.EmbeddingBag):
+            raise ValueError(
+                f"layer must be a module whose rows are the tokens of a sequence, got "
+                f"{names[chosen]!r}, an EmbeddingBag, whose rows are bags"
+            )
         if type(chosen).forward is nn.Module.forward:
             raise ValueError(
                 f"layer must be a module that is called, got {names[chosen]!r}, a "
@@ -272,5 +278,9 @@ def _candidates(model: nn.Module) -> str:
 
 
 def _table(module: nn.Module) -> Tensor | None:
-    weight = getattr(module, "weight", None)
+    if is_parametrized(module, "weight"):  # to compute it may draw random numbers
+        originals: Any = module.parametrizations
+        weight = next(originals["weight"].parameters())
+    else:
+        weight = getattr(module, "weight", None)
     return weight if isinstance(weight, Tensor) and weight.ndim == 2 else None

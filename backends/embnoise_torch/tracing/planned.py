@@ -42,9 +42,12 @@ def can_fuse(module: nn.Module, ids: Any, noise: Noise, *, compiling: bool) -> b
     if type(ids) is not Tensor or (not compiling and _compat.is_tracing()):
         return False
     least = registry.fused_from(ids.device.type, compiling=compiling)
-    table: Any = module.weight
     # Of most lookups on a CPU, nothing more is asked.
-    if math.isinf(least) or ids.numel() * table.shape[-1] * table.element_size() < least:
+    if math.isinf(least):
+        return False
+    # A weight that is computed (parametrized) is none, and may draw random numbers.
+    table: Any = module.weight if compiling else module._parameters.get("weight")
+    if table is None or ids.numel() * table.shape[-1] * table.element_size() < least:
         return False
     return (
         (compiling or not _compat.is_transformed(table))
@@ -214,7 +217,7 @@ def lookup(
             add_ready_(x, noise, ready)
         return x
 
-    padding = -1 if embedding.padding_idx is None else embedding.padding_idx
+    padding = -1 if embedding.padding_idx is None else embedding.padding_idx % len(weight)
     options = padding, embedding.scale_grad_by_freq, embedding.sparse
     apply: Any = _Lookup.apply
     return cast("Tensor", apply(weight, ids, noisy_rows, options))
