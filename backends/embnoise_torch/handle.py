@@ -285,11 +285,12 @@ class Handle(backend.Handle):
         """What is known about the output of a lookup."""
         if _compat.in_backward():
             return source.ready_lookup(x, ids, TokenArrays(), [])  # the calls have returned
+        calls = self._thread_calls.active
         if self._listen_again():
             self._warn_of_missed_calls()
-        else:
-            source.warn_without(self._calls)
-        if ids is not None and self._reads_calls and tell_full_rows(self._calls, ids, x.shape[:-1]):
+        elif not calls and source.expects_calls:
+            source.warn_without_calls()
+        if ids is not None and self._reads_calls and tell_full_rows(calls, ids, x.shape[:-1]):
             return source.ready_lookup(x, ids, TokenArrays(), [])
         return source.ready_lookup(x, ids, *self._token_arrays(x, ids, number))
 

@@ -230,12 +230,13 @@ class AttachedSource(_CountingSource):
         """
         ids, *rest = arrays
         given, told = TokenArrays(*rest[:_TOKEN_ARRAYS]), rest[_TOKEN_ARRAYS:]
-        self.warn_without(told)
+        if not told and self.expects_calls:
+            self.warn_without_calls()
         return self.ready_lookup(x, ids, given, calls_in(told), inputs)
 
-    def warn_without(self, calls: Sequence[object]) -> None:
+    def warn_without_calls(self) -> None:
         """Warn of a lookup outside of any call, whose rows may have padding that nobody tells."""
-        if calls or not self.expects_calls or self.paused or self.noise.alpha == 0:
+        if self.paused or self.noise.alpha == 0:
             return
         self.expects_calls = False  # once is enough
         warnings.warn(
