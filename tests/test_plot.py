@@ -89,7 +89,7 @@ def test_files_of_one_name_are_told_apart(files, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["none.json"], "No such file"),
+        (["none.json"], "there is no file"),
         (["{folder}/broken.json"], "broken.json does not describe a noise"),
         (["{folder}/negative.json"], "alpha must be .* got -1"),
         (["{file}", "--dim", "0"], "--dim must be at least 1, got 0"),
