@@ -1,11 +1,12 @@
 """Gradient checkpointing: a recomputed forward gets the noise of the first one."""
 
 from contextlib import nullcontext
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from embnoise import neftune
 from embnoise_torch import EmbeddingNoise, attach
@@ -197,3 +198,26 @@ class TestACleanAndANoisyPass:
             assert handle.lookups == 1
         assert torch.equal(clean, plain)
         assert not torch.allclose(noisy, clean)
+
+
+@pytest.mark.parametrize("op", ["mm", "embedding", "add"])
+def test_selective_checkpoints(op):
+    """What a policy saves must not be overwritten."""
+    saved = {
+        "mm": torch.ops.aten.mm.default,
+        "embedding": torch.ops.aten.embedding.default,
+        "add": torch.ops.aten.add.Tensor,
+    }
+    contexts = partial(create_selective_checkpoint_contexts, [saved[op]])
+    model = nn.Sequential(nn.Embedding(20, 8), nn.Linear(8, 8, bias=False))
+    ids = torch.arange(10).view(2, 5)
+    gradients = []
+    for run in (
+        model,
+        lambda ids: checkpoint(model, ids, use_reentrant=False, context_fn=contexts),
+    ):
+        with attach(model, neftune()):
+            run(ids).square().sum().backward()
+        gradients.append([each.grad.clone() for each in model.parameters()])
+        model.zero_grad()
+    assert all(map(torch.equal, *gradients))

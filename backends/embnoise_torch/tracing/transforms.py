@@ -203,8 +203,9 @@ def add_transformed(
         key: What the operator finds the source by.
     """
     result = noisy(x.detach(), inputs, step, *tokens, None, key)
-    # Mapped by vmap where the result is, even if x is not.
-    copy = (x + torch.zeros_like(result)).contiguous()
+    # Mapped by vmap where the result is, even if x is not. A selective checkpoint may keep the sum,
+    # which must not be overwritten.
+    copy = (x + torch.zeros_like(result)).clone(memory_format=torch.contiguous_format)
     copy.detach().copy_(result)
     return copy
 
