@@ -124,6 +124,7 @@ class AttachedNoise(EmbeddingNoise):
             if state in states(owner):
                 remove_state(owner, state)
         self.layers = ()
+        self._set_paused(True)  # a tf.function that was traced meanwhile keeps the noise in it
 
     def _record(self) -> None:
         self.last_call.begin(self, [self, *self.layers])

@@ -6,7 +6,7 @@ import pytest
 
 import embnoise
 from embnoise import Noise, cosine, linear, neftune
-from embnoise_keras import add_noise
+from embnoise_keras import add_noise, attach
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("these are TensorFlow's graphs", allow_module_level=True)
@@ -190,3 +190,18 @@ def test_an_unknown_embedding_size_is_refused():
 
     with pytest.raises(ValueError, match="x must be of a known rank and embedding size, got shape"):
         noisy(tf.constant(X))
+
+
+def test_a_function_that_was_traced_while_attached_is_clean_afterwards():
+    model = keras.Sequential([keras.layers.Embedding(20, 8)])
+    ids = tf.constant(np.arange(12).reshape(3, 4))
+    clean = model(ids)
+
+    @tf.function
+    def forward(ids):
+        return model(ids, training=True)
+
+    with attach(model, neftune()) as handle:
+        assert bool(tf.reduce_all(forward(ids) != clean))
+    assert bool(tf.reduce_all(forward(ids) == clean))
+    assert handle.lookups == 1
