@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from itertools import product
 from typing import Any
 
 from embnoise._noise import Noise
@@ -107,18 +108,24 @@ def noise_by_layer(noise: Noise, names: Iterable[str]) -> dict[str, Noise]:
     return made
 
 
-def refuse_equal_streams(wanted: Mapping[str, Noise], attached: Mapping[str, Noise]) -> None:
-    """Raise if a layer would get the noise that another one of the model has already.
+def refuse_equal_streams(wanted: Mapping[str, Noise], present: Mapping[str, Noise]) -> None:
+    """Raise if a layer would get noise of the seed and the stream that a model has already.
 
     Args:
         wanted: The noise of each layer that is to get some.
-        attached: The noise of those that have some.
+        present: The noise that the model has: that of other layers, and of its ``EmbeddingNoise``.
     """
-    names = {noise.stream: name for name, noise in attached.items()}
-    for name, noise in wanted.items():
-        if noise.stream in names:
+    for (name, noise), (other, own) in product(wanted.items(), present.items()):
+        if _is_repeated(noise, own):
             raise ValueError(
-                f"model has noise of the stream {noise.stream!r} attached to "
-                f"{names[noise.stream]!r} already, and {name!r} would get the same. Name both in "
-                f"one attach(layer=[...]), or pass a noise with another stream="
+                f"model has noise of the stream {noise.stream!r} at {other!r} already, and "
+                f"{name!r} would get the same. Name both in one attach(layer=[...]), or pass a "
+                "noise with another stream="
             )
+
+
+def _is_repeated(one: Noise, other: Noise) -> bool:
+    """Whether two noises draw the same; of seeds that are arrays, only one object is known to."""
+    if all(noise.seed is None or isinstance(noise.seed, int) for noise in (one, other)):
+        return one._key == other._key
+    return one.seed is other.seed and one.stream == other.stream

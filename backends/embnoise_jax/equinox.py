@@ -35,8 +35,10 @@ from embnoise_jax._arguments import (
     with_first_argument,
     with_output,
 )
+from embnoise_jax._equinox_paths import nodes_at, nodes_of, path_of
 from embnoise_jax._errors import raise_unless_replaced
 from embnoise_jax._find import list_embeddings, only_embedding, tokens_by_layer
+from embnoise_jax._modes import is_evaluating
 from embnoise_jax.functional import add_noise
 from embnoise_jax.namespace import NAMESPACE
 
@@ -149,6 +151,9 @@ def attach(
     same noise twice. ``layer="layers.*", at="input"`` is noise on what goes into each of a model's
     layers.
 
+    The copy of a model in ``eqx.nn.inference_mode`` is in that mode too, so one loss function
+    serves training and evaluation. A model without a flag ``inference`` is taken to train.
+
     Args:
         model: Any PyTree with an ``eqx.nn.Embedding``.
         noise: What noise to add.
@@ -174,7 +179,7 @@ def attach(
     Raises:
         TypeError: An argument of the wrong type.
         ValueError: The model has several embeddings or none, or has noise already, at this
-            layer or from the same stream at another; a pattern that matches nothing; ``step`` is
+            layer or of the same seed and stream at another; a pattern matches nothing; ``step`` is
             out of range; or a dict has a path that ``layer`` does not name.
 
     Example:
@@ -202,23 +207,24 @@ def attach(
             raise TypeError(
                 f"layer must lead to a module that is called, got {format_value(node)} at {path!r}"
             )
-    attached = {path: node.settings for path, node in _nodes(model).items() if _is_noisy(node)}
-    refuse_equal_streams(noises, attached)
+    refuse_equal_streams(noises, _noises_in(model))
     arrays = tokens_by_layer(TokenArrays(mask, segment_ids, positions, sample_ids, where), [*nodes])
     word = jnp.uint32(step % 2**32) if isinstance(step, int) else step
     alpha = jnp.asarray(noise.alpha_at(step, NAMESPACE), jnp.float32)
     key = noise.seed if isinstance(noise.seed, Array) else None
 
+    inference = is_evaluating(nodes_of(model).values(), "inference")
+
     def noisy(path: str, node: Any) -> _NoisyLayer:
         seed = None if key is not None else noise.seed
         settings = replace(noises[path], alpha=0.0, seed=seed)
         batch = _Batch(word, alpha, key, arrays[path].map(jnp.asarray))
-        return _NoisyLayer(node, settings, batch, at)
+        return _NoisyLayer(node, settings, batch, at, inference)
 
     # A layer comes before the layer that it is in, whose paths it would change.
     for path in sorted(nodes, key=lambda path: path.count("."), reverse=True):
-        [node] = _at(model, [path])
-        model = eqx.tree_at(partial(_at, paths=[path]), model, [noisy(path, node)])
+        [node] = nodes_at(model, [path])
+        model = eqx.tree_at(partial(nodes_at, paths=[path]), model, [noisy(path, node)])
     return model
 
 
@@ -238,6 +244,12 @@ class _NoisyLayer(eqx.Module):
     batch: _Batch
     at: str = eqx.field(static=True)
     inference: bool = False
+
+    @property
+    def noise(self) -> Noise:
+        """The noise without its alpha."""
+        key = self.batch.key
+        return self.settings if key is None else replace(self.settings, seed=key)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.inference:
@@ -326,7 +338,7 @@ def _across_vmap(function: _Rows) -> _Rows:
 
 def _find(model: Any, layer: Layer | Sequence[Layer] | None) -> dict[str, Any]:
     """The layers that ``layer`` names, by path."""
-    nodes = _nodes(model)
+    nodes = nodes_of(model)
     # An embedding that has noise already is known by its own path, not by that inside the noise.
     inner = {id(each.layer) for each in nodes.values() if _is_noisy(each)}
     embeddings = {
@@ -347,8 +359,8 @@ def _find(model: Any, layer: Layer | Sequence[Layer] | None) -> dict[str, Any]:
             for path in match_layers(each, [*nodes], embeddings=list_embeddings(candidates)):
                 found[path] = nodes[path]
         elif callable(each):
-            node = each(model)
-            found[_path_of(node, model)] = node
+            path = path_of(each, model)
+            found[path] = nodes[path]
         else:
             raise TypeError(
                 "layer must be the path of a module, or a function from the model to it, got "
@@ -357,43 +369,15 @@ def _find(model: Any, layer: Layer | Sequence[Layer] | None) -> dict[str, Any]:
     return found
 
 
-def _at(tree: Any, paths: Sequence[str]) -> list[Any]:
-    """The nodes of a tree at some paths; a ``KeyError`` if there is none at one of them."""
-    nodes = jax.tree_util.tree_leaves_with_path(
-        tree, is_leaf=lambda path, _: _joined(path) in paths, is_leaf_takes_path=True
-    )
-    by_path = {_joined(path): node for path, node in nodes}
-    return [by_path[path] for path in paths]
-
-
-def _path_of(node: Any, tree: Any) -> str:
-    """The path of a node in a tree."""
-    nodes = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda each: each is node)
-    for path, each in nodes:
-        if each is node:
-            return _joined(path)
-    raise ValueError(f"layer must return a part of the model, got {format_value(node)}")
-
-
-def _nodes(tree: Any) -> dict[str, Any]:
-    """Every node of a model by path, each before those in it."""
-    found: dict[str, Any] = {}
-
-    def note(path: Any, node: Any) -> bool:
-        found.setdefault(_joined(path), node)
-        return False
-
-    jax.tree_util.tree_leaves_with_path(tree, is_leaf=note, is_leaf_takes_path=True)
-    return found
-
-
-def _joined(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator=".")
+def _noises_in(model: Any) -> dict[str, Noise]:
+    """The noise that a model has, attached or of its own layers, by path."""
+    noisy = EmbeddingNoise | _NoisyLayer
+    return {path: node.noise for path, node in nodes_of(model).items() if isinstance(node, noisy)}
 
 
 def noisy_layers(model: Any) -> dict[str, tuple[Any, Any]]:
     """The layers with noise by path: each without the noise, and with it."""
-    nodes = _nodes(model)
+    nodes = nodes_of(model)
     return {path: (node.layer, node) for path, node in nodes.items() if _is_noisy(node)}
 
 

@@ -7,10 +7,11 @@ import warnings
 from collections import Counter as Tally
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, Literal, TypeAlias
 
 import flax.linen as nn
+import numpy as np
 from jax import Array
 
 from embnoise.backend import (
@@ -26,6 +27,7 @@ from embnoise.backend import (
     format_value,
     is_match,
     noise_by_layer,
+    refuse_equal_streams,
     resolve_step,
 )
 from embnoise_jax._arguments import (
@@ -134,14 +136,14 @@ class EmbeddingNoise(nn.Module):
         return noisy
 
 
-class _AttachedClasses(threading.local):
-    """The classes of the models whose calls get noise; like Linen's interceptors, per thread."""
+class _Attached(threading.local):
+    """The models whose calls get noise; like Linen's interceptors, per thread."""
 
     def __init__(self) -> None:
-        self.classes: list[type[nn.Module]] = []
+        self.models: list[nn.Module] = []
 
 
-_ATTACHED = _AttachedClasses()
+_ATTACHED = _Attached()
 
 
 @contextmanager
@@ -168,6 +170,9 @@ def attach(
     an error. A second call of a layer in the block, as in an encoder-decoder with one table, gets
     different noise; inside ``nn.scan`` or ``nn.vmap`` every turn gets the same noise.
 
+    Linen calls copies of a model, so a model of the same class with equal fields counts as the
+    model itself. Call a teacher that is configured like its student outside of the block.
+
     Args:
         model: The model.
         noise: What noise to add.
@@ -187,10 +192,11 @@ def attach(
 
     Raises:
         TypeError: An argument of the wrong type.
-        ValueError: A model of this class has noise attached already, or the noise's schedule is
-            unbound, or a dict has a path that ``layer`` does not name. Inside the block, at the
-            lookup: the model looks up in several embeddings, or an argument that ``add_noise`` does
-            not accept, or the lookup is being compiled and the block was entered outside of that.
+        ValueError: The model, or one equal to it, has noise attached already, or the noise's
+            schedule is unbound, or a dict has a path that ``layer`` does not name. Inside the
+            block, at the lookup: the model looks up in several embeddings, or has an
+            ``EmbeddingNoise`` of the same seed and stream; or an argument that ``add_noise`` does
+            not accept; or the lookup is being compiled and the block was entered outside of that.
 
     Warns:
         RuntimeWarning: No embedding was called inside the block, or one of ``layer`` was not.
@@ -217,19 +223,18 @@ def attach(
     for path in paths:
         if not isinstance(path, str):
             raise TypeError(f"layer must be the path of a module, got {format_value(path)}")
-    kind = type(model)
-    if kind in _ATTACHED.classes:
+    if any(_is_same(model, each) for each in _ATTACHED.models):
         raise ValueError(
-            f"model has noise attached already: attach() to {kind} is entered. For several "
-            "embeddings pass layer=[...]"
+            f"model has noise attached already: attach() to a {type(model).__name__} with the same "
+            "fields is entered. For several embeddings pass layer=[...]"
         )
     arrays = TokenArrays(mask, segment_ids, positions, sample_ids, where)
     tokens = tokens_by_layer(arrays, paths)
     places = _Places(noise, paths)
     with ExitStack() as stack:
-        interceptor = _Interceptor(kind, places, step, tokens, stack, at)
-        _ATTACHED.classes.append(kind)
-        stack.callback(_ATTACHED.classes.remove, kind)
+        interceptor = _Interceptor(model, places, step, tokens, stack, at)
+        _ATTACHED.models.append(model)
+        stack.callback(_ATTACHED.models.pop)
         stack.enter_context(nn.intercept_methods(interceptor))
         yield
     missed = [path for path in paths if path not in interceptor.called]
@@ -237,8 +242,9 @@ def attach(
         whom = "no nn.Embed was" if layer is None else f"{', '.join(missed)} was not"
         warnings.warn(
             f"embnoise: {whom} called inside "
-            "attach(), so there was no noise. Pass layer= if the model has another embedding, and "
-            "enter attach() inside a function that is compiled ahead of time.",
+            "attach(), so there was no noise. Pass layer= if the model has another embedding, "
+            "attach to the model that is called or one with the same fields, and enter attach() "
+            "inside a function that is compiled ahead of time.",
             RuntimeWarning,
             stacklevel=3,
         )
@@ -276,11 +282,11 @@ class _Places:
 
 
 class _Interceptor:
-    """Adds noise to the layers of a model of class ``kind``."""
+    """Adds noise to the layers of a model, known by its class and its fields."""
 
     def __init__(
         self,
-        kind: type[nn.Module],
+        model: nn.Module,
         places: _Places,
         step: int | Array,
         tokens: Mapping[str, TokenArrays],
@@ -289,16 +295,20 @@ class _Interceptor:
     ) -> None:
         self.called: set[str] = set()
         """The paths and patterns by which there was noise."""
+        self._added: dict[str, Noise] = {}
+        """The last noise of each layer."""
+        self._present: dict[str, Noise] = {}
+        """The noise of each ``EmbeddingNoise`` in the model."""
         self._calls: Tally[str] = Tally()
         """How many calls each module had."""
-        self._kind = kind
+        self._model = model
         self._places = places
         self._at = at
         self._step = step
         self._tokens = tokens
         self._path: str | None = None
         self._depth = 0
-        """How many calls of models of the class are running."""
+        """How many calls of the model are running."""
         self._inside: list[str] = []
         """The paths of the modules with noise whose calls are running."""
         self._stack = stack
@@ -326,15 +336,18 @@ class _Interceptor:
         # A call inside a call of the same module belongs to a class that extends another.
         inside = bool(self._inside) if self._places.only else path in self._inside
         place = None if inside else self._places.find(module, path)
+        if isinstance(module, EmbeddingNoise) and self._is_inside(module):
+            self._present[path] = module.noise
+            refuse_equal_streams(self._added, {path: module.noise})
         if place is None:
             # Inside nn.remat and other lifted transformations, modules do not know their root.
-            running = type(module) is self._kind
+            running = _is_same(module, self._model)
             self._depth += running
             try:
                 return forward(*args, **kwargs)
             finally:
                 self._depth -= running
-        if not self._depth and type(_root(module)) is not self._kind:
+        if not self._is_inside(module):
             return forward(*args, **kwargs)
         if self._at == "input":
             call = type(module).__call__
@@ -348,6 +361,10 @@ class _Interceptor:
         if self._at == "input":
             return result
         return with_output(result, lambda x: self._add_noise(x, place, path))
+
+    def _is_inside(self, module: nn.Module) -> bool:
+        """Whether the call of a module is inside one of the model."""
+        return self._depth > 0 or _is_same(_root(module), self._model)
 
     def _add_noise(self, x: Array, place: str, path: str) -> Array:
         if self._places.only:
@@ -373,6 +390,8 @@ class _Interceptor:
         if self._calls[path] > 1:
             # Two calls of one layer must not get the same noise at the same place.
             noise = replace(noise, stream=f"{noise.stream}/{self._calls[path]}")
+        self._added[path] = noise
+        refuse_equal_streams({path: noise}, self._present)
         return add_noise(x, noise, step=self._step, **self._tokens[place].given())
 
 
@@ -380,3 +399,19 @@ def _root(module: nn.Module) -> nn.Module:
     while isinstance(module.parent, nn.Module):
         module = module.parent
     return module
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two fields of modules are equal, or two modules in all but their place and name."""
+    if one is other:
+        return True
+    if isinstance(one, nn.Module):
+        names = [field.name for field in fields(one) if field.name not in {"parent", "name"}]
+        return type(one) is type(other) and all(
+            _is_same(getattr(one, name), getattr(other, name)) for name in names
+        )
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(_is_same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(_is_same, one, other))
+    return np.array_equal(one, other)  # fields may be arrays

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cache, wraps
@@ -40,6 +41,7 @@ from embnoise_jax._compat import change_class, set_property
 from embnoise_jax._counting import add_counted_noise, pack
 from embnoise_jax._find import Candidates, list_embeddings, only_embedding
 from embnoise_jax._model_calls import record_calls, running_arguments
+from embnoise_jax._modes import is_evaluating
 from embnoise_jax.functional import add_noise
 
 __all__ = ["EmbeddingNoise", "Handle", "NoiseCount", "attach"]
@@ -220,8 +222,12 @@ def attach(
     Raises:
         TypeError: An argument of the wrong type.
         ValueError: The model has several embeddings or none, or has noise already, at this
-            layer or from the same stream at another; a pattern that matches nothing; or the noise's
-            schedule is unbound. The model is then unchanged.
+            layer or of the same seed and stream at another; a pattern that matches nothing; or the
+            noise's schedule is unbound. The model is then unchanged.
+
+    Warns:
+        RuntimeWarning: The model is in evaluation mode, so there is no noise before
+            ``model.train()``. A model without a flag such as ``deterministic`` is taken to train.
 
     Example:
         >>> import jax.numpy as jnp
@@ -248,13 +254,21 @@ def attach(
     for path, module in layers.items():
         if hasattr(module, "embedding_noise"):
             raise ValueError(f"model has noise attached to {path!r} already; remove() that first")
-    attached = {
-        path: module.embedding_noise.noise
+    present = {
+        path.removesuffix(".embedding_noise"): module.noise
         for path, module in _modules(model).items()
-        if hasattr(module, "embedding_noise")
+        if isinstance(module, EmbeddingNoise)
     }
-    refuse_equal_streams(noises, attached)
+    refuse_equal_streams(noises, present)
     made = {path: _AttachedNoise(each, functions, calls_per_step) for path, each in noises.items()}
+    if is_evaluating(_modules(model).values(), "deterministic", "use_running_average"):
+        warnings.warn(
+            "embnoise: the model is in evaluation mode: there is no noise until model.train()",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        for each in made.values():
+            each.deterministic = True
     with ExitStack() as undo:
         if functions and callable(model) and model not in layers.values():
             undo.callback(record_calls(model))

@@ -66,9 +66,9 @@ def attach(
 
     Raises:
         TypeError: An argument of the wrong type.
-        ValueError: No embedding or several to choose from; noise is attached already, or to
-            another layer from the same stream; a pattern that matches nothing; the noise's schedule
-            is unbound.
+        ValueError: No embedding or several to choose from; noise is attached already, or the model
+            has noise of the same seed and stream; a pattern that matches nothing; the noise's
+            schedule is unbound.
 
     Warns:
         RuntimeWarning: The model's ``call`` has no argument ``training``.
@@ -101,10 +101,11 @@ def attach(
                 f"model has noise attached to {each.name!r} already, or another call of its "
                 "own; remove() that first"
             )
-    others = [each for each in noise_layers(model) if isinstance(each, AttachedNoise)]
-    refuse_equal_streams(
-        {layers[0].name: noise}, {each.layers[0].name: each.noise for each in others}
-    )
+    present = {
+        (each.layers[0] if isinstance(each, AttachedNoise) else each).name: each.noise
+        for each in noise_layers(model)
+    }
+    refuse_equal_streams({layers[0].name: noise}, present)
     if isinstance(model, keras.Model) and "training" not in signature(type(model).call).parameters:
         warnings.warn(
             f"embnoise: {type(model).__name__}.call has no argument `training`, so Keras does not "

@@ -23,6 +23,7 @@ from embnoise.backend import (
 )
 from embnoise_torch import _compat
 from embnoise_torch.handle import Handle
+from embnoise_torch.layer import EmbeddingNoise
 from embnoise_torch.model.find import find_layers, language_model, unwrap_model
 from embnoise_torch.model.forward_override import ForwardOverride
 from embnoise_torch.model.model_call import WHERE
@@ -107,9 +108,9 @@ def attach(
     Raises:
         TypeError: An argument of the wrong type.
         ValueError: No embedding, or several to choose from; a pattern that matches nothing; noise
-            is attached already, or to another layer from the same stream; a schedule that is
-            unbound, or that nothing would advance; a data loader that does not say how it deals; a
-            sharded model that does not tell which ranks have the same samples, or ``mesh`` that
+            is attached already, or the model has noise of the same seed and stream; a schedule that
+            is unbound, or that nothing would advance; a data loader that does not say how it deals;
+            a sharded model that does not tell which ranks have the same samples, or ``mesh`` that
             contradicts it.
 
     Example:
@@ -147,9 +148,7 @@ def attach(
     layers = find_layers(inner, layer, at)
     for name, module in layers.items():
         _check_clean(name, module)
-    for module in model.modules():
-        if isinstance(other := ForwardOverride.owner_of(module), Handle):
-            refuse_equal_streams(noise_by_layer(noise, layers), other._noises())
+    refuse_equal_streams(noise_by_layer(noise, layers), _noises_in(model))
     place = find_place(model, layers.values(), mesh)
     return Handle(
         inner,
@@ -163,6 +162,17 @@ def attach(
         at=at,
         outermost=model,
     )
+
+
+def _noises_in(model: nn.Module) -> dict[str, Noise]:
+    """The noise that a model has, attached or of its own layers, by the name of the layer."""
+    found: dict[str, Noise] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, EmbeddingNoise):
+            found[name] = module.noise
+        elif isinstance(handle := ForwardOverride.owner_of(module), Handle):
+            found |= handle._noises()
+    return found
 
 
 def _check_clean(name: str, module: nn.Module) -> None:

@@ -219,3 +219,63 @@ def test_a_layer_is_chosen(layer):
 def test_wrong_calls(call, kind, message):
     with pytest.raises(kind, match=message):
         call()
+
+
+class EncoderDecoder(eqx.Module):
+    encoder: eqx.nn.Embedding
+    decoder: eqx.nn.Embedding
+    activation: object = jax.nn.relu
+    last: object = jax.nn.relu
+
+    def __call__(self, ids):
+        return jax.vmap(self.encoder)(ids), jax.vmap(self.decoder)(ids)
+
+
+def noisy_sides(model, **options):
+    """Which of the embeddings add noise."""
+    noisy, clean = attach(model, neftune(), step=3, **options)(IDS[0]), model(IDS[0])
+    return [not same(one, other) for one, other in zip(noisy, clean, strict=True)]
+
+
+def test_a_function_leads_to_one_place_of_a_shared_embedding():
+    shared = EncoderDecoder(MODEL.embed, MODEL.embed)
+    assert noisy_sides(shared, layer=lambda model: model.decoder) == [False, True]
+    both = [lambda model: model.encoder, lambda model: model.decoder]
+    assert noisy_sides(shared, layer=both) == [True, True]
+    with pytest.raises(ValueError, match=r"in it once.*'activation', 'last': pass its path"):
+        noisy_sides(shared, layer=lambda model: model.last)
+
+
+class Regularized(EncoderDecoder):
+    dropout: eqx.nn.Dropout = eqx.nn.Dropout(0.5)
+
+
+def test_a_model_in_inference_mode_is_attached_to_in_that_mode():
+    model = Regularized(MODEL.embed, MODEL.embed)
+    evaluated = eqx.nn.inference_mode(model)
+    assert noisy_sides(model, layer="encoder") == [True, False]
+    assert noisy_sides(evaluated, layer="encoder") == [False, False]
+    again = eqx.nn.inference_mode(attach(evaluated, neftune(), step=3, layer="encoder"), False)
+    assert not same(again(IDS[0])[0], model(IDS[0])[0])
+
+
+class WithLayer(eqx.Module):
+    embed: eqx.nn.Embedding
+    noise: EmbeddingNoise
+
+    def __call__(self, ids):
+        return self.noise(jax.vmap(self.embed)(ids), step=3)
+
+
+def test_noise_that_the_model_has_already_is_refused():
+    model = WithLayer(MODEL.embed, EmbeddingNoise(neftune()))
+    with pytest.raises(ValueError, match="at 'noise' already, and 'embed' would get the same"):
+        attach(model, neftune(), step=3)
+    key = jax.random.key(1)
+    for noise in (neftune(seed=1), neftune(stream="attached"), neftune(seed=key)):
+        noisy = attach(model, noise, step=3)(IDS[0])
+        assert not same(noisy, model(IDS[0]))
+    twice = attach(attach(MODEL, neftune(seed=key), step=3), neftune(), step=3, layer="dense")
+    assert callable(twice)
+    with pytest.raises(ValueError, match="'embed' already, and 'dense' would get the same"):
+        attach(attach(MODEL, neftune(seed=key), step=3), neftune(seed=key), step=3, layer="dense")

@@ -182,6 +182,56 @@ def test_other_models_stay_clean():
         assert not same(MODEL.apply(VARIABLES, IDS)[0], CLEAN)
 
 
+class Configured(nn.Module):
+    width: int
+    inner: tuple = ()
+    scale: jax.Array | None = None
+
+    @nn.compact
+    def __call__(self, ids):
+        return nn.Embed(VOCABULARY, self.width)(ids)
+
+
+STUDENT = Configured(8, (nn.Dense(4),), np.ones(2))
+
+
+@pytest.mark.parametrize(
+    "teacher",
+    [
+        Configured(16, (nn.Dense(4),), np.ones(2)),
+        Configured(8, (nn.Dense(5),), np.ones(2)),
+        Configured(8, (nn.Dense(4), nn.Dense(4)), np.ones(2)),
+        Configured(8, (nn.Dense(4),), np.full(2, 2.0)),
+        Configured(8, (nn.Dense(4),), np.ones(3)),
+        Configured(8, {"inner": nn.Dense(4)}, np.ones(2)),
+    ],
+    ids=["number", "module", "length", "array", "shape", "dict"],
+)
+def test_a_teacher_of_the_same_class_stays_clean(teacher):
+    variables = [model.init(jax.random.key(0), IDS) for model in (STUDENT, teacher)]
+    clean = [m.apply(v, IDS) for m, v in zip((STUDENT, teacher), variables, strict=True)]
+    with attach(STUDENT, neftune(), step=3):
+        assert same(teacher.apply(variables[1], IDS), clean[1])
+        noisy = STUDENT.apply(variables[0], IDS)
+    assert same(noisy, embnoise.add_noise(np.asarray(clean[0]), neftune(), step=3))
+    with attach(STUDENT, neftune(), step=3), attach(teacher, neftune(), step=3):
+        assert not same(teacher.apply(variables[1], IDS), clean[1])
+        assert same(STUDENT.apply(variables[0], IDS), noisy)
+
+
+def test_a_model_with_the_same_fields_counts_as_the_model():
+    variables = STUDENT.init(jax.random.key(0), IDS)
+    clean = STUDENT.apply(variables, IDS)
+    equal = Configured(8, [nn.Dense(4, name="other")], np.ones(2))
+    with attach(STUDENT, neftune(), step=3):
+        assert not same(equal.apply(variables, IDS), clean)
+        with (
+            pytest.raises(ValueError, match="Configured with the same fields is entered"),
+            attach(equal, neftune(), step=3),
+        ):
+            pass
+
+
 def test_it_says_so_when_there_was_no_noise():
     compiled = jax.jit(MODEL.apply).lower(VARIABLES, IDS).compile()
     with (
@@ -276,3 +326,23 @@ def test_a_thread_is_unaffected_by_another_one_s_noise():
     with attach(MODEL, neftune(), step=0), ThreadPoolExecutor(1) as threads:
         assert same(threads.submit(attached).result(), reference(neftune(), step=1))
         assert same(MODEL.apply(VARIABLES, IDS)[0], reference(neftune()))
+
+
+class LayerFirst(nn.Module):
+    @nn.compact
+    def __call__(self, ids):
+        x = EmbeddingNoise(neftune(), deterministic=False)(jnp.zeros((2, 5, DIM)), step=3)
+        return x + nn.Embed(VOCABULARY, DIM)(ids)
+
+
+@pytest.mark.parametrize("model", [WithLayer(), LayerFirst()], ids=["after", "before"])
+def test_noise_that_the_model_has_already_is_refused(model):
+    variables = model.init(jax.random.key(0), IDS)
+    with (
+        pytest.raises(ValueError, match=r"stream '' at '.*' already, and '.*' would get the same"),
+        attach(model, neftune(), step=3),
+    ):
+        model.apply(variables, IDS, mutable=["noise"])
+    for noise in (neftune(seed=1), neftune(stream="attached")):
+        with attach(model, noise, step=3):
+            model.apply(variables, IDS, mutable=["noise"])

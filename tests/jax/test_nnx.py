@@ -325,3 +325,44 @@ def test_the_optimizer_s_step_will_do():
     assert same(add_noise(X, neftune(), step=optimizer.step), reference(X, neftune()))
     traced = nnx.jit(lambda optimizer: add_noise(X, neftune(), step=optimizer.step))(optimizer)
     assert same(traced, reference(X, neftune()))
+
+
+class Regularized(nnx.Module):
+    def __init__(self, **options):
+        self.embed = nnx.Embed(20, 16, rngs=nnx.Rngs(0))
+        self.dropout = nnx.Dropout(0.0, **options)
+        self.noise = EmbeddingNoise(neftune(), deterministic=options.get("deterministic", False))
+
+    def __call__(self, ids):
+        return self.dropout(self.embed(ids))
+
+
+@pytest.mark.parametrize("how", ["eval", "flags"])
+def test_a_model_in_evaluation_mode_has_no_noise_before_it_trains(how):
+    model = Regularized(**({"deterministic": True} if how == "flags" else {}))
+    if how == "eval":
+        model.eval()
+    clean = model(IDS)
+    with pytest.warns(RuntimeWarning, match=r"no noise until model.train\(\)"):
+        handle = attach(model, neftune(stream="attached"))
+    assert same(model(IDS), clean)
+    assert handle.lookups == 0
+    model.train()
+    assert not same(model(IDS), clean)
+    assert handle.lookups == 1
+
+
+def test_a_model_of_which_a_part_trains_is_attached_to_in_training_mode():
+    model = Regularized()
+    model.noise.eval()
+    clean = model(IDS)
+    attach(model, neftune(stream="attached"))
+    assert not same(model(IDS), clean)
+
+
+def test_noise_that_the_model_has_already_is_refused():
+    model = Regularized()
+    with pytest.raises(ValueError, match="at 'noise' already, and 'embed' would get the same"):
+        attach(model, neftune())
+    attach(model, neftune(seed=1)).remove()
+    attach(model, neftune(stream="attached")).remove()

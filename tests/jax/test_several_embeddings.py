@@ -182,7 +182,7 @@ def test_an_empty_list_is_refused(library):
 def test_attaching_again_would_repeat_the_noise(library):
     """In Linen a block inside a block of the same model is refused."""
     layers = [path(library, side) for side in BATCH]
-    with pytest.raises(ValueError, match=r"of the stream '' attached to 'encoder.embed' already"):
+    with pytest.raises(ValueError, match=r"of the stream '' at 'encoder.embed' already"):
         library.lookups(*layers)
     wanted = expected(type(library)(), {"encoder": "", "decoder": "other"})
     noises = [NOISE, replace(NOISE, stream="other")]

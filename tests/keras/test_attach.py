@@ -274,6 +274,15 @@ def test_a_second_embedding_needs_another_stream():
     attach(model, neftune(), layer="two").remove()
 
 
+def test_noise_that_the_model_has_already_is_refused():
+    layer = EmbeddingNoise(neftune(), name="noise")
+    model = keras.Sequential([keras.layers.Embedding(8, 4, name="embed"), layer])
+    with pytest.raises(ValueError, match=r"at 'noise' already, and 'embed' would get the same"):
+        attach(model, neftune())
+    for noise in (neftune(seed=1), neftune(stream="attached")):
+        attach(model, noise).remove()
+
+
 def test_attaching_twice_is_refused():
     model = sequential()
     with attach(model, neftune()), pytest.raises(ValueError, match="noise attached to 'embedding"):

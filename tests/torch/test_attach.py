@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from embnoise import Noise, constant, linear, neftune
-from embnoise_torch import add_noise, attach
+from embnoise_torch import EmbeddingNoise, add_noise, attach
 from embnoise_torch import handle as handle_module
 from embnoise_torch.model.forward_override import ForwardOverride
 from tests.torch.models import Embedder, batch, llama, noise_of, zeroed
@@ -325,6 +325,14 @@ class TestEnd:
             with pytest.raises(ValueError, match="attached to 'embed' already"):
                 attach(model, neftune())
             assert torch.equal(model(ids), expected(ids, neftune()))
+
+    def test_beside_a_layer_of_the_same_seed_and_stream_is_an_error(self):
+        model = nn.Sequential(nn.Embedding(10, 8), EmbeddingNoise(neftune()))
+        with pytest.raises(ValueError, match="at '1' already, and '0' would get the same"):
+            attach(model, neftune(seed=2**64))
+        for noise in (neftune(seed=1), neftune(stream="attached")):
+            with attach(model, noise):
+                model(batch() % 10)
 
     def test_beside_the_hook_of_transformers_is_an_error(self):
         from transformers.integrations.neftune import neftune_post_forward_hook  # noqa: PLC0415

@@ -252,7 +252,7 @@ class TestAListOfLayers:
         model, ids, decoder_ids = TwoTables(), batch(2, 8), batch(2, 6)
         clean = model.train_on(ids, decoder_ids)
         with attach(model, NOISE, layer=LAYERS[0]):
-            with pytest.raises(ValueError, match=r"stream '' attached to 'encoder.embed' already"):
+            with pytest.raises(ValueError, match=r"stream '' at 'encoder.embed' already"):
                 attach(model, NOISE, layer=LAYERS[1])
             other = replace(NOISE, stream="other")
             with attach(model, other, layer=LAYERS[1]):
