@@ -69,12 +69,9 @@ def run_layer_test(make: Callable[..., Any], **expected: Any) -> None:
 
 
 def forget_train_function(model: Any) -> None:
-    """Make ``fit`` trace its training step again.
-
-    ``make_train_function(force=True)`` would have to be called after ``compile``.
-    """
-    if isinstance(model, keras.Model):
-        model.train_function = None
+    """Make ``fit`` trace its training step again, also one that is running."""
+    if isinstance(model, keras.Model) and model.train_function is not None:
+        model.make_train_function(force=True)
 
 
 def sync_state(model: Any) -> None:

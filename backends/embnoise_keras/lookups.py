@@ -45,7 +45,7 @@ def around_lookups(layer: Any, noised: Callable[[Any, Any, int], Any], at: str) 
             outer = running_calls()[:1]
             number = outer[0].enter(layer) if outer else 0
             if at == "input":
-                x = with_keras_mask(noised(given, checked_hidden(given), number), given)
+                x = with_keras_mask(noised(given, given, number), given)
                 if args:
                     return call(x, *args[1:], **kwargs)
                 return call(**{**kwargs, parameters[0]: x})
@@ -54,24 +54,13 @@ def around_lookups(layer: Any, noised: Callable[[Any, Any, int], Any], at: str) 
             if named.get("reverse"):
                 return result
             if isinstance(result, tuple):
-                return (noised(given, checked_hidden(result[0]), number), *result[1:])
-            return noised(given, checked_hidden(result), number)
+                return (noised(given, result[0], number), *result[1:])
+            return noised(given, result, number)
 
         return noisy
 
     with around_calls(layer, wrap):
         yield
-
-
-def checked_hidden(x: Any) -> Any:
-    """Embeddings or hidden states.
-
-    Raises:
-        TypeError: They are something else.
-    """
-    if not is_hidden(x):
-        raise no_hidden_states(x)
-    return x
 
 
 def is_hidden(x: Any) -> bool:
@@ -98,6 +87,7 @@ class Lookups:
         self._layer = layer
         self._functions = functions
         self._transposed: bool | None = None  # what the last lookup that told was
+        self._has_padding_mask = False  # whether a batch told that attention_mask is [B, L]
 
     def noised(
         self,
@@ -116,9 +106,22 @@ class Lookups:
             number: How many calls of the layer came before in the innermost.
             x: The embeddings, [B, L, d] or [L, B, d], or hidden states [B, L, d].
             add: Adds noise, given the token arrays.
+
+        Raises:
+            TypeError: ``x`` is something else.
+            ValueError: The ids are [B], or a mask is not that of the tokens.
         """
+        if len(getattr(ids, "shape", ())) == 1:
+            raise ValueError(
+                f"{self._layer.name!r} looked up ids [B], and noise needs rows of tokens [B, L]: "
+                "pass ids[:, None] if each is a row of its own, ids[None] if together they are one"
+            )
+        if not is_hidden(x):
+            raise no_hidden_states(x)
         graph = self._graph_calls(calls, number)
         mask = None if self._functions.describes else _mask_among_inputs(ids, calls, graph)
+        if mask is not None:
+            self._check_shape(mask, tuple(ids.shape)[:2], calls, graph)
         arrays = self._arrays(ids, calls, graph)
         if not self._is_transposed(ids, calls, graph, mask):
             return add(x, arrays if mask is None else arrays._replace(mask=mask))
@@ -130,6 +133,41 @@ class Lookups:
         arrays = arrays.map(to_rows)
         arrays = arrays if mask is None else arrays._replace(mask=mask)
         return ops.swapaxes(add(ops.swapaxes(x, 0, 1), arrays), 0, 1)
+
+    def _check_shape(
+        self,
+        mask: Any,
+        shape: tuple[Any, ...],
+        calls: list[ModelCall],
+        graph: list[GraphCall | None],
+    ) -> None:
+        """Raise if a mask is not [B, L], and warn if it may be one of L tokens by L others."""
+        given = tuple(mask.shape)
+        if len(given) == 2 and not (_may_be(given, shape) or _may_be(given, shape[::-1])):
+            raise ValueError(
+                f"found a mask of shape {given} among the model's inputs, which is not that of the "
+                f"{shape} tokens that {self._layer.name!r} looked up; pass tokens=, such as "
+                "tokens=lambda ids: {'mask': ids != 0}"
+            )
+        # The inputs of a functional model have a batch axis.
+        inputs = [call.inputs for call, known in zip(calls, graph, strict=True) if known is None]
+        if not any(
+            name.endswith("attention_mask") and value is mask
+            for named in inputs
+            for name, value in named.items()
+        ):
+            return
+        if len(set(given)) == 2:
+            self._has_padding_mask = True
+        elif not self._has_padding_mask and given[0] not in (1, None):
+            warnings.warn(
+                f"embnoise: an attention_mask of shape {given} is taken as [B, L], one that tells "
+                f"the padding of what {self._layer.name!r} looked up, since nothing tells whether "
+                "it is [L, L], one that tells which tokens attend to which. Pass tokens= to attach "
+                "if it is",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
     def _graph_calls(self, calls: list[ModelCall], number: int) -> list[GraphCall | None]:
         """For each running call, what its graph says of the call in it that is running."""
@@ -196,6 +234,12 @@ def _mask_among_inputs(ids: Any, calls: list[ModelCall], graph: list[GraphCall |
         if mask is not None:
             return _checked(mask)
     return None
+
+
+def _may_be(shape: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
+    """Whether two shapes may be the same; ``None`` stands for a size that is unknown."""
+    pairs = zip(shape, other, strict=True)
+    return all(one == two or one is None or two is None for one, two in pairs)
 
 
 def _shape(value: Any) -> tuple[Any, ...]:

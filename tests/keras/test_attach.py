@@ -274,6 +274,43 @@ def test_a_second_embedding_needs_another_stream():
     attach(model, neftune(), layer="two").remove()
 
 
+class InCallback(keras.callbacks.Callback):
+    """Attaches and removes noise while ``fit`` runs."""
+
+    def __init__(self, event):
+        super().__init__()
+        self.event, self.number, self.handle, self.losses = event, 0, None, []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.losses.append(logs["loss"])
+        if self.event == "batch":
+            self.turn()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.event == "epoch":
+            self.turn()
+
+    def turn(self):
+        if self.number % 2:
+            self.handle.remove()
+        else:
+            self.handle = attach(self.model, neftune(50.0))
+        self.number += 1
+
+
+@pytest.mark.parametrize("event", ["batch", "epoch"])
+@pytest.mark.parametrize("eager", [False, True])
+def test_noise_may_come_and_go_in_callbacks(event, eager):
+    model = functional()
+    model.compile(keras.optimizers.SGD(0.0), "mse", run_eagerly=eager)
+    turns = InCallback(event)
+    model.fit(IDS, TARGETS, batch_size=4, epochs=6, verbose=0, callbacks=[turns])
+    losses = [round(float(loss), 4) for loss in turns.losses]
+    assert len({*losses[::2]}) == 1
+    assert not {*losses[::2]} & {*losses[1::2]}
+    assert turns.handle.lookups == 1
+
+
 def test_noise_that_the_model_has_already_is_refused():
     layer = EmbeddingNoise(neftune(), name="noise")
     model = keras.Sequential([keras.layers.Embedding(8, 4, name="embed"), layer])

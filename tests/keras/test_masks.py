@@ -238,7 +238,7 @@ class TimeMajor(keras.Model):
         super().__init__()
         self.embed = keras.layers.Embedding(VOCABULARY, DIM)
 
-    def call(self, ids, attention_mask=None, training=None):
+    def call(self, ids, padding_mask=None, training=None):
         return self.embed(ops.transpose(ids))
 
 
@@ -247,7 +247,7 @@ class TimeMajor(keras.Model):
     [
         {},
         {"tokens": lambda ids: {"mask": ids != 0}},
-        {"tokens": lambda attention_mask: {"mask": attention_mask}},
+        {"tokens": lambda padding_mask: {"mask": padding_mask}},
     ],
 )
 def test_a_lookup_of_time_by_batch_is_noised_by_rows(options):
@@ -291,6 +291,53 @@ def test_packed_rows_are_described_by_a_function():
     clean = numpy(model(inputs))
     with attach(model, NOISE, tokens=lambda documents: {"segment_ids": documents}):
         close(model(inputs, training=True), noise_of(clean, segment_ids=documents))
+
+
+class Attending(keras.Model):
+    """Takes an attention mask of either kind."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = keras.layers.Embedding(VOCABULARY, DIM, mask_zero=True)
+
+    def call(self, ids, attention_mask=None, training=None):
+        return self.embed(ids)
+
+
+CAUSAL = np.tril(np.ones((5, 5), np.int32))
+
+
+def test_a_square_attention_mask_is_warned_of_in_doubt():
+    model = Attending()
+    ids = np.ones((5, 5), np.int32)
+    clean = numpy(model(ids))
+    with attach(model, NOISE):
+        with pytest.warns(RuntimeWarning, match=r"\(5, 5\) is taken as \[B, L\].*Pass tokens="):
+            seen = model(ids, attention_mask=CAUSAL, training=True)
+        close(seen, noise_of(clean, mask=CAUSAL))
+        model(ids[:2], attention_mask=ids[:2], training=True)
+        model(ids, attention_mask=CAUSAL, training=True)  # by now it is in no doubt
+    with attach(model, NOISE, tokens=lambda ids: {"mask": ids != 0}):
+        close(model(ids, attention_mask=CAUSAL, training=True), noise_of(clean))
+
+
+def test_a_mask_that_does_not_fit_is_refused_in_training_alone():
+    model = Attending()
+    clean = numpy(model(IDS))
+    with attach(model, NOISE):
+        close(model(IDS, attention_mask=CAUSAL), clean)
+        with pytest.raises(ValueError, match=r"shape \(5, 5\).* not that of the \(4, 5\).*tokens="):
+            model(IDS, attention_mask=CAUSAL, training=True)
+
+
+def test_single_ids_are_refused_in_training_alone():
+    model = Attending()
+    clean = numpy(model(IDS[:, 1]))
+    with attach(model, NOISE):
+        close(model(IDS[:, 1]), clean)
+        close(model.predict(IDS[:, 1], verbose=0), clean)
+        with pytest.raises(ValueError, match=r"looked up ids \[B\].*ids\[:, None\]"):
+            model(IDS[:, 1], training=True)
 
 
 class Untold(keras.Model):
