@@ -50,7 +50,8 @@ def bind_by_name(role: str, function: Callable[..., Any]) -> CallByName:
         for name in required:
             if name not in available:
                 raise ValueError(
-                    f"{role} must name its parameters among {sorted(available)}, got {name!r}"
+                    f"{role} must name its parameters among {sorted(available)}, got {name!r}; "
+                    "give it a default if some calls leave it out"
                 )
         if takes_all:
             return function(**available)

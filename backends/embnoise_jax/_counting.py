@@ -7,7 +7,7 @@ from jax import Array
 
 from embnoise.backend import Counter, Noise, TokenArrays, embedding_shape
 from embnoise_jax.functional import add_noise
-from embnoise_jax.namespace import NAMESPACE
+from embnoise_jax.namespace import NAMESPACE, promoting
 
 __all__ = ["add_counted_noise", "pack"]
 
@@ -24,6 +24,7 @@ def pack(counter: Counter) -> Array:
     return jnp.array(counter, jnp.int32)
 
 
+@promoting()
 def add_counted_noise(
     x: Array, noise: Noise, count: Array, tokens: TokenArrays, *, calls_per_step: int
 ) -> tuple[Array, Array]:

@@ -58,12 +58,14 @@ def _recording_class(kind: Hashable) -> Any:
     """The class of a model of class ``kind`` whose calls are recorded."""
     base: Any = kind
     signature = inspect.signature(base.__call__)
+    _, *names = signature.parameters
 
     @wraps(base.__call__)
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
-        _, *arguments = signature.bind(self, *args, **kwargs).arguments.items()
+        bound = signature.bind(self, *args, **kwargs)
+        arguments = dict(zip(names, bound.args[1:], strict=False)) | bound.kwargs
         before = _RUNNING.arguments
-        _RUNNING.arguments = (*before, dict(arguments))
+        _RUNNING.arguments = (*before, arguments)
         try:
             return base.__call__(self, *args, **kwargs)
         finally:

@@ -1,9 +1,10 @@
-"""``shard_map``: what tells the noise of one device's part of the embeddings from another's."""
+"""Arrays that are sharded: what tells the noise of one device from another's, and whole rows."""
 
 from __future__ import annotations
 
 from typing import Any, TypeAlias
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -18,7 +19,7 @@ from embnoise.backend import (
 from embnoise_jax._compat import varying_axes
 from embnoise_jax._tracing import is_traced
 
-__all__ = ["Channels", "check_shard", "resolve_channels"]
+__all__ = ["Channels", "check_shard", "resolve_channels", "whole_rows"]
 
 Channels: TypeAlias = tuple[int | Array, int]
 """Which of the embeddings' channels x begins with, and how many the embeddings have."""
@@ -89,6 +90,22 @@ def check_shard(x: Array, noise: Noise, step: Any, tokens: TokenArrays, offset: 
             "of shard_map while sample_ids do not, so each device counts the tokens of its part of "
             "every sequence. Pass neftune(length=L)"
         )
+
+
+def whole_rows(array: Array, ndim: int) -> Array:
+    """What describes the tokens of embeddings with ``ndim`` axes, not sharded along the sequence.
+
+    On a mesh with explicit axes, sharding is part of an array's type, and an operation along an
+    axis that is sharded is an error.
+    """
+    spec = jax.typeof(array).sharding.spec
+    axis = ndim - 2  # of the sequence; sample ids [B] have none
+    if axis >= array.ndim or spec[axis] is None:
+        return array
+    kept = (None if i == axis else each for i, each in enumerate(spec))
+    rows = jax.sharding.PartitionSpec(*kept)  # type: ignore[no-untyped-call]
+    whole: Array = jax.sharding.reshard(array, rows)  # type: ignore[no-untyped-call]
+    return whole
 
 
 def _names(axes: frozenset[Any]) -> str:

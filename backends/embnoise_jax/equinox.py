@@ -40,7 +40,7 @@ from embnoise_jax._errors import raise_unless_replaced
 from embnoise_jax._find import list_embeddings, only_embedding, tokens_by_layer
 from embnoise_jax._modes import is_evaluating
 from embnoise_jax.functional import add_noise
-from embnoise_jax.namespace import NAMESPACE
+from embnoise_jax.namespace import NAMESPACE, promoting
 
 __all__ = ["EmbeddingNoise", "attach"]
 
@@ -129,6 +129,7 @@ class EmbeddingNoise(eqx.Module):
         return add_noise(x, noise, step=step, **tokens)
 
 
+@promoting()
 def attach(
     model: Any,
     noise: Noise,
@@ -299,6 +300,7 @@ def _with_derivative(function: _Rows, *, by_x: bool) -> _Rows:
         change: Array = jax.jvp(of_alpha, (batch.alpha,), (jnp.ones_like(batch.alpha),))[1]
         return change
 
+    @promoting()
     def derivative(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Any]:
         value, of_x, of_alpha = across(*primals), tangents[0], tangents[1].alpha
         total = of_x if by_x and not isinstance(of_x, SymbolicZero) else jnp.zeros_like(value)
@@ -309,6 +311,12 @@ def _with_derivative(function: _Rows, *, by_x: bool) -> _Rows:
 
     across.defjvp(derivative, symbolic_zeros=True)
     return across
+
+
+_AXES = (
+    "The axes of jax.vmap around a lookup are taken for those of the tokens and the rows; run what "
+    "else is mapped, such as models, steps or seeds, by jax.lax.map"
+)
 
 
 def _across_vmap(function: _Rows) -> _Rows:
@@ -324,7 +332,7 @@ def _across_vmap(function: _Rows) -> _Rows:
             tokens.check(embedding_shape(rows))
         except ValueError as error:
             # They may fit under one more jax.vmap, which replaces this function.
-            return raise_unless_replaced(x, str(error))
+            return raise_unless_replaced(x, f"{error}. {_AXES}")
         return function(rows, batch._replace(tokens=tokens)).reshape(x.shape)
 
     @across.def_vmap

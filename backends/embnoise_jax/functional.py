@@ -31,13 +31,14 @@ from embnoise.backend import (
     stream_key,
 )
 from embnoise_jax._compat import optimization_barrier, seed_words
-from embnoise_jax._shards import Channels, check_shard, resolve_channels
+from embnoise_jax._shards import Channels, check_shard, resolve_channels, whole_rows
 from embnoise_jax._tracing import is_traced
-from embnoise_jax.namespace import NAMESPACE
+from embnoise_jax.namespace import NAMESPACE, promoting
 
 __all__ = ["add_noise"]
 
 
+@promoting()
 def add_noise(
     x: Array,
     noise: Noise,
@@ -152,9 +153,11 @@ def _add_planned(
     settings: Noise,
 ) -> Array:
     shape = (*embedding_shape(x)[:2], dim)
+    tokens = tokens.map(lambda array: whole_rows(array, x.ndim))
 
     def mean_squares() -> Array:
-        return _mean_squares(jax.lax.stop_gradient(x)).reshape(shape[:2])
+        squares = _mean_squares(jax.lax.stop_gradient(x))
+        return whole_rows(squares, x.ndim).reshape(shape[:2])
 
     prepared = Prepared(shape, step, alpha, tokens)
     planned = plan(settings, prepared, mean_squares=mean_squares, xp=NAMESPACE)
@@ -222,6 +225,7 @@ def _add_with_gradient_1(
     return cast("Array", noisy)
 
 
+@promoting()  # it may be traced later than the function
 def _derivative(dim: int, settings: Noise, primals: Any, tangents: Any) -> tuple[Array, Any]:
     x, magnitude, *coordinates = primals
     of_x, of_magnitude, *_ = tangents

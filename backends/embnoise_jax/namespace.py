@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -11,7 +14,14 @@ from jax import Array
 from embnoise.backend import ArrayNamespace
 from embnoise_jax._compat import optimization_barrier
 
-__all__ = ["NAMESPACE"]
+__all__ = ["NAMESPACE", "promoting"]
+
+
+@contextmanager
+def promoting() -> Iterator[None]:
+    """JAX's default promotion of dtypes and ranks, which the core's functions rely on."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
 
 
 class _Namespace:

@@ -18,6 +18,9 @@ _COUNTS = ("gradient_step", "count", "step_count")
 # optax.reduce_on_plateau counts from 0 again and again.
 _RESTARTED = "plateau_count"
 
+# optax.conditionally_mask and conditionally_transform count all steps, and what is inside fewer.
+_CONDITIONAL = {"step", "inner_state"}
+
 # optax.apply_every counts to k, which is not in its state, and what it is chained with counts all.
 _ACCUMULATED = "grad_acc"
 
@@ -32,7 +35,8 @@ def step_of(state: Any) -> Array:
 
     Returns:
         An integer array []: the ``gradient_step`` of an optimizer that accumulates gradients
-        (``optax.MultiSteps``), or the first ``count`` in the state. If it has neither, as that of
+        (``optax.MultiSteps``), or the first ``count`` in the state, or the ``step`` of a
+        conditional transformation. If it has neither, as that of
         plain ``optax.sgd``, the ``step`` of what holds it.
 
     Raises:
@@ -79,6 +83,8 @@ def _scalars(state: Any) -> dict[str, Array]:
             )
         if _RESTARTED in names:
             continue
+        if names.keys() >= _CONDITIONAL:
+            names["count"] = names["step"]
         for name, leaf in names.items():
             if jnp.shape(leaf) == () and jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.integer):
                 found.setdefault(name, leaf)

@@ -279,3 +279,27 @@ def test_noise_that_the_model_has_already_is_refused():
     assert callable(twice)
     with pytest.raises(ValueError, match="'embed' already, and 'dense' would get the same"):
         attach(attach(MODEL, neftune(seed=key), step=3), neftune(seed=key), step=3, layer="dense")
+
+
+def test_a_third_axis_is_refused_with_what_to_do():
+    def noisy(step):
+        return jax.vmap(attach(MODEL, neftune(), step=step))(IDS)[0]
+
+    steps = jnp.arange(3)
+    with pytest.raises(ValueError, match=r"shape \(3, .*such as models, steps or seeds.*lax.map"):
+        jax.jit(jax.vmap(noisy))(steps)
+    for step, seen in enumerate(jax.lax.map(noisy, steps)):
+        assert same(seen, reference(neftune(), step=step))
+
+
+def test_derivatives_without_promotion():
+    def loss(alpha, table):
+        noisy = attach([eqx.nn.Embedding(weight=table)], neftune(alpha), step=3)[0]
+        return jax.vmap(jax.vmap(noisy))(IDS).astype(jnp.float32).sum()
+
+    table = MODEL.embed.weight.astype(jnp.bfloat16)
+    expected = jax.grad(loss, (0, 1))(5.0, table)
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        by_alpha, by_table = jax.grad(jax.jit(loss), (0, 1))(5.0, table)
+    assert np.allclose(by_alpha, expected[0], rtol=1e-2)
+    assert same(by_table, expected[1])

@@ -366,3 +366,24 @@ def test_noise_that_the_model_has_already_is_refused():
         attach(model, neftune())
     attach(model, neftune(seed=1)).remove()
     attach(model, neftune(stream="attached")).remove()
+
+
+class Decoder(nnx.Module):
+    def __init__(self):
+        self.embed = nnx.Embed(20, 16, rngs=nnx.Rngs(0))
+
+    def __call__(self, ids, mask=None, **about):
+        return self.embed(ids)
+
+
+def test_functions_take_keywords_and_arguments_that_a_call_leaves_out():
+    model = Decoder()
+    clean = model(IDS)
+    with attach(model, neftune(), tokens=lambda real: {"mask": real}):
+        assert same(model(IDS, real=MASK), reference(clean, neftune(), step=0, mask=MASK))
+        with pytest.raises(ValueError, match=r"\['ids'\], got 'real'; give it a default if some"):
+            model(IDS)
+    with attach(model, neftune(), tokens=lambda mask=None: {"mask": mask}) as handle:
+        assert same(model(IDS), reference(clean, neftune(), step=0))
+        handle.step = 0
+        assert same(model(IDS, MASK), reference(clean, neftune(), step=0, mask=MASK))

@@ -16,6 +16,10 @@ def labels(weights):
     return jax.tree.map(lambda _: "a", weights)
 
 
+def even(step):
+    return step % 2 == 0
+
+
 def accumulated(inner):
     return optax.MultiSteps(inner, every_k_schedule=2).gradient_transformation()
 
@@ -28,6 +32,8 @@ OPTIMIZERS = {
     "partition": (lambda: optax.partition({"a": optax.adam(0.1)}, labels), 1),
     "hyperparameters": (lambda: optax.inject_hyperparams(optax.adam)(0.1), 1),
     "finite": (lambda: optax.apply_if_finite(optax.adam(0.1), 3), 1),
+    "conditional": (lambda: optax.transforms.conditionally_transform(optax.adam(0.1), even), 1),
+    "conditionally_masked": (lambda: optax.transforms.conditionally_mask(optax.adam(0.1), even), 1),
     "schedule_free": (lambda: optax.contrib.schedule_free_adamw(0.1), 1),
     "accumulated": (lambda: accumulated(optax.adam(0.1)), 2),
     "accumulated_sgd": (lambda: accumulated(optax.sgd(0.1)), 2),

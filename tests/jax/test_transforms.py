@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import embnoise
-from embnoise import Noise, cosine, exponential, linear, neftune
+from embnoise import Noise, cosine, exponential, linear, neftune, symnoise
 from embnoise_jax import add_noise, step_of
 from tests.jax import models
 from tests.jax.models import same
@@ -196,6 +196,22 @@ def test_channels_are_parts_of_the_embeddings(distribution):
 def test_wrong_channels(channels, noise, kind, message):
     with pytest.raises(kind, match=message):
         add_noise(X, noise, step=0, channels=channels)
+
+
+@pytest.mark.parametrize("noise", [neftune, symnoise, partial(neftune, scale="relative")])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_derivatives_without_promotion(noise, dtype):
+    def loss(x, alpha):
+        noisy = add_noise(x, noise(alpha), step=jnp.int32(3), mask=MASK, segment_ids=1 + MASK)
+        return noisy.astype(jnp.float32).sum()
+
+    x = jnp.asarray(X, dtype)
+    expected = jax.grad(loss, (0, 1))(x, 5.0)
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        for function in (loss, jax.jit(loss)):
+            by_x, by_alpha = jax.grad(function, (0, 1))(x, 5.0)
+            assert same(by_x, expected[0])
+            assert np.allclose(by_alpha, expected[1], rtol=1e-3)
 
 
 def test_a_step_may_be_an_array_of_one_element():

@@ -50,6 +50,11 @@ def exported(function, *arguments):
     return export.deserialize(saved).call(*arguments)
 
 
+def without_promotion(function, *arguments):
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        return jax.vjp(jax.jit(function), *map(jnp.asarray, arguments))[0]
+
+
 def by_its_shape(function, *arguments):
     """Without a value of its own: the shape is checked, and the value is the eager one."""
     made = function(*arguments)
@@ -67,5 +72,6 @@ VARIANTS = [
     on_a_mesh,
     recomputed,
     exported,
+    without_promotion,
     by_its_shape,
 ]
