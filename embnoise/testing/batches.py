@@ -6,7 +6,7 @@ No statistic is taken over these: Hypothesis searches for failures and would fin
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,10 @@ class Batch:
         context.draw = np.random.default_rng([context.seed, *self.lengths, self.width, self.dim])
         return context.batch((len(self.lengths), self.width, self.dim), fill, mask=self.mask)
 
+    def without_empty_rows(self) -> Batch:
+        """The batch with a token in every row."""
+        return replace(self, lengths=tuple(max(length, 1) for length in self.lengths))
+
     def scaled(self, context: CheckContext) -> float:
         """Alpha for a context, whose usual alpha stands for 5."""
         return self.alpha * context.alpha / 5
@@ -54,12 +58,20 @@ TABLE = (
 )
 
 
-def over_batches(context: CheckContext, body: Callable[[Batch], None]) -> None:
-    """Run a body over the table, and over what Hypothesis draws if it is installed."""
+def over_batches(
+    context: CheckContext, body: Callable[[Batch], None], *, empty_rows: bool = True
+) -> None:
+    """Run a body over the table, and over what Hypothesis draws if it is installed.
+
+    Args:
+        context: The check's.
+        body: The check of one batch.
+        empty_rows: Whether there are rows that are all padding.
+    """
 
     def run(batch: Batch) -> None:
         context.transcript.clear()
-        body(batch)
+        body(batch if empty_rows else batch.without_empty_rows())
 
     for batch in TABLE:
         run(batch)

@@ -7,11 +7,21 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from embnoise._distributions import DISTRIBUTIONS, Distribution
 from embnoise.testing.inputs import Array
 from embnoise.testing.statistics import amplitude
 
-__all__ = ["NO_NOISE", "cause_of_noise", "cause_of_ratio", "is_close"]
+__all__ = [
+    "NORMALIZED",
+    "NO_NOISE",
+    "are_normalized",
+    "cause_of_change",
+    "cause_of_noise",
+    "cause_of_ratio",
+    "is_close",
+]
 
 
 NO_NOISE = (
@@ -25,6 +35,40 @@ NO_NOISE = (
 def is_close(seen: float, expected: float, tolerance: float = 0.02) -> bool:
     """Whether two amplitudes agree within a few percent."""
     return abs(seen - expected) <= tolerance * abs(expected)
+
+
+def are_normalized(embeddings: Array) -> bool:
+    """Whether all tokens have the same RMS, as normalization gives it to them."""
+    sizes = np.sqrt(np.square(embeddings).mean(axis=-1))
+    return bool(sizes.size > 1 and 0 < sizes.max() <= 1.02 * sizes.min())
+
+
+NORMALIZED = (
+    "the layer normalizes the embeddings, with the noise in them: all tokens have the RMS {:.4g}. "
+    "Keep the normalization out of the layer, or test the part that adds the noise"
+)
+
+
+def cause_of_change(before: Array, after: Array) -> str | None:
+    """What a layer does to embeddings besides adding noise, if that is known.
+
+    Args:
+        before: The embeddings, [B, L, d].
+        after: What the layer makes of them while it should leave them as they are.
+    """
+    nonzero = before != 0
+    factors = after[nonzero] / before[nonzero]
+    dropped = abs(factors) < 1e-6
+    kept = factors[~dropped]
+    if kept.size > 1 and kept.min() > 0 and kept.max() <= 1.05 * kept.min():
+        if dropped.any():
+            what = "dropout acts on the embeddings, not on the noise alone"
+        else:
+            what = f"the embeddings are multiplied by {np.median(kept):.4g}"
+        return f"{what}: keep it out of the layer"
+    if are_normalized(after) and not are_normalized(before):
+        return NORMALIZED.format(np.sqrt(np.square(after).mean()))
+    return None
 
 
 def cause_of_ratio(

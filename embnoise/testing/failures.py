@@ -11,6 +11,7 @@ __all__ = [
     "ClaimViolatedError",
     "NotClaimedError",
     "NotFiniteError",
+    "NotTestedError",
     "UntestableError",
     "raised_by_layer",
 ]
@@ -51,6 +52,14 @@ class NotFiniteError(UntestableError):
 
 class NotClaimedError(Exception):
     """The layer does not claim what the check tests, or the driver cannot show it."""
+
+    status = "not_claimed"
+
+
+class NotTestedError(Exception):
+    """Another check reports what the check would stumble over."""
+
+    status = "not_tested"
 
 
 def raised_by_layer(what: str, error: Exception) -> UntestableError:

@@ -25,8 +25,8 @@ __all__ = [
 ]
 
 # What checks build on, the most basic first.
-NOISE = ("EN24",)
-"""For checks that need noise."""
+NOISE = ("EN03", "EN24")
+"""For checks that need noise, and embeddings that nothing else changes."""
 DRAWS = (*NOISE, "EN25", "EN26", "EN27")
 """For checks that need as many draws as there are elements."""
 ALPHA = (*DRAWS, "EN12", "EN21")

@@ -17,6 +17,7 @@ from embnoise.testing.failures import (
     CheckFailedError,
     ClaimViolatedError,
     NotClaimedError,
+    NotTestedError,
     UntestableError,
     raised_by_layer,
 )
@@ -177,8 +178,8 @@ class Check:
             return "not_claimed", not_claimed
         try:
             self.spec.run(context)
-        except NotClaimedError as why:
-            return "not_claimed", str(why)
+        except (NotClaimedError, NotTestedError) as why:
+            return why.status, str(why)
         except (ClaimViolatedError, UntestableError) as found:
             return found.status, self._message(context, str(found))
         except Exception as error:  # from a function in the claims or a driver, for example

@@ -453,6 +453,29 @@ class LongestRow(Uniform):
         return mask.sum(dim=1).amax().clamp(min=1).reshape(1, 1, 1)
 
 
+class Normalized(Uniform):
+    """With the normalization of BERT's embeddings."""
+
+    def forward(self, x, mask):
+        return nn.functional.layer_norm(super().forward(x, mask), x.shape[-1:])
+
+
+class NormalizedTable(Embedded):
+    def __init__(self, dim, noise):
+        super().__init__(dim, noise)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, ids, mask):
+        return self.norm(super().forward(ids, mask).float())
+
+
+class Guessing(Uniform):
+    """Takes embeddings of 0 for padding."""
+
+    def forward(self, x):
+        return super().forward(x, (x != 0).any(dim=2))
+
+
 class NoRowIsEmpty(Uniform):
     """The authors' code: an all-padding row divides by 0."""
 
@@ -783,6 +806,10 @@ FAULTY = [
     bad(LongestRow, "EN19", "longest row", "the longest row's length used"),
     bad(ImagesCounted, "EN19", "row's width", "image positions count in L", None, "ids"),
     bad(Packed, "EN20", "whole packed row", "packed length used"),
+    bad(Normalized, "EN02", "normalizes the embeddings", "LayerNorm inside the layer"),
+    bad(NormalizedTable, "EN05", "normalizes the embeddings", "LayerNorm after noise on a table",
+        None, "ids"),
+    bad(Guessing, "EN12", "embeddings that are 0", "padding guessed, without a mask"),
     bad(NoRowIsEmpty, "EN09", "NaN.*all padding", "an all-padding row divides by 0"),
     bad(NothingWithoutMask, "EN24", "no token gets noise", "no noise where no mask is given"),
     bad(PerTokenWithoutMask, "EN10", r"sqrt\(d\) instead", "the length left out without a mask"),

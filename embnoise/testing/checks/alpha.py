@@ -7,15 +7,18 @@ from collections.abc import Callable
 import numpy as np
 
 from embnoise._schedules import Schedule
+from embnoise.testing.batches import Batch
 from embnoise.testing.claims import Claims
 from embnoise.testing.context import CheckContext
-from embnoise.testing.diagnosis import NO_NOISE, is_close
+from embnoise.testing.diagnosis import NO_NOISE, NORMALIZED, are_normalized, is_close
+from embnoise.testing.guessed import GUESSED, guesses_padding
+from embnoise.testing.inputs import Array
 from embnoise.testing.magnitudes import claimed_magnitudes
-from embnoise.testing.registry import NOISE, check, needs_repeats
+from embnoise.testing.registry import check, needs_repeats
 from embnoise.testing.statistics import RATE, amplitude, amplitude_window
 
 
-@check("EN11", claimed=needs_repeats, premises=(*NOISE, "EN05"))
+@check("EN11", claimed=needs_repeats, premises=("EN24", "EN05", "EN12"))
 def alpha_is_proportional(context: CheckContext) -> None:
     """Twice the alpha gives twice the noise, or as much more as the claimed scale does.
 
@@ -72,11 +75,12 @@ def noise_is_added(context: CheckContext) -> None:
     Fails for layers that multiply (x * (1 + noise)), or take the magnitude from x.
     """
     step = context.first_step()
-    noises, clean = [], 0.0
+    noises, outputs, clean = [], [], 0.0
     for fill in ("zeros", "normal"):
         inputs = context.batch(fill=fill)
         layer = context.layer()
         noises.append(layer.noise(inputs, step))
+        outputs.append(layer.clean(inputs) + noises[-1])
         clean = max(clean, float(abs(layer.clean(inputs)).max()))
     reach = float(abs(noises[1]).max())
     error = float(abs(noises[0] - noises[1]).max())
@@ -84,11 +88,22 @@ def noise_is_added(context: CheckContext) -> None:
         error <= 2.0**-20 * (clean + reach),
         f"the noise depends on the embeddings: for others it differs by up to {error:.3g} "
         f"(its largest value is {reach:.3g})",
-        "the noise is multiplied with the embeddings, or its scale is taken from them (if that is "
-        "intended, claim scale='relative')"
-        if not noises[0].any() or bool((np.sign(noises[0]) == np.sign(noises[1])).all())
-        else "the draw depends on the embeddings: a seed or a key is made from them",
+        lambda: _cause_of_dependence(context, np.stack(noises), np.stack(outputs)),
     )
+
+
+def _cause_of_dependence(context: CheckContext, noises: Array, outputs: Array) -> str:
+    """Why the noise is another one on other embeddings, those of the second batch."""
+    if are_normalized(outputs):
+        return NORMALIZED.format(np.sqrt(np.square(outputs).mean()))
+    if not noises[0].any() and guesses_padding(context, Batch((7, 7, 7, 1), 7, 16)):
+        return GUESSED
+    if not noises[0].any() or bool((np.sign(noises[0]) == np.sign(noises[1])).all()):
+        return (
+            "the noise is multiplied with the embeddings, or its scale is taken from them (if that "
+            "is intended, claim scale='relative')"
+        )
+    return "the draw depends on the embeddings: a seed or a key is made from them"
 
 
 LONGEST = 300

@@ -8,7 +8,7 @@ from embnoise.testing.claims import Claims
 from embnoise.testing.context import CheckContext
 from embnoise.testing.counts import far_apart
 from embnoise.testing.diagnosis import NO_NOISE
-from embnoise.testing.failures import NotClaimedError
+from embnoise.testing.failures import NotClaimedError, NotTestedError
 from embnoise.testing.inputs import Array
 from embnoise.testing.registry import DISTRIBUTION, SEEDS, check
 from embnoise.testing.statistics import RATE, amplitude, amplitude_window
@@ -49,7 +49,7 @@ def all_seeds_differ(context: CheckContext) -> None:
         context.transcript.clear()
         units = context.layer(seed=seed).units(inputs, step)
         if not units.any():
-            raise NotClaimedError("there is no noise, which EN06 reports")
+            raise NotTestedError("there is no noise, which EN06 reports")
         other = seen.setdefault(_key(units), seed)
         apart = seed - other
         cause = (
@@ -78,7 +78,7 @@ def seed_and_step_differ(context: CheckContext) -> None:
     first = context.layer(seed=start)
     seen = {_key(first.units(inputs, step)): step for step in range(4)}
     if len(seen) < 4:
-        raise NotClaimedError("steps repeat, which EN06 reports")
+        raise NotTestedError("steps repeat, which EN06 reports")
     for apart in FACTORS:
         seed = start + apart
         context.transcript.clear()

@@ -11,7 +11,7 @@ from embnoise.testing.context import CheckContext
 from embnoise.testing.failures import NotClaimedError
 from embnoise.testing.inputs import SMALL, Array, Inputs, left_mask, right_mask
 from embnoise.testing.layer_under_test import LayerUnderTest
-from embnoise.testing.registry import check, needs_repeats
+from embnoise.testing.registry import NOISE, check, needs_repeats
 
 
 @check("EN13", premises=("EN12",))
@@ -25,7 +25,7 @@ def gradient_is_one(context: CheckContext) -> None:
     _gradient_is_one(context, context.batch(fill=_fill(context)), context.layer())
 
 
-@check("EN59")
+@check("EN59", premises=(*NOISE, "EN12"))
 def gradient_of_any_batch(context: CheckContext) -> None:
     """The gradient passes unchanged in large batches too, in padded ones, and in later calls.
 

@@ -122,7 +122,7 @@ def channels_uncorrelated(context: CheckContext) -> None:
     _neighbors(context, "channels")
 
 
-@check("EN35", random=True, premises=(*DRAWS, "EN06"))
+@check("EN35", random=True, premises=(*DRAWS, "EN06", "EN12"))
 def steps_uncorrelated(context: CheckContext) -> None:
     """The noise of neighboring steps is uncorrelated.
 

@@ -11,6 +11,7 @@ from embnoise.testing.batches import Batch, over_batches
 from embnoise.testing.claims import Claims
 from embnoise.testing.context import CheckContext
 from embnoise.testing.diagnosis import NO_NOISE
+from embnoise.testing.guessed import GUESSED, guesses_padding
 from embnoise.testing.inputs import SMALL, right_mask
 from embnoise.testing.registry import check
 from embnoise.testing.statistics import RATE
@@ -21,7 +22,7 @@ def _clean_padding(claims: Claims) -> str | None:
     return None if claims.length == "tokens" else f"length={claims.length!r}"
 
 
-@check("EN09", dtypes="all", claimed=_clean_padding, premises=())
+@check("EN09", dtypes="all", claimed=_clean_padding, premises=("EN03",))
 def padding_untouched(context: CheckContext) -> None:
     """Padding gets no noise, on either side, nor does a row that is all padding.
 
@@ -33,21 +34,30 @@ def padding_untouched(context: CheckContext) -> None:
         layer = context.layer(dim=batch.dim, alpha=batch.scaled(context))
         noise = layer.noise(inputs, context.first_step())
         padding = noise[~inputs.mask]
-        takes = ", ".join(layer.parameters)
-        blind = "" if layer.gets("mask") else f" (none of its parameters, {takes}, is named mask)"
         context.expect(
             not padding.any(),
             f"padding gets noise: {int((padding != 0).sum())} of its {padding.size} elements, up "
             f"to {float(abs(padding).max(initial=0)):.3g} (real lengths {list(batch.lengths)} in "
             f"rows of {batch.width})",
-            f"the noise is not multiplied with the mask{blind}. If that is intended, claim "
-            "length='padded' or None",
+            lambda: _cause_on_padding(context, batch),
         )
 
     over_batches(context, body)
 
 
-@check("EN24", dtypes="all", premises=())
+def _cause_on_padding(context: CheckContext, batch: Batch) -> str:
+    if guesses_padding(context, batch):
+        return GUESSED
+    layer = context.layer()
+    takes = ", ".join(layer.parameters)
+    blind = "" if layer.gets("mask") else f" (none of its parameters, {takes}, is named mask)"
+    return (
+        f"the noise is not multiplied with the mask{blind}. If that is intended, claim "
+        "length='padded' or None"
+    )
+
+
+@check("EN24", dtypes="all", premises=("EN03",))
 def every_token_noised(context: CheckContext) -> None:
     """Every real token gets noise.
 

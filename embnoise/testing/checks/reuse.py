@@ -6,10 +6,10 @@ import numpy as np
 
 from embnoise.testing.context import CheckContext
 from embnoise.testing.diagnosis import NO_NOISE
-from embnoise.testing.failures import NotClaimedError
+from embnoise.testing.failures import NotClaimedError, NotTestedError
 from embnoise.testing.inputs import Array
 from embnoise.testing.lags import most_correlated
-from embnoise.testing.registry import check
+from embnoise.testing.registry import NOISE, check
 from embnoise.testing.runs import repeated_run, shuffled_slices
 from embnoise.testing.statistics import RATE, band, once_in
 from embnoise.testing.tables import splits_at_median
@@ -27,7 +27,7 @@ def _signs(context: CheckContext, units: Array) -> dict[str, Array]:
     signs = np.sign(units)
     allowed = 2 * band(units.size, RATE)
     if abs(float(signs.mean())) > allowed:
-        raise NotClaimedError("the noise is off center, which EN08 and EN29 report")
+        raise NotTestedError("the noise is off center, which EN08 and EN29 report")
     found = {"signs": signs}
     distribution = context.claims.distribution_rule
     if distribution is not None and splits_at_median(distribution):
@@ -106,7 +106,7 @@ def _stack(context: CheckContext) -> tuple[Array, int]:
     return np.concatenate(units), len(units[0])
 
 
-@check("EN43", random=True)
+@check("EN43", random=True, premises=(*NOISE, "EN12"))
 def steps_uncorrelated_at_any_lag(context: CheckContext) -> None:
     """The noise of a step is uncorrelated with that of all earlier ones, whether turned or not.
 
@@ -115,6 +115,6 @@ def steps_uncorrelated_at_any_lag(context: CheckContext) -> None:
     """
     units, rows = _stack(context)
     if abs(units).max(initial=0) == 0:
-        raise NotClaimedError("there is no noise, which EN06 reports")
+        raise NotTestedError("there is no noise, which EN06 reports")
     _not_repeated(context, units, f", with {rows} rows to a step")
     _uncorrelated(context, units, f"{len(units) // rows} steps of {rows} rows")

@@ -10,7 +10,7 @@ import numpy as np
 
 from embnoise.testing.claims import Claims
 from embnoise.testing.context import CheckContext
-from embnoise.testing.diagnosis import NO_NOISE
+from embnoise.testing.diagnosis import NO_NOISE, NORMALIZED, are_normalized
 from embnoise.testing.failures import NotClaimedError, UntestableError
 from embnoise.testing.inputs import SMALL, Array, Inputs
 from embnoise.testing.layer_under_test import LayerUnderTest
@@ -39,15 +39,19 @@ def same_seed_same_noise(context: CheckContext) -> None:
     same = partial(_same, tolerance=4 * context.usual_slack(inputs))
     first = _noises(context.layer(), inputs, steps)
     again = _noises(context.layer(world=context.world + own), inputs, steps)
-    likely = "nothing fixes the draw: it comes from a generator that is seeded by the clock"
-    if own and not same(first, again):
+
+    def likely() -> str:
         with context.transcript.paused():
-            follows = same(_noises(context.layer(), inputs, steps), first)
-        if follows:
-            likely = (
-                "the layer draws from the framework's global generator (in JAX, from the key that "
-                "it is given): give it its own generator, or claim seeded='global'"
-            )
+            embeddings = context.layer().eval(inputs)
+            if context.case.inputs == "ids" and are_normalized(embeddings):
+                return NORMALIZED.format(np.sqrt(np.square(embeddings).mean()))
+            if own and same(_noises(context.layer(), inputs, steps), first):
+                return (
+                    "the layer draws from the framework's global generator (in JAX, from the key "
+                    "that it is given): give it its own generator, or claim seeded='global'"
+                )
+        return "nothing fixes the draw: it comes from a generator that is seeded by the clock"
+
     other = "a different" if own else "the same"
     context.expect(
         same(first, again),

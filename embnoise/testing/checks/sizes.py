@@ -11,10 +11,10 @@ from embnoise._distributions import Distribution
 from embnoise.testing.claims import Claims
 from embnoise.testing.context import CheckContext
 from embnoise.testing.diagnosis import NO_NOISE
-from embnoise.testing.failures import NotClaimedError
+from embnoise.testing.failures import NotTestedError
 from embnoise.testing.inputs import Array
 from embnoise.testing.magnitudes import claimed_magnitudes
-from embnoise.testing.registry import DISTRIBUTION, check, needs_distribution, needs_repeats
+from embnoise.testing.registry import DISTRIBUTION, NOISE, check, needs_distribution, needs_repeats
 from embnoise.testing.right_rows import fresh
 from embnoise.testing.statistics import RATE, amplitude, amplitude_window, once_in, rms_window
 from embnoise.testing.tables import LATTICE, has_few_values
@@ -39,7 +39,7 @@ def _many_units(context: CheckContext) -> Array:
     return np.stack(found)
 
 
-@check("EN52", claimed=needs_distribution, random=True)
+@check("EN52", claimed=needs_distribution, random=True, premises=(*NOISE, "EN12"))
 def one_size_for_all(context: CheckContext) -> None:
     """Every row, every token and every channel has noise of the claimed size.
 
@@ -72,7 +72,7 @@ def one_size_for_all(context: CheckContext) -> None:
             found.append((alike, -spread, which, said, DISTRIBUTION if same else ()))
     alike, _, which, said, premises = min(found, default=(False, 0.0, "row", "", ()))
     if alike:
-        raise NotClaimedError("all noise has another size, which EN08, EN10 or EN30 reports")
+        raise NotTestedError("all noise has another size, which EN08, EN10 or EN30 reports")
     context.expect(
         not found,
         said,
@@ -141,7 +141,7 @@ def _chernoff(count: int, share: float, rate: float) -> int:
     return min(allowed, count)
 
 
-@check("EN54", claimed=needs_repeats)
+@check("EN54", claimed=needs_repeats, premises=(*NOISE, "EN12"))
 def alpha_of_any_size(context: CheckContext) -> None:
     """Alphas that are small, large or not integers scale the noise as claimed.
 
@@ -162,7 +162,7 @@ def alpha_of_any_size(context: CheckContext) -> None:
             claimed_magnitudes(context.claims, inputs, clean, factor * context.alpha * share)
         )
     if not noises[0].any():
-        raise NotClaimedError("there is no noise, which EN06 reports")
+        raise NotTestedError("there is no noise, which EN06 reports")
     rounding = 2.0**-22 * float(abs(clean).max(initial=0.0))
     for factor, noise, magnitudes in zip(factors[1:], noises[1:], claimed[1:], strict=True):
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -115,6 +115,27 @@ def padded(call):
 
 SCALED, DETACHED = "gradient is scaled|depends on the embeddings", "detached"
 
+
+def after(change):
+    """What follows the sum, in a copy that has no gradient."""
+
+    def output(arrays, x, mask, noise, call):
+        return arrays.array(change(arrays.numpy(x) + noise), x)
+
+    return output
+
+
+def root(x):
+    return np.sqrt(np.square(x).mean(axis=-1, keepdims=True) + 1e-6)
+
+
+def by_layer(x):
+    centered = x - x.mean(axis=-1, keepdims=True)
+    return centered / root(centered)
+
+
+NORMALIZES = "normalizes the embeddings"
+
 FAULTS = [
     gradient("no gradient", "EN13", DETACHED, "gradient blocked", lambda noise, call: 0.0),
     gradient("half a gradient", "EN13", SCALED, "half of the gradient", lambda noise, call: 0.5),
@@ -170,7 +191,7 @@ FAULTS = [
               lambda arrays, x, noise, call:
               x + noise * arrays.array(1 - 2 * (arrays.numpy(x) > 0.5), x)
           )),
-    fault("no noise at zero", "EN12", "multiplied with the embeddings",
+    fault("no noise at zero", "EN12", "embeddings that are 0 are taken for padding",
           "no noise where the embeddings are 0",
           output=with_noise(
               lambda arrays, x, noise, call: x + noise * arrays.array(arrays.numpy(x) != 0, x)
@@ -215,4 +236,12 @@ FAULTS = [
            lambda mask: mask.copy_(mask.roll(1, 1))),
     fault("gradient asked for", "EN57", "sets an attribute", "requires_grad set on the input",
           frameworks=TORCH, output=sets(lambda x: x.requires_grad_() if x.is_leaf else x)),
+    fault("LayerNorm after the noise", "EN03", NORMALIZES, "LayerNorm after the noise",
+          output=after(by_layer)),
+    fault("RMSNorm after the noise", "EN03", NORMALIZES, "RMSNorm after the noise",
+          output=after(lambda x: x / root(x))),
+    fault("unit length after the noise", "EN03", NORMALIZES, "tokens of length 1 after the noise",
+          output=after(lambda x: x / root(x) / x.shape[-1] ** 0.5)),
+    fault("multiplied in training", "EN03", "multiplied by 4: keep it out",
+          "embeddings multiplied by sqrt(d) in training", output=after(lambda x: 4 * x)),
 ]  # fmt: skip

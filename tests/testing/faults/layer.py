@@ -31,6 +31,14 @@ class Call:
     training: bool
     x: Any
     """The embeddings, the framework's."""
+    arrays: Any
+    """As for the layer's call."""
+
+    @property
+    def values(self) -> np.ndarray:
+        """The embeddings."""
+        found: np.ndarray = self.arrays.numpy(self.x)
+        return found
 
     @property
     def memory(self) -> dict[str, Any]:
@@ -130,7 +138,8 @@ class NumpyLayer:
         """
         shape = tuple(int(size) for size in x.shape)
         real = np.ones(shape[:2], bool) if mask is None else arrays.numpy(mask)
-        call = Call(self, shape, real, self.calls if step is None else step, training, x)
+        step = self.calls if step is None else step
+        call = Call(self, shape, real, step, training, x, arrays)
         if not training:
             self.hooked("evaluation", None, call)
             self.evals += 1

@@ -112,7 +112,7 @@ FAULTS = [
     fault("alpha's default", "EN11", "not used", "alpha's default, 5, whatever is given",
           alpha=lambda value, call: 5.0 * bool(value)),
     fault("without the root", "EN08", "square root is missing", "alpha/(L*d)",
-          magnitude=lambda value, call: value**2 / call.layer.alpha),
+          magnitude=lambda value, call: value**2 / (call.layer.alpha or 1)),
     fault("fourth root", "EN10", "another scale|instead", "a fourth root",
           magnitude=lambda value, call: np.sqrt(value)),
     fault("root of the length alone", "EN08", "another scale|instead|missing", "sqrt(L) * d",

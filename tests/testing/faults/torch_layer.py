@@ -12,7 +12,8 @@ class Arrays:
 
     @staticmethod
     def numpy(array):
-        return array.detach().numpy()
+        array = array.detach()
+        return (array.float() if array.dtype == torch.bfloat16 else array).numpy()
 
     @staticmethod
     def array(values, like):
