@@ -13,7 +13,7 @@ from embnoise.testing.saved_model import SavedTable
 
 __all__ = ["KIND", "load", "owns"]
 
-KIND = "for `embnoise inspect`, the folder of an Orbax checkpoint"
+KIND = "the folder of an Orbax checkpoint (for `embnoise inspect`)"
 
 
 def owns(path: Path) -> bool:

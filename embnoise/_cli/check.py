@@ -8,6 +8,7 @@ import secrets
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -81,12 +82,19 @@ def _is_path(target: str) -> bool:
 
 def _check_model(options: argparse.Namespace) -> int:
     of_noise = ("distribution", "scale", "length")
-    given = {name: value for name in of_noise if (value := getattr(options, name)) is not None}
+    given: dict[str, Any] = {
+        name: value for name in of_noise if (value := getattr(options, name)) is not None
+    }
     for name in (*NOTES, "inputs", "call", "expected_failures", "profile"):
         if name not in of_noise and getattr(options, name, None) is not None:
             raise UsageError(
                 f"--{name.replace('_', '-')} is for layers, and {options.target!r} is a saved model"
             )
+    if given.get("length", "").isdecimal():
+        given["length"] = int(given["length"])
+    adapters = sorted(entry.name for entry in entry_points(group="embnoise.backends"))
+    if options.driver is not None and options.driver not in adapters:
+        raise UsageError(f"--driver must be one of {adapters}, got {options.driver!r}")
     alpha = 5.0 if options.alpha is None else options.alpha
     noise = Noise(alpha, seed=_seed(options), **given)
     with _progress() as progress:

@@ -230,12 +230,9 @@ def load_model(path: Path, layer: str | None, adapter: str | None) -> SavedModel
             loaded: SavedModel | SavedTable = module.load(path, layer)
             return loaded
         kinds.append(module.KIND)
-    known = ", or ".join(kinds) or "nothing that an installed adapter can load"
+    known = ", ".join([*kinds, "or a .safetensors file (for `embnoise inspect`)"])
     reasons = "".join(f"; {reason}" for reason in missing)
-    raise ValueError(
-        f"no model found in {str(path)!r}: expected {known}, or, for `embnoise inspect`, a "
-        f".safetensors file{reasons}"
-    )
+    raise ValueError(f"no model found in {str(path)!r}: expected {known}{reasons}")
 
 
 def _adapters() -> list[str]:

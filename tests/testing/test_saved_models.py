@@ -215,6 +215,8 @@ def test_a_framework_may_be_missing(tmp_path, monkeypatch, capsys):
         (["layers:make_layer", "--layer", "x"], "--layer is for saved models"),
         ([".", "--inputs", "ids"], "--inputs is for layers"),
         ([".", "--profile", "quick"], "--profile is for layers"),
+        ([".", "--driver", "tensor"], "--driver must be one of ["),
+        ([".", "--length", "0"], "length must be"),
         ([".", "--alpha", "-1"], "alpha must be finite in float32 and at least 0"),
     ],
 )

@@ -231,6 +231,11 @@ def test_a_class_that_is_not_in_transformers_is_loaded_as_its_type(llama):
     assert (report.model, report.embedding) == ("LlamaModel", "embed_tokens")
 
 
+def test_a_length_is_typed_as_a_number(llama, capsys):
+    assert main(["check", str(llama), "--length", "7"]) == 0
+    assert "length=7" in capsys.readouterr().out
+
+
 def folder(tmp_path, **config):
     (tmp_path / "config.json").write_text(json.dumps(config))
     return str(tmp_path)
