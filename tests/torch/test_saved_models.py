@@ -272,7 +272,7 @@ def test_transformers_may_be_missing(tmp_path, capsys, monkeypatch):
         (["--alpha", "0"], "alpha must be above 0"),
         (["--scale", "neftun"], "did you mean 'neftune'?"),
         (["--seeded", "global"], "--seeded is for layers"),
-        (["--driver", "numpy"], "adapter must be one of"),
+        (["--driver", "numpy"], "--driver must be one of"),
     ],
 )
 def test_wrong_options_are_one_line(options, says, llama, capsys):
