@@ -70,10 +70,10 @@ class NoiseAlgorithm(Algorithm):  # type: ignore[misc]  # composer may be missin
             self._attach(state)
 
     def _attach(self, state: State) -> None:
-        others = (getattr(each, "handle", None) for each in state.algorithms)
-        runs.remove_stale(state.model, others)
+        runs.remove_stale(state.model, [state])
         noise = self.noise.bind(_total_batches(state), seed=state.rank_zero_seed)
-        self.handle = runs.begin(attach(state.model, noise, optimizer="manual", **self.options))
+        handle = attach(state.model, noise, optimizer="manual", **self.options)
+        self.handle = runs.begin(handle, state)
 
 
 def _total_batches(state: State) -> int | None:

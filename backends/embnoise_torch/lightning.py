@@ -114,8 +114,7 @@ class NoiseCallback(Callback):
                 "; in place of the callback, call attach(..., optimizer=self.optimizers()[0]) in "
                 "LightningModule.on_fit_start"
             )
-        running = [each.handle for each in _callbacks(trainer) if isinstance(each, NoiseCallback)]
-        runs.remove_stale(pl_module, running)
+        runs.remove_stale(pl_module, [trainer])
         loaded, self._loaded = self._loaded, {}
         mesh = pl_module.device_mesh
         handle = attach(
@@ -129,7 +128,7 @@ class NoiseCallback(Callback):
             placeholders=self.placeholders,
             mesh=None if mesh is None else mesh["data_parallel"],
         )
-        self.handle = runs.begin(handle)
+        self.handle = runs.begin(handle, trainer)
         if loaded:
             handle.load_state_dict(loaded["handle"])
         handle.step = trainer.global_step

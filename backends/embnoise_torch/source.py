@@ -218,6 +218,7 @@ class AttachedSource(_CountingSource):
         self._special = special
         self.expects_calls = False
         """Whether there are calls that tell about tokens, without which nothing does."""
+        self._has_warned = False
 
     def ready(self, x: Tensor, inputs: Tensor | None, /, *arrays: Tensor | None) -> Ready | None:
         """What is known about the output of the next lookup: see ``Source``.
@@ -236,9 +237,9 @@ class AttachedSource(_CountingSource):
 
     def warn_without_calls(self) -> None:
         """Warn of a lookup outside of any call, whose rows may have padding that nobody tells."""
-        if self.paused or self.noise.alpha == 0:
+        if self._has_warned or self.paused or self.noise.alpha == 0:
             return
-        self.expects_calls = False  # once is enough
+        self._has_warned = True
         warnings.warn(
             "embnoise: an embedding was called outside of a call of its model, as for "
             "inputs_embeds, so nothing tells about padding and its rows are taken as full. Pass "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
-from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -13,19 +12,15 @@ from transformers.integrations.neftune import deactivate_neftune
 from transformers.trainer_callback import ExportableState
 
 from embnoise.backend import PLACES, Counter, Noise, as_noise, check_bool, check_choice
-from embnoise_torch import _compat
+from embnoise_torch import _compat, runs
 from embnoise_torch.attach import attach
 from embnoise_torch.handle import Handle
-from embnoise_torch.model.forward_override import ForwardOverride
 from embnoise_torch.ranks.dealing import Dealing, find_block_size
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
 __all__ = ["NoiseCallback"]
-
-_RUNS: WeakKeyDictionary[Handle, TrainerState] = WeakKeyDictionary()
-"""The handles that callbacks have attached and not removed yet, each with the run it belongs to."""
 
 
 class NoiseCallback(TrainerCallback, ExportableState):
@@ -106,7 +101,8 @@ class NoiseCallback(TrainerCallback, ExportableState):
         _check_arguments(args, trainer)
         self._come_first(trainer)
         model = kwargs["model"]
-        _remove_stale(model, state, self.handle)
+        running = [state, *(each.state for each in _compat.calling(Trainer))]
+        runs.remove_stale(model, running, self.handle)
         mesh, dealing = self.mesh, self.dealing
         if mesh is None and trainer is not None:
             mesh = getattr(trainer.accelerator, "torch_device_mesh", None)
@@ -124,7 +120,7 @@ class NoiseCallback(TrainerCallback, ExportableState):
             mesh=mesh,
             dealing=dealing,
         )
-        _RUNS[handle] = state
+        runs.begin(handle, state)
         if trainer is not None and self.where != "all":
             handle._undo.callback(_give_labels(trainer, handle))
         self._continue_from(handle, state)
@@ -162,7 +158,7 @@ class NoiseCallback(TrainerCallback, ExportableState):
         """Leave the model as it was."""
         if handle := self._attached():
             handle.step = state.global_step
-            _remove(handle)
+            runs.end(handle)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint contains: the arguments of this callback, and the noise's counters.
@@ -192,7 +188,7 @@ class NoiseCallback(TrainerCallback, ExportableState):
 
     def _attached(self) -> Handle | None:
         """The handle, while a run lasts."""
-        return self.handle if self.handle in _RUNS else None
+        return self.handle if runs.is_running(self.handle) else None
 
     def _continue_from(self, handle: Handle, state: TrainerState) -> None:
         """Take the step of the trainer, and in a resumed run the counts of its checkpoint."""
@@ -245,26 +241,6 @@ def _check_arguments(args: TrainingArguments, trainer: Trainer | None) -> None:
             f"without its noise; got {args.n_gpu} GPUs in one process. Start it with `torchrun "
             "--nproc_per_node` or `accelerate launch`, or set CUDA_VISIBLE_DEVICES to one GPU"
         )
-
-
-def _remove(handle: Handle) -> None:
-    del _RUNS[handle]
-    handle.remove()
-
-
-def _remove_stale(model: nn.Module, state: TrainerState, own: Handle | None) -> None:
-    """Remove what callbacks attached in runs that have not ended as they should.
-
-    Args:
-        model: The model to train.
-        state: The run that begins.
-        own: The handle of the callback's previous run, which may have been of another model.
-    """
-    owners = {ForwardOverride.owner_of(module) for module in model.modules()} | {own}
-    running = [state, *(trainer.state for trainer in _compat.calling(Trainer))]
-    for handle, run in list(_RUNS.items()):
-        if handle in owners and all(run is not each for each in running):
-            _remove(handle)
 
 
 def _give_labels(trainer: Trainer, handle: Handle) -> Callable[[], None]:

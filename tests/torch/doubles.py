@@ -71,6 +71,10 @@ class InMemoryLogger:
             self.data.setdefault(name, []).append((None, value))
 
 
+class State(types.SimpleNamespace):
+    """Unlike its base, it can be referred to weakly."""
+
+
 def time(value, unit):
     return types.SimpleNamespace(value=value, unit=unit)
 
@@ -84,7 +88,7 @@ class ComposerTrainer:
     ):  # fmt: skip
         number = max_duration.rstrip("abcdefghijklmnopqrstuvwxyz")
         unit = TimeUnit(max_duration.removeprefix(number))
-        self.state = types.SimpleNamespace(
+        self.state = State(
             model=model, algorithms=algorithms, rank_zero_seed=seed,
             max_duration=time(int(number), unit),
             dataloader_len=time(len(train_dataloader), TimeUnit.BATCH),
