@@ -17,10 +17,16 @@ from embnoise_jax._compat import optimization_barrier
 __all__ = ["NAMESPACE", "promoting"]
 
 
+_DEFAULT = "standard", "allow"
+
+
 @contextmanager
 def promoting() -> Iterator[None]:
     """JAX's default promotion of dtypes and ranks, which the core's functions rely on."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+    if (jax.numpy_dtype_promotion.value, jax.numpy_rank_promotion.value) == _DEFAULT:
+        yield
+        return
+    with jax.numpy_dtype_promotion(_DEFAULT[0]), jax.numpy_rank_promotion(_DEFAULT[1]):
         yield
 
 
