@@ -58,7 +58,8 @@ class EmbeddingNoise(eqx.Module):
     tell its noise from that of other calls.
 
     Args:
-        noise: What noise to add.
+        noise: What noise to add. Each layer of a model needs a ``stream`` of its own, or all draw
+            the same at the same step and key.
         inference: If true, there is no noise.
 
     Raises:

@@ -57,7 +57,8 @@ class EmbeddingNoise(nn.Module):
     has had, and how many calls got noise so far.
 
     Attributes:
-        noise: What noise to add.
+        noise: What noise to add. Each layer of a model needs a ``stream`` of its own, or all draw
+            the same.
         calls_per_step: How many counted calls one optimizer step takes.
         deterministic: If true, there is no noise. It may be given at call time instead.
 

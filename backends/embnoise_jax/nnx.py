@@ -66,7 +66,8 @@ class EmbeddingNoise(NoiseState, nnx.Module):
     ``NoiseCount`` counts.
 
     Args:
-        noise: What noise to add.
+        noise: What noise to add. Each layer of a model needs a ``stream`` of its own, or all draw
+            the same.
         calls_per_step: How many training calls one optimizer step takes: more than 1 if gradients
             are accumulated, or if the model looks up more than once in a forward pass.
         deterministic: If true, there is no noise. ``model.eval()`` and ``model.train()`` set it.

@@ -43,7 +43,8 @@ class EmbeddingNoise(NoiseState, keras.layers.Layer):  # type: ignore[misc]
     n * W + r, so that no two replicas draw the same noise.
 
     Args:
-        noise: What noise to add.
+        noise: What noise to add. Each layer of a model needs a ``stream`` of its own, or all draw
+            the same.
         calls_per_step: How many training calls one optimizer step takes: the optimizer's
             ``gradient_accumulation_steps``, for example. 1 by default.
         **options: ``name`` and other arguments of ``keras.layers.Layer``.

@@ -53,7 +53,8 @@ class EmbeddingNoise(NoiseState, nn.Module):
     with the same noise; a checkpoint without it loads too, and starts at step 0.
 
     Args:
-        noise: What noise to add.
+        noise: What noise to add. Each layer of a model needs a ``stream`` of its own, or all draw
+            the same.
         calls_per_step: How many training calls one optimizer step takes: more than 1 if gradients
             are accumulated. The micro-batches of a step draw different noise.
         mesh: A device mesh, if not every rank of the default process group sees different data:
