@@ -7,11 +7,10 @@ import warnings
 from collections import Counter as Tally
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
 import flax.linen as nn
-import numpy as np
 from jax import Array
 
 from embnoise.backend import (
@@ -25,8 +24,6 @@ from embnoise.backend import (
     check_layers,
     check_noise,
     format_value,
-    is_match,
-    noise_by_layer,
     refuse_equal_streams,
     resolve_step,
 )
@@ -38,6 +35,7 @@ from embnoise_jax._arguments import (
 )
 from embnoise_jax._counting import add_counted_noise, pack
 from embnoise_jax._find import SEVERAL, tokens_by_layer
+from embnoise_jax._linen_modules import ONLY, Places, is_same, root_of
 from embnoise_jax._tracing import compiled_apart, is_staged, is_traced
 from embnoise_jax.functional import add_noise
 
@@ -220,18 +218,18 @@ def attach(
     check_noise(noise).alpha_at(0)  # raises for a schedule that is unbound
     check_choice("at", at, PLACES)
     step = resolve_step(step)
-    paths = [_ONLY] if layer is None else check_layers(layer)
+    paths = [ONLY] if layer is None else check_layers(layer)
     for path in paths:
         if not isinstance(path, str):
             raise TypeError(f"layer must be the path of a module, got {format_value(path)}")
-    if any(_is_same(model, each) for each in _ATTACHED.models):
+    if any(is_same(model, each) for each in _ATTACHED.models):
         raise ValueError(
             f"model has noise attached already: attach() to a {type(model).__name__} with the same "
             "fields is entered. For several embeddings pass layer=[...]"
         )
     arrays = TokenArrays(mask, segment_ids, positions, sample_ids, where)
     tokens = tokens_by_layer(arrays, paths)
-    places = _Places(noise, paths)
+    places = Places(noise, paths)
     with ExitStack() as stack:
         interceptor = _Interceptor(model, places, step, tokens, stack, at)
         _ATTACHED.models.append(model)
@@ -251,44 +249,13 @@ def attach(
         )
 
 
-_ONLY = ""
-"""Stands for the path of a model's only embedding, until it is called."""
-
-
-class _Places:
-    """Which modules get noise, and which noise.
-
-    Args:
-        noise: What noise to add.
-        paths: Paths and patterns of paths; ``[_ONLY]`` for the model's only embedding.
-    """
-
-    def __init__(self, noise: Noise, paths: Sequence[str]) -> None:
-        self.only = list(paths) == [_ONLY]
-        self._noise = noise
-        self._noises = noise_by_layer(noise, paths)
-
-    def find(self, module: nn.Module, path: str) -> str | None:
-        """The path or the pattern by which a module gets noise; ``None`` if it gets none."""
-        if self.only:
-            return _ONLY if isinstance(module, nn.Embed) else None
-        if path in self._noises:
-            return path
-        return next((each for each in self._noises if is_match(each, path, "/")), None)
-
-    def noise_of(self, path: str) -> Noise:
-        """The noise of a module, or with the path ``_ONLY`` that of the only embedding."""
-        own = replace(self._noise, stream=f"{self._noise.stream}/{path}")
-        return self._noises.get(path, own)
-
-
 class _Interceptor:
     """Adds noise to the layers of a model, known by its class and its fields."""
 
     def __init__(
         self,
         model: nn.Module,
-        places: _Places,
+        places: Places,
         step: int | Array,
         tokens: Mapping[str, TokenArrays],
         stack: ExitStack,
@@ -342,7 +309,7 @@ class _Interceptor:
             refuse_equal_streams(self._added, {path: module.noise})
         if place is None:
             # Inside nn.remat and other lifted transformations, modules do not know their root.
-            running = _is_same(module, self._model)
+            running = is_same(module, self._model)
             self._depth += running
             try:
                 return forward(*args, **kwargs)
@@ -365,7 +332,7 @@ class _Interceptor:
 
     def _is_inside(self, module: nn.Module) -> bool:
         """Whether the call of a module is inside one of the model."""
-        return self._depth > 0 or _is_same(_root(module), self._model)
+        return self._depth > 0 or is_same(root_of(module), self._model)
 
     def _add_noise(self, x: Array, place: str, path: str) -> Array:
         if self._places.only:
@@ -374,7 +341,7 @@ class _Interceptor:
                     f"found several embeddings in the model; {SEVERAL}. "
                     f"Candidates: {self._path!r}, {path!r}"
                 )
-            self._path, path = path, _ONLY
+            self._path, path = path, ONLY
         if not self._compiled_with_block and is_staged():
             raise ValueError(
                 "attach() must be entered inside the compiled function that calls the model, with "
@@ -394,25 +361,3 @@ class _Interceptor:
         self._added[path] = noise
         refuse_equal_streams({path: noise}, self._present)
         return add_noise(x, noise, step=self._step, **self._tokens[place].given())
-
-
-def _root(module: nn.Module) -> nn.Module:
-    while isinstance(module.parent, nn.Module):
-        module = module.parent
-    return module
-
-
-def _is_same(one: Any, other: Any) -> bool:
-    """Whether two fields of modules are equal, or two modules in all but their place and name."""
-    if one is other:
-        return True
-    if isinstance(one, nn.Module):
-        names = [field.name for field in fields(one) if field.name not in {"parent", "name"}]
-        return type(one) is type(other) and all(
-            _is_same(getattr(one, name), getattr(other, name)) for name in names
-        )
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return one.keys() == other.keys() and all(_is_same(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        return len(one) == len(other) and all(map(_is_same, one, other))
-    return np.array_equal(one, other)  # fields may be arrays

@@ -23,10 +23,8 @@ from embnoise.backend import (
     check_bool,
     check_choice,
     check_integer,
-    check_layers,
     check_noise,
     format_value,
-    match_layers,
     noise_by_layer,
     refuse_equal_streams,
 )
@@ -39,9 +37,9 @@ from embnoise_jax._arguments import (
 )
 from embnoise_jax._compat import change_class, set_property
 from embnoise_jax._counting import add_counted_noise, pack
-from embnoise_jax._find import Candidates, list_embeddings, only_embedding
 from embnoise_jax._model_calls import record_calls, running_arguments
 from embnoise_jax._modes import is_evaluating
+from embnoise_jax._nnx_modules import call_of, find_layers, modules_of
 from embnoise_jax.functional import add_noise
 
 __all__ = ["EmbeddingNoise", "Handle", "NoiseCount", "attach"]
@@ -250,19 +248,19 @@ def attach(
     check_noise(noise)
     check_choice("at", at, PLACES)
     functions = TokenFunctions(tokens, where)
-    layers = _find_layers(model, layer)
+    layers = find_layers(model, layer)
     noises = noise_by_layer(noise, layers)
     for path, module in layers.items():
         if hasattr(module, "embedding_noise"):
             raise ValueError(f"model has noise attached to {path!r} already; remove() that first")
     present = {
         path.removesuffix(".embedding_noise"): module.noise
-        for path, module in _modules(model).items()
+        for path, module in modules_of(model).items()
         if isinstance(module, EmbeddingNoise)
     }
     refuse_equal_streams(noises, present)
     made = {path: _AttachedNoise(each, functions, calls_per_step) for path, each in noises.items()}
-    if is_evaluating(_modules(model).values(), "deterministic", "use_running_average"):
+    if is_evaluating(modules_of(model).values(), "deterministic", "use_running_average"):
         warnings.warn(
             "embnoise: the model is in evaluation mode: there is no noise until model.train()",
             RuntimeWarning,
@@ -348,7 +346,7 @@ class _AttachedNoise(EmbeddingNoise):
 @cache
 def _noisy_class(kind: Any, at: str) -> Any:
     """The class of a layer of class ``kind`` that has noise attached."""
-    name = _call_of(kind)
+    name = call_of(kind)
     call = getattr(kind, name)
 
     @wraps(call)  # its signature tells what it takes
@@ -366,53 +364,3 @@ def _noisy_class(kind: Any, at: str) -> Any:
 
     members = {name: at_input if at == "input" else at_output}
     return type(kind)(f"Noisy{kind.__name__}", (kind,), members)
-
-
-def _call_of(kind: Any) -> str:
-    """The name of the method that a layer of class ``kind`` is called by.
-
-    The embeddings of Gemma and Tunix have ``encode`` and ``decode``, and cannot be called.
-    """
-    # Not hasattr: a class can be called itself.
-    return "__call__" if any("__call__" in vars(each) for each in kind.__mro__) else "encode"
-
-
-def _modules(model: nnx.Module) -> dict[str, Any]:
-    """The modules of a model by path."""
-    return {".".join(map(str, path)): module for path, module in nnx.iter_modules(model)}
-
-
-def _find_layers(
-    model: nnx.Module, layer: str | nnx.Module | Sequence[str | nnx.Module] | None
-) -> dict[str, Any]:
-    """The layers that ``layer`` names, by path."""
-    modules = _modules(model)
-    candidates = {
-        path: (module.num_embeddings, module.features)
-        for path, module in modules.items()
-        if isinstance(module, nnx.Embed)
-    }
-    if layer is None:
-        layer = only_embedding("nnx.Embed", candidates)
-    found: dict[str, Any] = {}
-    for each in check_layers(layer):
-        for path in _paths_of(each, modules, candidates):
-            kind = type(modules[path])
-            if not hasattr(kind, _call_of(kind)):
-                raise TypeError(
-                    f"layer must be callable, or have encode(), got a {kind.__name__}: {path!r}"
-                )
-            found[path] = modules[path]
-    return found
-
-
-def _paths_of(layer: Any, modules: Mapping[str, Any], candidates: Candidates) -> list[str]:
-    """The paths that a pattern matches, or that of a module of the model."""
-    if isinstance(layer, nnx.Module):
-        for path, module in modules.items():
-            if module is layer:
-                return [path]
-        raise ValueError(f"layer must be a module of the model, got {type(layer).__name__}")
-    if not isinstance(layer, str):
-        raise TypeError(f"layer must be a module or its path, got {format_value(layer)}")
-    return match_layers(layer, [*modules], embeddings=list_embeddings(candidates))

@@ -1,0 +1,63 @@
+"""The modules of an NNX model by path, and those of them that ``layer`` names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flax import nnx
+
+from embnoise.backend import check_layers, format_value, match_layers
+from embnoise_jax._find import Candidates, list_embeddings, only_embedding
+
+__all__ = ["call_of", "find_layers", "modules_of"]
+
+
+def call_of(kind: Any) -> str:
+    """The name of the method that a layer of class ``kind`` is called by.
+
+    The embeddings of Gemma and Tunix have ``encode`` and ``decode``, and cannot be called.
+    """
+    # Not hasattr: a class can be called itself.
+    return "__call__" if any("__call__" in vars(each) for each in kind.__mro__) else "encode"
+
+
+def modules_of(model: nnx.Module) -> dict[str, Any]:
+    """The modules of a model by path."""
+    return {".".join(map(str, path)): module for path, module in nnx.iter_modules(model)}
+
+
+def find_layers(
+    model: nnx.Module, layer: str | nnx.Module | Sequence[str | nnx.Module] | None
+) -> dict[str, Any]:
+    """The layers that ``layer`` names, by path."""
+    modules = modules_of(model)
+    candidates = {
+        path: (module.num_embeddings, module.features)
+        for path, module in modules.items()
+        if isinstance(module, nnx.Embed)
+    }
+    if layer is None:
+        layer = only_embedding("nnx.Embed", candidates)
+    found: dict[str, Any] = {}
+    for each in check_layers(layer):
+        for path in _paths_of(each, modules, candidates):
+            kind = type(modules[path])
+            if not hasattr(kind, call_of(kind)):
+                raise TypeError(
+                    f"layer must be callable, or have encode(), got a {kind.__name__}: {path!r}"
+                )
+            found[path] = modules[path]
+    return found
+
+
+def _paths_of(layer: Any, modules: Mapping[str, Any], candidates: Candidates) -> list[str]:
+    """The paths that a pattern matches, or that of a module of the model."""
+    if isinstance(layer, nnx.Module):
+        for path, module in modules.items():
+            if module is layer:
+                return [path]
+        raise ValueError(f"layer must be a module of the model, got {type(layer).__name__}")
+    if not isinstance(layer, str):
+        raise TypeError(f"layer must be a module or its path, got {format_value(layer)}")
+    return match_layers(layer, [*modules], embeddings=list_embeddings(candidates))
