@@ -161,7 +161,7 @@ class CheckContext:
             world=world,
             name=name,
             reference=reference,
-            refused=self.findings.refused,
+            findings=self.findings,
         )
 
     def _has_reference(self) -> bool:
@@ -236,6 +236,11 @@ class CheckContext:
             raise UntestableError(
                 f"make_layer returned {format_value(layer)}, which cannot be called; "
                 "it must return a layer"
+            )
+        if isinstance(layer, type):
+            raise UntestableError(
+                f"make_layer returned the class {layer.__name__}; it must return a layer, an "
+                "instance of it"
             )
         if layer is self._last:
             raise UntestableError(

@@ -8,12 +8,14 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from embnoise._distributions import DISTRIBUTIONS, Distribution
 from embnoise.testing.inputs import Array
 from embnoise.testing.statistics import amplitude
 
 __all__ = [
+    "ELSE",
     "NORMALIZED",
     "NO_NOISE",
     "are_normalized",
@@ -30,6 +32,10 @@ NO_NOISE = (
     "with the embeddings, which are zeros here (if it should scale with them, claim "
     "scale='relative')"
 )
+
+
+_ABOVE = 1.005
+"""What rounding to 16 bits may make of the largest value."""
 
 
 def is_close(seen: float, expected: float, tolerance: float = 0.02) -> bool:
@@ -49,26 +55,45 @@ NORMALIZED = (
 )
 
 
-def cause_of_change(before: Array, after: Array) -> str | None:
+def cause_of_change(before: Array, after: Array, mask: NDArray[np.bool_]) -> str | None:
     """What a layer does to embeddings besides adding noise, if that is known.
 
     Args:
         before: The embeddings, [B, L, d].
         after: What the layer makes of them while it should leave them as they are.
+        mask: Which tokens are real, [B, L].
     """
-    nonzero = before != 0
-    factors = after[nonzero] / before[nonzero]
-    dropped = abs(factors) < 1e-6
-    kept = factors[~dropped]
-    if kept.size > 1 and kept.min() > 0 and kept.max() <= 1.05 * kept.min():
-        if dropped.any():
-            what = "dropout acts on the embeddings, not on the noise alone"
-        else:
-            what = f"the embeddings are multiplied by {np.median(kept):.4g}"
-        return f"{what}: keep it out of the layer"
+    what = _change_of_elements(before, after, mask)
+    if what is not None:
+        return f"{what}: keep that out of the layer"
     if are_normalized(after) and not are_normalized(before):
         return NORMALIZED.format(np.sqrt(np.square(after).mean()))
     return None
+
+
+def _change_of_elements(before: Array, after: Array, mask: NDArray[np.bool_]) -> str | None:
+    factors = np.divide(after, before, out=np.ones_like(after), where=before != 0)
+    dropped = abs(factors) < 1e-6
+    kept = factors[~dropped]
+    if not kept.size or kept.min() <= 0 or kept.max() > 1.05 * kept.min():
+        return None
+    factor, spread = float(np.median(kept)), float(kept.max() - kept.min())
+    if dropped[mask].any():
+        return "dropout acts on the embeddings, not on the noise alone"
+    if abs(factor - 1) > max(spread, 1e-4):
+        return f"the embeddings are multiplied by {factor:.4g}"
+    if dropped.any():
+        return "the embeddings of padding are set to 0"
+    if spread:
+        return "the embeddings are rounded, as by a cast to a lower precision and back"
+    return None
+
+
+ELSE = (
+    "the layer changes the embeddings also without noise, by positions, a bias, a projection or "
+    "the like: keep that out of the layer, or test the part that adds the noise"
+)
+"""The cause of a change that is the same whatever alpha, the seed and the step are."""
 
 
 def cause_of_ratio(
@@ -149,9 +174,9 @@ def cause_of_noise(
     # A wrong guess costs a clear message, not the verdict.
     if units.size > 4000 and abs(float(units.mean())) < 0.1 * root:
         kurtosis = float((units**4).mean()) / square**2
-        in_range = distribution.bounded and is_close(size, 1)
+        in_range = distribution.bounded and is_close(size, 1) and size < _ABOVE
         guess = _nearest(kurtosis, distribution, root, within=0.02 if in_range else math.inf)
-    if guess is None and distribution.bounded and is_close(size, 1):
+    if guess is None and distribution.bounded and is_close(size, 1) and size < _ABOVE:
         guess = (
             "another distribution on the same range: clipped or squared, or some of the draws are "
             "smaller than the others"
@@ -171,7 +196,9 @@ def _nearest(kurtosis: float, claimed: Distribution, root: float, within: float)
     twice = (
         f"the noise is the sum of two {claimed.name} draws: it is added twice (by two hooks, say)"
     )
-    known: dict[str | None, float] = {None: claimed.kurtosis, twice: (3 + claimed.kurtosis) / 2}
+    known: dict[str | None, float] = {None: claimed.kurtosis}
+    if abs(claimed.kurtosis - 3) > 0.1:  # of Gaussian draws, the sum is one too
+        known[twice] = (3 + claimed.kurtosis) / 2
     for other in DISTRIBUTIONS:
         if other.name != claimed.name:
             known[

@@ -76,7 +76,7 @@ def raised_by_layer(what: str, error: Exception) -> UntestableError:
     ]
     text = " ".join(str(error).split())
     text = text if len(text) <= 600 else text[:597] + "..."
-    text = _COLORS.sub("", text)
+    text = _COLORS.sub("", text) or "without a message"
     own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
     place = ""
     if own:  # there are no frames if the call itself does not fit the signature

@@ -21,6 +21,8 @@ class Findings:
     """Whether a layer with alpha = 0 shows the embeddings without noise, by dtype."""
     refused: set[str] = field(default_factory=set)
     """The keywords that the layer refused although its signature takes any."""
+    required: set[str] = field(default_factory=set)
+    """The masks and segment ids that the layer turned out to require, which it takes as any."""
     running: list[tuple[object, ...]] = field(default_factory=list)
     """The checks that failed and whose premises are being looked at.
 

@@ -90,6 +90,16 @@ class Inputs:
             source=f"np.repeat({self.source}[:1], {batch}, axis=0)",
         )
 
+    def with_sizes(self, factors: list[float], padding: float) -> Inputs:
+        """The batch with the embeddings of each row times its factor, and of padding times one."""
+        rows = np.array(factors)[:, None, None]
+        return replace(
+            self,
+            values=self.values * np.where(self.mask[..., None], rows, padding),
+            source=f"{self.source} * np.where(({self._mask_source})[..., None], "
+            f"np.array({factors})[:, None, None], {padding})",
+        )
+
     def without_padding(self, factor: float) -> Inputs:
         """The batch with embeddings times a factor, and with 0 for those of padding."""
         return replace(

@@ -22,6 +22,7 @@ from embnoise.testing.failures import (
     UntestableError,
     raised_by_layer,
 )
+from embnoise.testing.findings import Findings
 from embnoise.testing.inputs import Array, Inputs, inputs_of
 from embnoise.testing.magnitudes import claimed_magnitudes
 from embnoise.testing.signatures import (
@@ -36,6 +37,8 @@ from embnoise.testing.transcript import Transcript
 
 __all__ = ["LayerUnderTest", "seed_globally"]
 
+_ARRAYS = ("mask", "segment_ids")
+_MISSING = re.compile("missing .* required .*argument.*")
 _UNEXPECTED = re.compile("unexpected keyword argument '(mask|step|segment_ids|training)'")
 
 
@@ -71,7 +74,8 @@ class LayerUnderTest:
         name: The layer's name in the transcript.
         reference: A layer with alpha = 0, which shows the embeddings without noise of a layer that
             embeds ids. Default: the layer itself in evaluation mode.
-        refused: The keywords that the layer is known to refuse; a call may add to it.
+        findings: The keywords that the layer is known to refuse or to require; a call may add to
+            them.
     """
 
     def __init__(
@@ -85,11 +89,11 @@ class LayerUnderTest:
         world: int,
         name: str,
         reference: LayerUnderTest | None = None,
-        refused: set[str],
+        findings: Findings,
     ) -> None:
         self.native = native
         self.reference = reference
-        self.refused = refused
+        self._findings = findings
         self.case = case
         self.driver = case.driver
         self.dtype = dtype
@@ -105,7 +109,7 @@ class LayerUnderTest:
         self.parameters = parameters_of(self._signature)
         """The parameters of the layer, or of the user's ``call``, by name."""
         self._gets = {*named(self._signature, dict.fromkeys((*KEYWORDS, "key")))}
-        self._needs = {name for name in ("mask", "segment_ids") if needs(self._signature, name)}
+        self._needs = {name for name in _ARRAYS if needs(self._signature, name)}
 
     def takes(self, keyword: str) -> bool:
         """Whether the layer names a keyword."""
@@ -113,7 +117,7 @@ class LayerUnderTest:
 
     def gets(self, keyword: str) -> bool:
         """Whether the layer is given a keyword, which it names or takes as any other."""
-        return keyword in self._gets - self.refused
+        return keyword in self._gets - self._findings.refused
 
     def compile(self) -> None:
         """Compile the layer's calls from now on."""
@@ -274,7 +278,7 @@ class LayerUnderTest:
             if self.driver.key is not None:
                 keywords["key"] = self.driver.key
             keywords = named(self.case.call, keywords)
-        for refused in self.refused:
+        for refused in self._findings.refused:
             keywords.pop(refused, None)
         try:
             return self._call(layer, native, **keywords)
@@ -283,7 +287,10 @@ class LayerUnderTest:
         except Exception as error:
             refused = self._refused_in(error)
             if refused in keywords:
-                self.refused.add(refused)
+                self._findings.refused.add(refused)
+                return self.call(inputs, native, training=training, step=step, layer=layer)
+            if missing := self._missing_in(error) - keywords.keys():
+                self._findings.required |= missing
                 return self.call(inputs, native, training=training, step=step, layer=layer)
             mode = "training" if training else "evaluation"
             raise raised_by_layer(
@@ -297,6 +304,13 @@ class LayerUnderTest:
             return "" if found[1] == "training" else found[1]
         return ""
 
+    def _missing_in(self, error: Exception) -> set[str]:
+        """The arrays that a layer requires although its signature takes any."""
+        found = _MISSING.search(str(error))
+        if isinstance(error, TypeError) and found and is_opaque(self._signature):
+            return {name for name in _ARRAYS if f"'{name}'" in found[0]}
+        return set()
+
     def seed(self, moment: int | str) -> None:
         """Seed the framework's global random state for a step."""
         seed_globally(self.driver, self.transcript, self.world, moment)
@@ -304,7 +318,7 @@ class LayerUnderTest:
     def _is_given(self, name: str, inputs: Inputs) -> bool:
         """Whether the mask or the segment ids say something, or have no default."""
         special = {"mask": not inputs.mask.all(), "segment_ids": inputs.packed}[name]
-        return special or name in self._needs
+        return special or name in self._needs | self._findings.required
 
     def _record_arrays(self, inputs: Inputs) -> None:
         if not inputs.mask.all() or (self.gets("mask") and self._is_given("mask", inputs)):

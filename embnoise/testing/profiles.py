@@ -26,7 +26,7 @@ class Profile:
     def shape(self, dtype: str) -> tuple[int, int, int]:
         """The batch for a dtype; in float16 its L*d is more than float16 can hold."""
         _, length, dim = self.batch
-        return (1, 521, 130) if dtype == "float16" and length * dim < 65536 else self.batch
+        return (1, 509, 130) if dtype == "float16" and length * dim < 65536 else self.batch
 
 
 PROFILES = {

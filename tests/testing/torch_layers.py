@@ -476,6 +476,80 @@ class Guessing(Uniform):
         return super().forward(x, (x != 0).any(dim=2))
 
 
+class Absolute(Uniform):
+    """Its scale should follow the RMS of the embeddings."""
+
+    def size(self, x, mask):
+        return torch.ones(1)
+
+    def forward(self, x, mask):
+        if not self.training:
+            return x
+        noise = self.units(x, mask) * self.alpha * self.size(x.float(), mask) * mask[..., None]
+        return x + noise.to(x.dtype)
+
+
+class OfTheBatch(Absolute):
+    def size(self, x, mask):
+        return x[mask].square().mean().sqrt()
+
+
+class OfThePaddedBatch(Absolute):
+    def size(self, x, mask):
+        return x.square().mean().sqrt()
+
+
+class OfThePaddedRow(Absolute):
+    def size(self, x, mask):
+        return x.square().mean((1, 2), keepdim=True).sqrt()
+
+
+class OfTheLargest(Absolute):
+    def size(self, x, mask):
+        return (x.abs() * mask[..., None]).amax((1, 2), keepdim=True)
+
+
+class OfTheNorm(Absolute):
+    def size(self, x, mask):
+        return (x.square() * mask[..., None]).sum((1, 2), keepdim=True).sqrt()
+
+
+class OfTheToken(Absolute):
+    def size(self, x, mask):
+        return x.square().mean(2, keepdim=True).sqrt()
+
+
+class PaddingZeroed(Uniform):
+    def forward(self, x, mask):
+        noisy = super().forward(x, mask)
+        return noisy * mask[..., None] if self.training else noisy
+
+
+class Rounded(Uniform):
+    def forward(self, x, mask):
+        return super().forward(x, mask).bfloat16().to(x.dtype)
+
+
+class Positions(Uniform):
+    def forward(self, x, mask):
+        places = torch.arange(x.shape[1], dtype=x.dtype)
+        return super().forward(x, mask) + places.sin()[:, None]
+
+
+class Inverted(Uniform):
+    def forward(self, x, mask):
+        return super().forward(x, ~mask)
+
+
+class EditedTable(Embedded):
+    """Keeps the row of padding at 0, in evaluation too."""
+
+    def forward(self, ids, mask):
+        with torch.no_grad():
+            self.table.weight[0].zero_()
+        return super().forward(ids, mask)
+
+
 class NoRowIsEmpty(Uniform):
     """The authors' code: an all-padding row divides by 0."""
 
@@ -748,6 +822,7 @@ def on(layer):
 
 
 GLOBAL = Claims(seeded="global")
+RELATIVE = Claims(scale="relative", compilable=False)
 
 
 def bad(layer, code, says, fault, claims=None, inputs="embeddings"):
@@ -810,6 +885,20 @@ FAULTY = [
     bad(NormalizedTable, "EN05", "normalizes the embeddings", "LayerNorm after noise on a table",
         None, "ids"),
     bad(Guessing, "EN12", "embeddings that are 0", "padding guessed, without a mask"),
+    bad(Absolute, "EN62", "does not depend on the embeddings", "a relative scale without RMS",
+        RELATIVE),
+    bad(OfTheBatch, "EN62", "that of the whole batch", "the RMS of the batch", RELATIVE),
+    bad(OfThePaddedBatch, "EN62", "batch, padding included", "the RMS of the padded batch",
+        RELATIVE),
+    bad(OfThePaddedRow, "EN62", "counts its padding", "padding in the RMS of a row", RELATIVE),
+    bad(OfTheLargest, "EN62", "largest value of a row", "the largest value for the RMS", RELATIVE),
+    bad(OfTheNorm, "EN62", "norm of a row", "the norm for the RMS", RELATIVE),
+    bad(OfTheToken, "EN62", "another size", "the RMS of each token", RELATIVE),
+    bad(PaddingZeroed, "EN03", "padding are set to 0", "padding set to 0 in training"),
+    bad(Rounded, "EN02", "are rounded", "embeddings rounded to bfloat16"),
+    bad(Positions, "EN02", "also without noise, by positions", "positions added"),
+    bad(Inverted, "EN09", "true for padding", "the mask taken for key_padding_mask"),
+    bad(EditedTable, "EN17", "a call changes", "the table edited in every call", None, "ids"),
     bad(NoRowIsEmpty, "EN09", "NaN.*all padding", "an all-padding row divides by 0"),
     bad(NothingWithoutMask, "EN24", "no token gets noise", "no noise where no mask is given"),
     bad(PerTokenWithoutMask, "EN10", r"sqrt\(d\) instead", "the length left out without a mask"),

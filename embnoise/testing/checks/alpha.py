@@ -18,7 +18,7 @@ from embnoise.testing.registry import check, needs_repeats
 from embnoise.testing.statistics import RATE, amplitude, amplitude_window
 
 
-@check("EN11", claimed=needs_repeats, premises=("EN24", "EN05", "EN12"))
+@check("EN11", claimed=needs_repeats, premises=("EN02", "EN24", "EN05", "EN12"))
 def alpha_is_proportional(context: CheckContext) -> None:
     """Twice the alpha gives twice the noise, or as much more as the claimed scale does.
 
@@ -110,7 +110,7 @@ LONGEST = 300
 """The last step of a schedule that is tested if each step takes a call."""
 
 
-@check("EN21", random=True, premises=())
+@check("EN21", random=True, premises=("EN12",))
 def schedule_followed(context: CheckContext) -> None:
     """Alpha has the claimed share at every step tested, which include the first and the last.
 

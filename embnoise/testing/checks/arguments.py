@@ -14,7 +14,7 @@ from embnoise.testing.failures import (
     UntestableError,
 )
 from embnoise.testing.inputs import SMALL, right_mask
-from embnoise.testing.registry import check, needs_repeats
+from embnoise.testing.registry import NOISE, check, needs_repeats
 
 
 def _same(left: np.ndarray, right: np.ndarray) -> bool:
@@ -56,7 +56,12 @@ def evaluation_draws_nothing(context: CheckContext) -> None:
     )
 
 
-@check("EN56", inputs=("embeddings",), claimed=needs_repeats)
+@check(
+    "EN56",
+    inputs=("embeddings",),
+    claimed=needs_repeats,
+    premises=(*NOISE, "EN05"),
+)
 def strided_input(context: CheckContext) -> None:
     """An input that is not contiguous in memory gets the noise of a contiguous one.
 

@@ -25,7 +25,7 @@ def gradient_is_one(context: CheckContext) -> None:
     _gradient_is_one(context, context.batch(fill=_fill(context)), context.layer())
 
 
-@check("EN59", premises=(*NOISE, "EN12"))
+@check("EN59", premises=(*NOISE, "EN12", "EN13"))
 def gradient_of_any_batch(context: CheckContext) -> None:
     """The gradient passes unchanged in large batches too, in padded ones, and in later calls.
 
@@ -143,7 +143,12 @@ def clean_without_gradients(context: CheckContext) -> None:
     )
 
 
-@check("EN58", inputs=("embeddings",), claimed=needs_repeats)
+@check(
+    "EN58",
+    inputs=("embeddings",),
+    claimed=needs_repeats,
+    premises=(*NOISE, "EN05"),
+)
 def same_noise_with_gradient(context: CheckContext) -> None:
     """An input that needs a gradient gets the same noise as one that needs none.
 

@@ -95,7 +95,7 @@ def _neighbors(context: CheckContext, which: str) -> None:
     _uncorrelated(context, units[:-1], units[1:], which)
 
 
-@check("EN32", random=True, premises=DRAWS)
+@check("EN32", random=True, premises=(*DRAWS, "EN12"))
 def rows_uncorrelated(context: CheckContext) -> None:
     """The noise of neighboring rows is uncorrelated.
 
@@ -104,7 +104,7 @@ def rows_uncorrelated(context: CheckContext) -> None:
     _neighbors(context, "rows")
 
 
-@check("EN33", random=True, premises=DRAWS)
+@check("EN33", random=True, premises=(*DRAWS, "EN12"))
 def tokens_uncorrelated(context: CheckContext) -> None:
     """The noise of neighboring tokens is uncorrelated.
 
@@ -113,7 +113,7 @@ def tokens_uncorrelated(context: CheckContext) -> None:
     _neighbors(context, "tokens")
 
 
-@check("EN34", random=True, premises=DRAWS)
+@check("EN34", random=True, premises=(*DRAWS, "EN12"))
 def channels_uncorrelated(context: CheckContext) -> None:
     """The noise of neighboring channels is uncorrelated.
 
@@ -138,7 +138,7 @@ def steps_uncorrelated(context: CheckContext) -> None:
     _uncorrelated(context, units[:-1], units[1:], "steps")
 
 
-@check("EN40", premises=DRAWS)
+@check("EN40", premises=(*DRAWS, "EN12"))
 def draws_not_reused(context: CheckContext) -> None:
     """No run of values occurs twice, at any places.
 

@@ -202,6 +202,61 @@ def _other_lengths(
     return causes
 
 
+def _needs_rms(claims: Claims) -> str | None:
+    if not claims.scale_rule.uses_rms:
+        return f"scale={claims.scale_rule.name!r} does not depend on the embeddings"
+    return needs_distribution(claims)
+
+
+@check("EN62", inputs=("embeddings",), claimed=_needs_rms, random=True, premises=ALPHA)
+def rms_of_each_sequence(context: CheckContext) -> None:
+    """With a scale that uses the embeddings' RMS, that of each sequence's own real tokens counts.
+
+    The rows have RMS of 1 to 16, and padding has larger ones. Fails for layers that use the RMS of
+    the batch, of the padding too, or another norm, or none.
+    """
+    batch, width, dim = context.profile.shape("float32")
+    lengths = ([width, 3 * width // 4, width // 2] * batch)[:batch]
+    factors = ([1.0, 4.0, 16.0, 2.0] * batch)[:batch]
+    mask = right_mask(lengths, width)
+    inputs = context.batch((batch, width, dim), "normal", mask=mask).with_sizes(factors, 64.0)
+    layer = context.layer(dim=dim)
+    units = layer.units(inputs, context.first_step())
+    distribution = context.distribution
+    seen = [amplitude(distribution, units[b][mask[b]]) for b in range(batch)]
+    slack = 2 * context.usual_slack(inputs)
+    for b, found in enumerate(seen):
+        low, high = amplitude_window(distribution, lengths[b] * dim, RATE / batch)
+        context.expect(
+            low - slack <= found <= high + slack,
+            f"row {b}, of RMS {factors[b]:.3g}, gets {found:.4g} of the noise that the RMS of its "
+            f"real tokens gives, expected {low:.4g} to {high:.4g} (RMS of the rows: {factors[:4]}, "
+            "of padding: 64)",
+            lambda: _norm_of(inputs, layer.clean(inputs), np.array(seen)),
+        )
+
+
+def _norm_of(inputs: Inputs, clean: Array, seen: Array) -> str:
+    """What a layer takes for the RMS of a sequence."""
+    mask = inputs.mask[..., None]
+    count = inputs.mask.sum(axis=1) * inputs.dim
+    squares = np.square(clean)
+    own = np.sqrt((squares * mask).sum(axis=(1, 2)) / count)
+    whole = np.ones_like(own)
+    sizes = {
+        "the scale does not depend on the embeddings": whole,
+        "the RMS is that of the whole batch": whole * np.sqrt((squares * mask).sum() / count.sum()),
+        "the RMS is that of the whole batch, padding included": whole * np.sqrt(squares.mean()),
+        "the RMS of a row counts its padding": np.sqrt(squares.mean(axis=(1, 2))),
+        "the largest value of a row is used, not its RMS": abs(clean * mask).max(axis=(1, 2)),
+        "the norm of a row is used, not its RMS": own * np.sqrt(count),
+    }
+    for text, size in sizes.items():
+        if np.allclose(seen, size / own, rtol=0.05):
+            return text
+    return "another size of the embeddings than the RMS of a sequence's real tokens"
+
+
 def _needs_rms_window(claims: Claims) -> str | None:
     distribution = claims.distribution_rule
     if distribution is not None and rms_window(distribution, 1) is None:

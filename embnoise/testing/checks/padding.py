@@ -12,7 +12,7 @@ from embnoise.testing.claims import Claims
 from embnoise.testing.context import CheckContext
 from embnoise.testing.diagnosis import NO_NOISE
 from embnoise.testing.guessed import GUESSED, guesses_padding
-from embnoise.testing.inputs import SMALL, right_mask
+from embnoise.testing.inputs import SMALL, Array, right_mask
 from embnoise.testing.registry import check
 from embnoise.testing.statistics import RATE
 from embnoise.testing.tables import zero_share
@@ -39,13 +39,17 @@ def padding_untouched(context: CheckContext) -> None:
             f"padding gets noise: {int((padding != 0).sum())} of its {padding.size} elements, up "
             f"to {float(abs(padding).max(initial=0)):.3g} (real lengths {list(batch.lengths)} in "
             f"rows of {batch.width})",
-            lambda: _cause_on_padding(context, batch),
+            lambda: _cause_on_padding(context, batch, noise, inputs.mask),
         )
 
     over_batches(context, body)
 
 
-def _cause_on_padding(context: CheckContext, batch: Batch) -> str:
+def _cause_on_padding(
+    context: CheckContext, batch: Batch, noise: Array, mask: NDArray[np.bool_]
+) -> str:
+    if not noise[mask].any():
+        return "the mask is read as one that is true for padding, as key_padding_mask is: invert it"
     if guesses_padding(context, batch):
         return GUESSED
     layer = context.layer()
@@ -71,7 +75,7 @@ def every_token_noised(context: CheckContext) -> None:
         for draw in range(_draws(context.claims)):
             layer = context.layer(seed=context.seed + draw, world=context.world + draw)
             noised |= layer.units(inputs, context.first_step()) != 0
-        _covers(context, noised, inputs.mask)
+        _covers(context, noised, inputs.mask, premises=("EN09",) if masked else ())
 
 
 def _draws(claims: Claims) -> int:
@@ -93,10 +97,18 @@ def _at_an_end(missed: list[tuple[int, int]], real: NDArray[np.bool_]) -> bool:
     return all(place in (places[b][:count] + places[b][-count:]) for b, place in missed)
 
 
-def _covers(context: CheckContext, noised: NDArray[np.bool_], real: NDArray[np.bool_]) -> None:
-    premises = ("EN12",) if context.claims.schedule is None else ("EN12", "EN21")
+def _covers(
+    context: CheckContext,
+    noised: NDArray[np.bool_],
+    real: NDArray[np.bool_],
+    premises: tuple[str, ...],
+) -> None:
+    others = ("EN12",) if context.claims.schedule is None else ("EN12", "EN21")
     context.expect(
-        bool(noised[real].any()), "no token gets noise in training mode", NO_NOISE, premises
+        bool(noised[real].any()),
+        "no token gets noise in training mode",
+        NO_NOISE,
+        (*premises, *others),
     )
     missed = [(int(b), int(i)) for b, i in np.argwhere(real & ~noised.any(axis=-1))]
     last = [(b, int(np.flatnonzero(real[b])[-1])) for b in range(len(real))]

@@ -51,7 +51,7 @@ def _uncorrelated(context: CheckContext, units: Array, which: str) -> None:
         )
 
 
-@check("EN41", random=True)
+@check("EN41", random=True, premises=(*NOISE, "EN12", "EN25"))
 def uncorrelated_at_any_lag(context: CheckContext) -> None:
     """The noise is uncorrelated with its own copies: shifted by any lag, reversed or transposed.
 
@@ -62,7 +62,7 @@ def uncorrelated_at_any_lag(context: CheckContext) -> None:
     _uncorrelated(context, context.independent(context.sampled()), "one call")
 
 
-@check("EN42")
+@check("EN42", premises=(*NOISE, "EN12", "EN25"))
 def draws_not_transformed(context: CheckContext) -> None:
     """No run of values occurs twice, whether negated, reversed or along another axis.
 
@@ -106,7 +106,7 @@ def _stack(context: CheckContext) -> tuple[Array, int]:
     return np.concatenate(units), len(units[0])
 
 
-@check("EN43", random=True, premises=(*NOISE, "EN12"))
+@check("EN43", random=True, premises=(*NOISE, "EN12", "EN21", "EN25"))
 def steps_uncorrelated_at_any_lag(context: CheckContext) -> None:
     """The noise of a step is uncorrelated with that of all earlier ones, whether turned or not.
 

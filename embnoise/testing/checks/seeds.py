@@ -137,7 +137,7 @@ def seeds_differ(context: CheckContext) -> None:
 
 @check(
     "EN14",
-    premises=(),
+    premises=("EN03",),
     claimed=lambda claims: None if claims.seeded is True else f"seeded={claims.seeded!r}",
 )
 def random_state_untouched(context: CheckContext) -> None:

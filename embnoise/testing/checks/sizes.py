@@ -39,7 +39,12 @@ def _many_units(context: CheckContext) -> Array:
     return np.stack(found)
 
 
-@check("EN52", claimed=needs_distribution, random=True, premises=(*NOISE, "EN12"))
+@check(
+    "EN52",
+    claimed=needs_distribution,
+    random=True,
+    premises=(*NOISE, "EN07", "EN12", "EN44"),
+)
 def one_size_for_all(context: CheckContext) -> None:
     """Every row, every token and every channel has noise of the claimed size.
 

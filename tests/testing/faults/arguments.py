@@ -242,6 +242,6 @@ FAULTS = [
           output=after(lambda x: x / root(x))),
     fault("unit length after the noise", "EN03", NORMALIZES, "tokens of length 1 after the noise",
           output=after(lambda x: x / root(x) / x.shape[-1] ** 0.5)),
-    fault("multiplied in training", "EN03", "multiplied by 4: keep it out",
+    fault("multiplied in training", "EN03", "multiplied by 4: keep that out",
           "embeddings multiplied by sqrt(d) in training", output=after(lambda x: 4 * x)),
 ]  # fmt: skip
