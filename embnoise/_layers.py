@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -108,24 +108,22 @@ def noise_by_layer(noise: Noise, names: Iterable[str]) -> dict[str, Noise]:
     return made
 
 
-def refuse_equal_streams(wanted: Mapping[str, Noise], present: Mapping[str, Noise]) -> None:
+def refuse_equal_streams(
+    wanted: Mapping[str, Noise],
+    present: Mapping[str, Noise],
+    key_of: Callable[[Noise], object] = lambda noise: noise._key,
+) -> None:
     """Raise if a layer would get noise of the seed and the stream that a model has already.
 
     Args:
         wanted: The noise of each layer that is to get some.
         present: The noise that the model has: that of other layers, and of its ``EmbeddingNoise``.
+        key_of: What tells noises apart: by default the Philox key, for seeds that are numbers.
     """
     for (name, noise), (other, own) in product(wanted.items(), present.items()):
-        if _is_repeated(noise, own):
+        if key_of(noise) == key_of(own):
             raise ValueError(
                 f"model has noise of the stream {noise.stream!r} at {other!r} already, and "
                 f"{name!r} would get the same. Name both in one attach(layer=[...]), or pass a "
                 "noise with another stream="
             )
-
-
-def _is_repeated(one: Noise, other: Noise) -> bool:
-    """Whether two noises draw the same; of seeds that are arrays, only one object is known to."""
-    if all(noise.seed is None or isinstance(noise.seed, int) for noise in (one, other)):
-        return one._key == other._key
-    return one.seed is other.seed and one.stream == other.stream

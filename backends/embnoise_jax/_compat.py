@@ -8,11 +8,19 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from embnoise_jax._tracing import is_traced
 
-__all__ = ["change_class", "optimization_barrier", "seed_words", "set_property", "varying_axes"]
+__all__ = [
+    "change_class",
+    "optimization_barrier",
+    "seed_words",
+    "set_property",
+    "staging_level",
+    "varying_axes",
+]
 
 
 def seed_words(key: Array) -> tuple[Array, Array]:
@@ -47,6 +55,14 @@ def set_property(module: Any, name: str, value: Any) -> None:
     ``nnx.jit`` compiles anew.
     """
     object.__setattr__(module, name, value)
+
+
+def staging_level() -> object:
+    """What stands for the innermost compilation that records the running operations, or None.
+
+    JAX does not document where a traced array keeps it.
+    """
+    return getattr(jnp.zeros(()), "_trace", None)
 
 
 def varying_axes(value: object) -> frozenset[Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
+from functools import partial
+from types import FunctionType
 from typing import Any
 
 import flax.linen as nn
@@ -53,15 +55,28 @@ def root_of(module: nn.Module) -> nn.Module:
 
 def is_same(one: Any, other: Any) -> bool:
     """Whether two fields of modules are equal, or two modules in all but their place and name."""
-    if one is other:
-        return True
-    if isinstance(one, nn.Module):
-        names = [field.name for field in fields(one) if field.name not in {"parent", "name"}]
-        return type(one) is type(other) and all(
-            is_same(getattr(one, name), getattr(other, name)) for name in names
-        )
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return one.keys() == other.keys() and all(is_same(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        return len(one) == len(other) and all(map(is_same, one, other))
-    return np.array_equal(one, other)  # fields may be arrays
+    (kind, own), (other_kind, others) = _parts(one), _parts(other)
+    if one is other or kind != other_kind:
+        return one is other
+    if own is None or others is None:
+        return np.array_equal(one, other)  # fields may be arrays
+    return own.keys() == others.keys() and all(is_same(own[key], others[key]) for key in own)
+
+
+def _parts(value: Any) -> tuple[object, Mapping[Any, Any] | None]:
+    """What kind a value is of, and its parts, if it is compared by these."""
+    if isinstance(value, Mapping):
+        return Mapping, value
+    if isinstance(value, list | tuple):
+        return Sequence, dict(enumerate(value))
+    parts: dict[str, Any] | None = None
+    if is_dataclass(value):
+        parts = {each.name: getattr(value, each.name, None) for each in fields(value)}
+        if isinstance(value, nn.Module):
+            parts = {name: each for name, each in parts.items() if name not in {"parent", "name"}}
+    elif isinstance(value, partial):
+        parts = {"func": value.func, "args": value.args, "keywords": value.keywords}
+    elif isinstance(value, FunctionType):  # a factory makes it anew for each model
+        cells = [cell.cell_contents for cell in value.__closure__ or ()]
+        parts = {"code": value.__code__, "cells": cells}
+    return type(value), parts

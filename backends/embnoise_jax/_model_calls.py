@@ -4,50 +4,72 @@ from __future__ import annotations
 
 import inspect
 import threading
+import weakref
 from collections.abc import Callable, Hashable, Mapping
 from functools import cache, wraps
 from typing import Any
-from weakref import WeakKeyDictionary
 
-from embnoise_jax._compat import change_class
+from embnoise.backend import TokenArrays, TokenFunctions
+from embnoise_jax._compat import change_class, staging_level
 
-__all__ = ["record_calls", "running_arguments"]
+__all__ = ["described", "record_calls"]
 
 
 class _Running(threading.local):
     def __init__(self) -> None:
-        self.arguments: tuple[Mapping[str, Any], ...] = ()
+        self.calls: tuple[tuple[object, Mapping[str, Any]], ...] = ()
+        """Each with the compilation that it is in."""
 
 
 _RUNNING = _Running()
-_USERS: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
-"""How many handles need the calls of a model whose class is a recording one."""
+_USERS: dict[int, int] = {}
+"""How many handles need the calls of a model whose class is a recording one, by its id."""
 
 
-def running_arguments() -> dict[str, Any]:
-    """The arguments of the running calls by name; of the innermost, where names are the same."""
+def described(functions: TokenFunctions, known: Mapping[str, Any]) -> TokenArrays:
+    """What functions say of the tokens, given the arguments of the running calls.
+
+    The innermost call counts where names are the same. Only calls in the same compilation do: a
+    function that is compiled by itself would keep the arguments of its first call.
+
+    Args:
+        functions: The user's functions.
+        known: More arguments.
+    """
+    level, calls = staging_level(), _RUNNING.calls
     merged: dict[str, Any] = {}
-    for arguments in _RUNNING.arguments:
-        merged |= arguments
-    return merged
+    for own, arguments in calls:
+        merged |= arguments if own is level else {}
+    try:
+        return functions({**merged, **known})
+    except ValueError as error:
+        if all(own is level for own, _ in calls):
+            raise
+        raise ValueError(
+            f"{error}. A part of the model that is compiled or recomputed by itself (nnx.jit, "
+            "nnx.remat) does not know the arguments of the calls around it: derive what it needs "
+            "from ids"
+        ) from error
 
 
 def record_calls(model: Any) -> Callable[[], None]:
-    """Let ``running_arguments`` have those of a model; returns a function that ends it.
+    """Let ``described`` know the arguments of a model's calls; returns a function that ends it.
 
     A handle may be dropped while its noise stays, so this is no context manager.
     """
     kind: Any = type(model)
-    recording = kind if model in _USERS else _recording_class(kind)
-    if model not in _USERS:
+    number = id(model)
+    recording = kind if number in _USERS else _recording_class(kind)
+    if number not in _USERS:
         change_class(model, recording)
-    _USERS[model] = _USERS.get(model, 0) + 1
+        weakref.finalize(model, _USERS.pop, number, None)
+    _USERS[number] = _USERS.get(number, 0) + 1
 
     def end() -> None:
-        _USERS[model] -= 1
+        _USERS[number] -= 1
         # Noise that is attached to the model itself since then keeps the class that it found.
-        if _USERS[model] == 0 and type(model) is recording:
-            del _USERS[model]
+        if _USERS[number] == 0 and type(model) is recording:
+            del _USERS[number]
             change_class(model, recording.__mro__[1])
 
     return end
@@ -64,11 +86,11 @@ def _recording_class(kind: Hashable) -> Any:
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
         bound = signature.bind(self, *args, **kwargs)
         arguments = dict(zip(names, bound.args[1:], strict=False)) | bound.kwargs
-        before = _RUNNING.arguments
-        _RUNNING.arguments = (*before, arguments)
+        before = _RUNNING.calls
+        _RUNNING.calls = (*before, (staging_level(), arguments))
         try:
             return base.__call__(self, *args, **kwargs)
         finally:
-            _RUNNING.arguments = before
+            _RUNNING.calls = before
 
     return type(base)(f"Recording{base.__name__}", (base,), {"__call__": __call__})

@@ -39,7 +39,7 @@ from embnoise_jax._equinox_paths import nodes_at, nodes_of, path_of
 from embnoise_jax._errors import raise_unless_replaced
 from embnoise_jax._find import list_embeddings, only_embedding, tokens_by_layer
 from embnoise_jax._modes import is_evaluating
-from embnoise_jax.functional import add_noise
+from embnoise_jax.functional import add_noise, noise_key
 from embnoise_jax.namespace import NAMESPACE, promoting
 
 __all__ = ["EmbeddingNoise", "attach"]
@@ -209,18 +209,19 @@ def attach(
             raise TypeError(
                 f"layer must lead to a module that is called, got {format_value(node)} at {path!r}"
             )
-    refuse_equal_streams(noises, _noises_in(model))
+    refuse_equal_streams(noises, _noises_in(model), noise_key)
     arrays = tokens_by_layer(TokenArrays(mask, segment_ids, positions, sample_ids, where), [*nodes])
     word = jnp.uint32(step % 2**32) if isinstance(step, int) else step
     alpha = jnp.asarray(noise.alpha_at(step, NAMESPACE), jnp.float32)
     key = noise.seed if isinstance(noise.seed, Array) else None
 
-    inference = is_evaluating(nodes_of(model).values(), "inference")
+    modules = nodes_of(model)
 
     def noisy(path: str, node: Any) -> _NoisyLayer:
         seed = None if key is not None else noise.seed
         settings = replace(noises[path], alpha=0.0, seed=seed)
         batch = _Batch(word, alpha, key, arrays[path].map(jnp.asarray))
+        inference = is_evaluating(modules, path, "inference")
         return _NoisyLayer(node, settings, batch, at, inference)
 
     # A layer comes before the layer that it is in, whose paths it would change.
@@ -356,7 +357,7 @@ def _find(model: Any, layer: Layer | Sequence[Layer] | None) -> dict[str, Any]:
         if id(each) not in inner
     }
     candidates = {
-        path: each.weight.shape
+        path: getattr(each.weight, "shape", ())
         for path, each in embeddings.items()
         if isinstance(each, eqx.nn.Embedding)
     }

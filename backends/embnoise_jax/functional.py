@@ -35,7 +35,7 @@ from embnoise_jax._shards import Channels, check_shard, resolve_channels, whole_
 from embnoise_jax._tracing import is_traced
 from embnoise_jax.namespace import NAMESPACE, promoting
 
-__all__ = ["add_noise"]
+__all__ = ["add_noise", "noise_key"]
 
 
 @promoting()
@@ -138,6 +138,13 @@ def _key(noise: Noise) -> tuple[Any, Any]:
     seed_low, seed_high = seed_words(noise.seed)
     low, high = stream_key(noise)
     return seed_low ^ np.uint32(low), seed_high ^ np.uint32(high)
+
+
+def noise_key(noise: Noise) -> tuple[object, ...]:
+    """What tells a noise from others: its Philox key, or the seed itself if that is traced."""
+    if is_traced(noise.seed):
+        return id(noise.seed), noise.stream
+    return tuple(int(word) for word in _key(noise))
 
 
 @partial(jax.jit, static_argnames=("dim", "settings"))

@@ -8,7 +8,7 @@ from collections import Counter as Tally
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeGuard
 
 import flax.linen as nn
 from jax import Array
@@ -37,7 +37,7 @@ from embnoise_jax._counting import add_counted_noise, pack
 from embnoise_jax._find import SEVERAL, tokens_by_layer
 from embnoise_jax._linen_modules import ONLY, Places, is_same, root_of
 from embnoise_jax._tracing import compiled_apart, is_staged, is_traced
-from embnoise_jax.functional import add_noise
+from embnoise_jax.functional import add_noise, noise_key
 
 __all__ = ["EmbeddingNoise", "attach"]
 
@@ -249,6 +249,13 @@ def attach(
         )
 
 
+def _adds_noise(module: nn.Module, kwargs: Mapping[str, Any]) -> TypeGuard[EmbeddingNoise]:
+    """Whether the call of a module is one of an ``EmbeddingNoise`` in training."""
+    if not isinstance(module, EmbeddingNoise):
+        return False
+    return not (module.deterministic or kwargs.get("deterministic"))
+
+
 class _Interceptor:
     """Adds noise to the layers of a model, known by its class and its fields."""
 
@@ -304,9 +311,9 @@ class _Interceptor:
         # A call inside a call of the same module belongs to a class that extends another.
         inside = bool(self._inside) if self._places.only else path in self._inside
         place = None if inside else self._places.find(module, path)
-        if isinstance(module, EmbeddingNoise) and self._is_inside(module):
+        if _adds_noise(module, kwargs) and self._is_inside(module):
             self._present[path] = module.noise
-            refuse_equal_streams(self._added, {path: module.noise})
+            refuse_equal_streams(self._added, {path: module.noise}, noise_key)
         if place is None:
             # Inside nn.remat and other lifted transformations, modules do not know their root.
             running = is_same(module, self._model)
@@ -359,5 +366,5 @@ class _Interceptor:
             # Two calls of one layer must not get the same noise at the same place.
             noise = replace(noise, stream=f"{noise.stream}/{self._calls[path]}")
         self._added[path] = noise
-        refuse_equal_streams({path: noise}, self._present)
+        refuse_equal_streams({path: noise}, self._present, noise_key)
         return add_noise(x, noise, step=self._step, **self._tokens[place].given())

@@ -37,10 +37,10 @@ from embnoise_jax._arguments import (
 )
 from embnoise_jax._compat import change_class, set_property
 from embnoise_jax._counting import add_counted_noise, pack
-from embnoise_jax._model_calls import record_calls, running_arguments
+from embnoise_jax._model_calls import described, record_calls
 from embnoise_jax._modes import is_evaluating
 from embnoise_jax._nnx_modules import call_of, find_layers, modules_of
-from embnoise_jax.functional import add_noise
+from embnoise_jax.functional import add_noise, noise_key
 
 __all__ = ["EmbeddingNoise", "Handle", "NoiseCount", "attach"]
 
@@ -195,7 +195,8 @@ def attach(
 
     A layer keeps its place, its parameters their paths, and an embedding's ``attend`` stays clean.
     It gets an ``EmbeddingNoise``, which ``model.train()`` and ``model.eval()`` switch on and off.
-    Attach before ``nnx.jit``, ``nnx.split`` and the like.
+    Attach before ``nnx.jit``, ``nnx.split`` and the like: inside a compiled function, every call
+    would start at step 0 and repeat its noise.
 
     ``layer="layers.*", at="input"`` is noise on what goes into each of a model's layers.
 
@@ -258,16 +259,18 @@ def attach(
         for path, module in modules_of(model).items()
         if isinstance(module, EmbeddingNoise)
     }
-    refuse_equal_streams(noises, present)
+    refuse_equal_streams(noises, present, noise_key)
     made = {path: _AttachedNoise(each, functions, calls_per_step) for path, each in noises.items()}
-    if is_evaluating(modules_of(model).values(), "deterministic", "use_running_average"):
+    modules = modules_of(model)
+    for path, each in made.items():
+        each.deterministic = is_evaluating(modules, path, "deterministic", "use_running_average")
+    if silent := [path for path, each in made.items() if each.deterministic]:
         warnings.warn(
-            "embnoise: the model is in evaluation mode: there is no noise until model.train()",
+            f"embnoise: the model is in evaluation mode: {', '.join(silent)} gets no noise until "
+            "model.train()",
             RuntimeWarning,
             stacklevel=2,
         )
-        for each in made.values():
-            each.deterministic = True
     with ExitStack() as undo:
         if functions and callable(model) and model not in layers.values():
             undo.callback(record_calls(model))
@@ -340,7 +343,7 @@ class _AttachedNoise(EmbeddingNoise):
         if not self.functions:
             return self(x)
         ids = {} if is_hidden(argument) else {"ids": argument}
-        return self(x, **self.functions({**running_arguments(), **ids}).given())
+        return self(x, **described(self.functions, ids).given())
 
 
 @cache

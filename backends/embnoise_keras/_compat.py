@@ -20,7 +20,9 @@ __all__ = [
     "graph_calls",
     "graph_inputs",
     "has_value",
+    "is_recomputed",
     "keras_mask",
+    "outlives",
     "padding_tokens",
     "remove_state",
     "run_layer_test",
@@ -71,7 +73,23 @@ def run_layer_test(make: Callable[..., Any], **expected: Any) -> None:
 def forget_train_function(model: Any) -> None:
     """Make ``fit`` trace its training step again, also one that is running."""
     if isinstance(model, keras.Model) and model.train_function is not None:
-        model.make_train_function(force=True)
+        model.train_function = None
+        model.make_train_function()
+
+
+def is_recomputed(layer: Any) -> bool:
+    """Whether ``keras.RematScope`` recomputes a layer, of which Keras tells by a private name."""
+    return getattr(layer, "_remat_mode", None) is not None
+
+
+def outlives(tensor: Any, ids: Any) -> bool:
+    """Whether a tensor has a value while ids are traced by TensorFlow, which would keep it."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf  # noqa: PLC0415, only on this backend
+
+    known = tf.is_tensor(tensor) and not tf.is_symbolic_tensor(tensor)
+    return bool(known and tf.is_symbolic_tensor(ids))
 
 
 def sync_state(model: Any) -> None:

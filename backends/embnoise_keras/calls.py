@@ -19,6 +19,14 @@ def is_wrapped(layer: Any) -> bool:
     return any(name in vars(layer) for name in _ENTRIES)
 
 
+def _restore(layer: Any, name: str, own: Any) -> None:
+    """Give a layer the method back that it had of its own, or that of its class."""
+    if own is None:
+        delattr(layer, name)
+    else:
+        setattr(layer, name, own)
+
+
 @contextmanager
 def around_calls(layer: Any, wrap: Callable[[Any], Any]) -> Iterator[None]:
     """Have ``wrap`` around each of the methods that run a layer; the outermost alone counts."""
@@ -41,6 +49,7 @@ def around_calls(layer: Any, wrap: Callable[[Any], Any]) -> Iterator[None]:
 
     with ExitStack() as undo:
         for name in _ENTRIES:
+            own = vars(layer).get(name)
             setattr(layer, name, outermost(getattr(layer, name)))
-            undo.callback(delattr, layer, name)
+            undo.callback(_restore, layer, name, own)
         yield

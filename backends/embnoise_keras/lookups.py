@@ -19,11 +19,12 @@ from embnoise_keras._compat import (
     GraphCall,
     graph_calls,
     keras_mask,
+    outlives,
     padding_tokens,
     with_keras_mask,
 )
 from embnoise_keras.calls import around_calls
-from embnoise_keras.masks import find_mask
+from embnoise_keras.masks import find_mask, is_mask
 from embnoise_keras.model_call import ModelCall, running_calls
 
 __all__ = ["Lookups", "around_lookups"]
@@ -88,6 +89,7 @@ class Lookups:
         self._functions = functions
         self._transposed: bool | None = None  # what the last lookup that told was
         self._has_padding_mask = False  # whether a batch told that attention_mask is [B, L]
+        self._has_warned = False  # of a mask that does not tell padding
 
     def noised(
         self,
@@ -123,6 +125,14 @@ class Lookups:
         if mask is not None:
             self._check_shape(mask, tuple(ids.shape)[:2], calls, graph)
         arrays = self._arrays(ids, calls, graph)
+        if mask is None and arrays.mask is None and not self._functions.describes:
+            self._warn_of_scores(calls)
+        if any(outlives(array, ids) for array in (mask, *arrays)):
+            raise ValueError(
+                f"{self._layer.name!r} is looked up in a tf.function inside the model's call, "
+                "which would keep the mask of its first call; pass tokens=, such as tokens=lambda "
+                "ids: {'mask': ids != 0}"
+            )
         if not self._is_transposed(ids, calls, graph, mask):
             return add(x, arrays if mask is None else arrays._replace(mask=mask))
         shape = tuple(ids.shape)
@@ -168,6 +178,19 @@ class Lookups:
                 RuntimeWarning,
                 stacklevel=2,
             )
+
+    def _warn_of_scores(self, calls: list[ModelCall]) -> None:
+        """Warn of a mask that is one of attention scores, from which padding is not told."""
+        for name, value in ((name, value) for call in calls for name, value in call.inputs.items()):
+            if is_mask(name) and len(_shape(value)) > 2 and not self._has_warned:
+                self._has_warned = True
+                warnings.warn(
+                    f"embnoise: {name} of shape {_shape(value)} is not [B, L], so it does not tell "
+                    f"the padding of what {self._layer.name!r} looked up, whose rows are taken as "
+                    "full. Pass tokens= to attach, such as tokens=lambda ids: {'mask': ids != 0}",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
 
     def _graph_calls(self, calls: list[ModelCall], number: int) -> list[GraphCall | None]:
         """For each running call, what its graph says of the call in it that is running."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["find_mask", "stem"]
+__all__ = ["find_mask", "is_mask", "stem"]
 
 # What masks of tokens are called, the most specific first; encoder-decoders put a name before it.
 _MASKS = ("padding_mask", "attention_mask", "input_mask", "mask")
@@ -22,6 +22,11 @@ def stem(name: str, endings: tuple[str, ...] = _IDS) -> str | None:
         if name == ending or name.endswith("_" + ending):
             return name[: -len(ending)].rstrip("_")
     return None
+
+
+def is_mask(name: str) -> bool:
+    """Whether an input's name is that of a mask of tokens."""
+    return stem(name, _MASKS) in ("", *_SIDES)
 
 
 def find_mask(inputs: Mapping[str, Any], sources: Iterable[str] | None) -> Any:

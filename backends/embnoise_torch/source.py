@@ -242,9 +242,10 @@ class AttachedSource(_CountingSource):
         self._has_warned = True
         warnings.warn(
             "embnoise: an embedding was called outside of a call of its model, as for "
-            "inputs_embeds, so nothing tells about padding and its rows are taken as full. Pass "
-            "attach(..., tokens=...), a function that returns the mask of what is looked up, or "
-            "attach to the model that calls the embedding.",
+            "inputs_embeds, or in a part of it that is compiled by itself, so nothing tells about "
+            "padding and its rows are taken as full. Pass attach(..., tokens=...), a function that "
+            "returns the mask of what is looked up, or attach to the model that calls the "
+            "embedding.",
             RuntimeWarning,
             stacklevel=4,
         )

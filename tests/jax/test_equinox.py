@@ -303,3 +303,13 @@ def test_derivatives_without_promotion():
         by_alpha, by_table = jax.grad(jax.jit(loss), (0, 1))(5.0, table)
     assert np.allclose(by_alpha, expected[0], rtol=1e-2)
     assert same(by_table, expected[1])
+
+
+def test_flags_of_another_part_of_the_model_do_not_count():
+    student = Regularized(MODEL.embed, MODEL.embed)
+    pair = (student, eqx.nn.inference_mode(student))
+    clean = student(IDS[0])
+    for layer, noisy in (("0.encoder", True), ("1.encoder", False)):
+        attached = attach(pair, neftune(), step=3, layer=layer)
+        seen = attached[int(layer[0])](IDS[0])
+        assert same(seen[0], clean[0]) != noisy

@@ -1,5 +1,6 @@
 """Noise in Flax Linen: the module, and noise from outside by intercepting methods."""
 
+import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -346,3 +347,46 @@ def test_noise_that_the_model_has_already_is_refused(model):
     for noise in (neftune(seed=1), neftune(stream="attached")):
         with attach(model, noise, step=3):
             model.apply(variables, IDS, mutable=["noise"])
+
+
+class Built(nn.Module):
+    """Made by factories, which make functions and configurations anew."""
+
+    initializer: object
+    settings: object = None
+
+    @nn.compact
+    def __call__(self, ids):
+        x = nn.Embed(VOCABULARY, DIM, embedding_init=self.initializer)(ids)
+        return EmbeddingNoise(neftune())(x, step=3, deterministic=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    sizes: object
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda size: Built(nn.initializers.normal(size)),
+        lambda size: Built(partial(initialize, size=size)),
+        lambda size: Built(nn.initializers.ones, Settings(np.full(3, size))),
+        lambda size: Built(nn.initializers.ones, {"sizes": [np.full(3, size)]}),
+    ],
+    ids=["closure", "partial", "dataclass", "dict"],
+)
+def test_models_that_are_made_alike_are_the_same(make):
+    variables = make(0.5).init(jax.random.key(0), IDS)
+    clean = make(0.5).apply(variables, IDS)
+    with attach(make(0.5), neftune(), step=3):  # beside a layer that is silent
+        assert same(make(0.5).apply(variables, IDS), reference_of(clean))
+        assert same(make(0.25).apply(variables, IDS), clean)
+
+
+def initialize(key, shape, dtype=jnp.float32, size=1.0):
+    return jnp.full(shape, size, dtype)
+
+
+def reference_of(clean):
+    return embnoise.add_noise(np.asarray(clean), neftune(), step=3)

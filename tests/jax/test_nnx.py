@@ -387,3 +387,62 @@ def test_functions_take_keywords_and_arguments_that_a_call_leaves_out():
         assert same(model(IDS), reference(clean, neftune(), step=0))
         handle.step = 0
         assert same(model(IDS, MASK), reference(clean, neftune(), step=0, mask=MASK))
+
+
+class OwnJit(nnx.Module):
+    """Its call is compiled by itself."""
+
+    def __init__(self):
+        self.embed = nnx.Embed(20, 16, rngs=nnx.Rngs(0))
+
+    @nnx.jit
+    def __call__(self, ids, mask):
+        return self.embed(ids)
+
+
+def test_a_call_that_would_keep_its_first_mask_is_refused():
+    model = OwnJit()
+    clean = model(IDS, MASK)
+    with (
+        attach(model, neftune(), tokens=lambda mask: {"mask": mask}),
+        pytest.raises(ValueError, match=r"got 'mask'.*compiled or recomputed by itself.*from ids"),
+    ):
+        model(IDS, MASK)
+    with attach(model, neftune(), tokens=with_mask):
+        assert same(model(IDS, MASK), reference(clean, neftune(), step=0, mask=IDS != 0))
+
+
+def test_flags_of_another_part_of_the_model_do_not_count():
+    pair = nnx.Sequential(Regularized(), Regularized())
+    pair.layers[1].eval()
+    ids, clean = IDS, pair.layers[0](IDS)
+    attach(pair, neftune(stream="attached"), layer="layers.0.embed")
+    assert not same(pair.layers[0](ids), clean)
+    with pytest.warns(RuntimeWarning, match="layers.1.embed gets no noise until"):
+        attach(pair, neftune(stream="other"), layer="layers.1.embed")
+
+
+@pytest.mark.parametrize("seeds", [(jax.random.key(7), jax.random.key(7)), (jax.random.key(7), 7)])
+def test_keys_of_the_same_seed_are_the_same_noise(seeds):
+    model = nnx.Sequential(Decoder(), Decoder())
+    attach(model, neftune(seed=seeds[0]), layer="layers.0.embed")
+    with pytest.raises(ValueError, match=r"'layers.1.embed' would get the same"):
+        attach(model, neftune(seed=seeds[1]), layer="layers.1.embed")
+    attach(model, neftune(seed=jax.random.key(8)), layer="layers.1.embed")
+
+
+@nnx.dataclass
+class Unhashable(nnx.Module):
+    embed: nnx.Embed
+
+    def __call__(self, ids):
+        return self.embed(ids)
+
+
+def test_a_model_that_is_a_dataclass():
+    model = Unhashable(nnx.Embed(20, 16, rngs=nnx.Rngs(0)))
+    clean = model(IDS)
+    with attach(model, neftune(), tokens=with_mask):
+        assert same(model(IDS), reference(clean, neftune(), step=0, mask=IDS != 0))
+    assert type(model) is Unhashable
+    assert same(model(IDS), clean)

@@ -274,6 +274,44 @@ def test_a_second_embedding_needs_another_stream():
     attach(model, neftune(), layer="two").remove()
 
 
+class Recomputed(keras.layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.embed = keras.layers.Embedding(8, 4, name="inside")
+
+    def call(self, ids):
+        return self.embed(ids)
+
+
+def test_a_layer_that_is_recomputed_is_refused():
+    with keras.RematScope(mode="full"):
+        block = Recomputed()
+    with pytest.raises(ValueError, match=r"'inside' is in a keras.RematScope.*outside"):
+        attach(keras.Sequential([block]), neftune())
+
+
+def test_a_call_of_a_model_s_own_is_given_back():
+    model = functional()
+    model.call = own = lambda *args, **kwargs: keras.Model.call(model, *args, **kwargs)
+    attach(model, neftune()).remove()
+    assert model.call is own
+
+
+class OwnTraining(keras.Sequential):
+    def make_train_function(self):
+        self.made = getattr(self, "made", 0) + 1
+        return super().make_train_function()
+
+
+def test_a_training_function_of_a_model_s_own_is_made_again():
+    model = OwnTraining([keras.layers.Embedding(20, DIM), keras.layers.Flatten()])
+    model.compile("sgd", "mse")
+    model.fit(IDS, np.zeros((4, 5 * DIM)), verbose=0)
+    before = model.made
+    with attach(model, neftune()):
+        assert model.made > before
+
+
 class InCallback(keras.callbacks.Callback):
     """Attaches and removes noise while ``fit`` runs."""
 

@@ -205,3 +205,30 @@ def test_a_function_that_was_traced_while_attached_is_clean_afterwards():
         assert bool(tf.reduce_all(forward(ids) != clean))
     assert bool(tf.reduce_all(forward(ids) == clean))
     assert handle.lookups == 1
+
+
+class Traced(keras.Model):
+    """Its call is a function of TensorFlow of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = keras.layers.Embedding(8, 4)
+
+    @tf.function
+    def call(self, ids, padding_mask=None, training=None):
+        return self.embed(ids)
+
+
+def test_a_call_that_would_keep_its_first_mask_is_refused():
+    ids, model = tf.constant([[1, 2, 0]]), Traced()
+    mask = tf.cast(ids != 0, "int32")
+    with (
+        attach(model, neftune()),
+        pytest.raises(ValueError, match=r"would keep the mask of its first call; pass tokens="),
+    ):
+        model(ids, padding_mask=mask, training=True)
+    model = Traced()
+    with attach(model, neftune(), tokens=lambda ids: {"mask": ids != 0}):
+        noisy = model(ids, padding_mask=mask, training=True)
+    assert (noisy == model.embed(ids))[0, 2].numpy().all()
+    assert not (noisy == model.embed(ids))[0, 0].numpy().any()

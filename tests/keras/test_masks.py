@@ -330,6 +330,27 @@ def test_a_mask_that_does_not_fit_is_refused_in_training_alone():
             model(IDS, attention_mask=CAUSAL, training=True)
 
 
+class Dictionary(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.embed = keras.layers.Embedding(VOCABULARY, DIM)
+
+    def call(self, inputs, training=None):
+        return self.embed(inputs["ids"])
+
+
+@pytest.mark.parametrize("mask", [MASK[:, None, None, :], MASK[:, None] & MASK[..., None]])
+def test_a_mask_of_attention_scores_is_warned_of(mask):
+    model, inputs = Dictionary(), {"ids": IDS, "attention_mask": mask}
+    clean = numpy(model(inputs))
+    with attach(model, NOISE):
+        with pytest.warns(RuntimeWarning, match=r"is not \[B, L\], so it does not tell"):
+            close(model(inputs, training=True), noise_of(clean))
+        model(inputs, training=True)  # once is enough
+    with attach(model, NOISE, tokens=lambda ids: {"mask": ids != 0}):
+        close(model(inputs, training=True), noise_of(clean, mask=MASK))
+
+
 def test_single_ids_are_refused_in_training_alone():
     model = Attending()
     clean = numpy(model(IDS[:, 1]))
