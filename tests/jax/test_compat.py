@@ -5,7 +5,13 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from embnoise_jax._compat import change_class, seed_words, set_property, varying_axes
+from embnoise_jax._compat import (
+    change_class,
+    seed_words,
+    set_property,
+    staging_level,
+    varying_axes,
+)
 
 
 def test_the_axes_over_which_a_value_varies():
@@ -106,3 +112,28 @@ def test_the_workarounds_are_still_needed(name, value):
         f"NNX no longer records {name} as an attribute, so a plain assignment will do: simplify "
         "embnoise_jax._compat"
     )
+
+
+def test_the_compilation_that_records_is_told_from_others():
+    levels = [staging_level()]
+
+    @jax.jit
+    def inner(x):
+        levels.append(staging_level())
+        return x
+
+    def loss(x):
+        levels.append(staging_level())
+        return x
+
+    @jax.jit
+    def outer(x):
+        levels.append(staging_level())
+        return inner(x) + jax.grad(loss)(x)
+
+    outer(1.0)
+    outside, around, inside, derived = levels
+    message = "JAX keeps the compilation elsewhere: adapt embnoise_jax._compat.staging_level"
+    assert outside is None, message
+    assert around is derived is not None, message
+    assert inside not in (None, around), message
