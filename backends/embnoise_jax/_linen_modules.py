@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from functools import partial
-from types import FunctionType
+from types import CellType, FunctionType
 from typing import Any
 
 import flax.linen as nn
@@ -63,6 +63,14 @@ def is_same(one: Any, other: Any) -> bool:
     return own.keys() == others.keys() and all(is_same(own[key], others[key]) for key in own)
 
 
+def _content(cell: CellType) -> Any:
+    """What a function closes over; of another function, which may be itself, the code."""
+    try:
+        return getattr(cell.cell_contents, "__code__", cell.cell_contents)
+    except ValueError:  # nothing yet
+        return None
+
+
 def _parts(value: Any) -> tuple[object, Mapping[Any, Any] | None]:
     """What kind a value is of, and its parts, if it is compared by these."""
     if isinstance(value, Mapping):
@@ -77,6 +85,5 @@ def _parts(value: Any) -> tuple[object, Mapping[Any, Any] | None]:
     elif isinstance(value, partial):
         parts = {"func": value.func, "args": value.args, "keywords": value.keywords}
     elif isinstance(value, FunctionType):  # a factory makes it anew for each model
-        cells = [cell.cell_contents for cell in value.__closure__ or ()]
-        parts = {"code": value.__code__, "cells": cells}
+        parts = {"code": value.__code__, "cells": list(map(_content, value.__closure__ or ()))}
     return type(value), parts

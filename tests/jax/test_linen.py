@@ -371,10 +371,11 @@ class Settings:
     [
         lambda size: Built(nn.initializers.normal(size)),
         lambda size: Built(partial(initialize, size=size)),
+        lambda size: Built(recursive(size)),
         lambda size: Built(nn.initializers.ones, Settings(np.full(3, size))),
         lambda size: Built(nn.initializers.ones, {"sizes": [np.full(3, size)]}),
     ],
-    ids=["closure", "partial", "dataclass", "dict"],
+    ids=["closure", "partial", "recursive", "dataclass", "dict"],
 )
 def test_models_that_are_made_alike_are_the_same(make):
     variables = make(0.5).init(jax.random.key(0), IDS)
@@ -386,6 +387,14 @@ def test_models_that_are_made_alike_are_the_same(make):
 
 def initialize(key, shape, dtype=jnp.float32, size=1.0):
     return jnp.full(shape, size, dtype)
+
+
+def recursive(size):
+    def initialize(key, shape, dtype=jnp.float32, again=True):
+        made = jnp.full(shape, size, dtype)
+        return initialize(key, shape, dtype, again=False) if again else made
+
+    return initialize
 
 
 def reference_of(clean):
