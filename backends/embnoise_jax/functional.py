@@ -144,7 +144,8 @@ def noise_key(noise: Noise) -> tuple[object, ...]:
     """What tells a noise from others: its Philox key, or the seed itself if that is traced."""
     if is_traced(noise.seed):
         return id(noise.seed), noise.stream
-    return tuple(int(word) for word in _key(noise))
+    with jax.ensure_compile_time_eval():
+        return tuple(int(word) for word in _key(noise))
 
 
 @partial(jax.jit, static_argnames=("dim", "settings"))

@@ -313,3 +313,16 @@ def test_flags_of_another_part_of_the_model_do_not_count():
         attached = attach(pair, neftune(), step=3, layer=layer)
         seen = attached[int(layer[0])](IDS[0])
         assert same(seen[0], clean[0]) != noisy
+
+
+def test_noises_with_keys_of_their_own_inside_a_compiled_function():
+    one, two = jax.random.key(7), jax.random.key(8)
+
+    @jax.jit
+    def looked_up(ids):
+        model = attach((MODEL, MODEL), neftune(seed=one), step=3, layer="0.embed")
+        model = attach(model, neftune(seed=two), step=3, layer="1.embed")
+        return [jax.vmap(each)(ids)[0] for each in model]
+
+    for seen, seed in zip(looked_up(IDS), (7, 8), strict=True):
+        assert same(seen, reference(neftune(seed=seed), step=3))
