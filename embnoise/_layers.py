@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from itertools import product
 from typing import Any
 
 from embnoise._noise import Noise
@@ -120,10 +119,11 @@ def refuse_equal_streams(
         present: The noise that the model has: that of other layers, and of its ``EmbeddingNoise``.
         key_of: What tells noises apart: by default the Philox key, for seeds that are numbers.
     """
-    for (name, noise), (other, own) in product(wanted.items(), present.items()):
-        if key_of(noise) == key_of(own):
+    names = {key_of(noise): name for name, noise in present.items()}
+    for name, noise in wanted.items() if names else ():
+        if (key := key_of(noise)) in names:
             raise ValueError(
-                f"model has noise of the stream {noise.stream!r} at {other!r} already, and "
+                f"model has noise of the stream {noise.stream!r} at {names[key]!r} already, and "
                 f"{name!r} would get the same. Name both in one attach(layer=[...]), or pass a "
                 "noise with another stream="
             )

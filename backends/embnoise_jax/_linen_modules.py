@@ -55,9 +55,11 @@ def root_of(module: nn.Module) -> nn.Module:
 
 def is_same(one: Any, other: Any) -> bool:
     """Whether two fields of modules are equal, or two modules in all but their place and name."""
+    if one is other:
+        return True
     (kind, own), (other_kind, others) = _parts(one), _parts(other)
-    if one is other or kind != other_kind:
-        return one is other
+    if kind != other_kind:
+        return False
     if own is None or others is None:
         return np.array_equal(one, other)  # fields may be arrays
     return own.keys() == others.keys() and all(is_same(own[key], others[key]) for key in own)

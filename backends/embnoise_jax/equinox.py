@@ -209,19 +209,20 @@ def attach(
             raise TypeError(
                 f"layer must lead to a module that is called, got {format_value(node)} at {path!r}"
             )
-    refuse_equal_streams(noises, _noises_in(model), noise_key)
+    parts = nodes_of(model)
+    noisy_parts = EmbeddingNoise | _NoisyLayer
+    present = {path: node.noise for path, node in parts.items() if isinstance(node, noisy_parts)}
+    refuse_equal_streams(noises, present, noise_key)
     arrays = tokens_by_layer(TokenArrays(mask, segment_ids, positions, sample_ids, where), [*nodes])
     word = jnp.uint32(step % 2**32) if isinstance(step, int) else step
     alpha = jnp.asarray(noise.alpha_at(step, NAMESPACE), jnp.float32)
     key = noise.seed if isinstance(noise.seed, Array) else None
 
-    modules = nodes_of(model)
-
     def noisy(path: str, node: Any) -> _NoisyLayer:
         seed = None if key is not None else noise.seed
         settings = replace(noises[path], alpha=0.0, seed=seed)
         batch = _Batch(word, alpha, key, arrays[path].map(jnp.asarray))
-        inference = is_evaluating(modules, path, "inference")
+        inference = is_evaluating(parts, path, "inference")
         return _NoisyLayer(node, settings, batch, at, inference)
 
     # A layer comes before the layer that it is in, whose paths it would change.
@@ -377,12 +378,6 @@ def _find(model: Any, layer: Layer | Sequence[Layer] | None) -> dict[str, Any]:
                 f"{format_value(each)}"
             )
     return found
-
-
-def _noises_in(model: Any) -> dict[str, Noise]:
-    """The noise that a model has, attached or of its own layers, by path."""
-    noisy = EmbeddingNoise | _NoisyLayer
-    return {path: node.noise for path, node in nodes_of(model).items() if isinstance(node, noisy)}
 
 
 def noisy_layers(model: Any) -> dict[str, tuple[Any, Any]]:

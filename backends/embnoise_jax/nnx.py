@@ -254,14 +254,14 @@ def attach(
     for path, module in layers.items():
         if hasattr(module, "embedding_noise"):
             raise ValueError(f"model has noise attached to {path!r} already; remove() that first")
+    modules = modules_of(model)
     present = {
         path.removesuffix(".embedding_noise"): module.noise
-        for path, module in modules_of(model).items()
+        for path, module in modules.items()
         if isinstance(module, EmbeddingNoise)
     }
     refuse_equal_streams(noises, present, noise_key)
     made = {path: _AttachedNoise(each, functions, calls_per_step) for path, each in noises.items()}
-    modules = modules_of(model)
     for path, each in made.items():
         each.deterministic = is_evaluating(modules, path, "deterministic", "use_running_average")
     if silent := [path for path, each in made.items() if each.deterministic]:

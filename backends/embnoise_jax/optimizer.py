@@ -36,8 +36,8 @@ def step_of(state: Any) -> Array:
     Returns:
         An integer array []: the ``gradient_step`` of an optimizer that accumulates gradients
         (``optax.MultiSteps``), or the first ``count`` in the state, or the ``step`` of a
-        conditional transformation. If it has neither, as that of
-        plain ``optax.sgd``, the ``step`` of what holds it.
+        conditional transformation. If it has none of these, as that of plain ``optax.sgd``, the
+        ``step`` of what holds it.
 
     Raises:
         ValueError: There is no such count, or ``optax.apply_every`` accumulates the gradients.

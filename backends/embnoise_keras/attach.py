@@ -17,11 +17,9 @@ from embnoise.backend import (
     format_value,
     refuse_equal_streams,
 )
-from embnoise_keras._compat import is_recomputed
 from embnoise_keras.calls import is_wrapped
 from embnoise_keras.find import layers_of
 from embnoise_keras.handle import AttachedNoise, Handle, noise_layers
-from embnoise_keras.model_call import enclosing_layers
 
 __all__ = ["attach"]
 
@@ -102,12 +100,6 @@ def attach(
             raise ValueError(
                 f"model has noise attached to {each.name!r} already, or another call of its "
                 "own; remove() that first"
-            )
-    for each in (*layers, *enclosing_layers(model, layers)):
-        if is_recomputed(each):
-            raise ValueError(
-                f"{each.name!r} is in a keras.RematScope, and what it recomputes would draw other "
-                "noise: make it outside of the scope"
             )
     present = {
         (each.layers[0] if isinstance(each, AttachedNoise) else each).name: each.noise

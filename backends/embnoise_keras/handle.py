@@ -15,6 +15,7 @@ from embnoise_keras._compat import (
     add_state,
     all_layers,
     forget_train_function,
+    is_recomputed,
     remove_state,
     states,
     sync_state,
@@ -51,6 +52,12 @@ class Handle(backend.Handle):
         self._name = "+".join(each.name for each in layers)
         self._attached = attached
         self._around = enclosing_layers(model, layers)
+        for each in (*layers, *self._around):
+            if is_recomputed(each):
+                raise ValueError(
+                    f"{each.name!r} is in a keras.RematScope, and what it recomputes would draw "
+                    "other noise: make it outside of the scope"
+                )
         sync_state(model)
         with ExitStack() as undo:
             undo.callback(attached.leave)

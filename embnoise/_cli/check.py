@@ -8,16 +8,17 @@ import secrets
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from embnoise._cli.target import add_target, case_of
 from embnoise._cli.usage import UsageError
 from embnoise._noise import Noise
+from embnoise._validation import check_choice
 from embnoise.testing import check_adapter, check_layer, check_model
 from embnoise.testing.claims import NOTES
 from embnoise.testing.expected import with_expected_failures
+from embnoise.testing.find_driver import adapters
 from embnoise.testing.profiles import PROFILES
 from embnoise.testing.report import Findings
 
@@ -92,9 +93,8 @@ def _check_model(options: argparse.Namespace) -> int:
             )
     if given.get("length", "").isdecimal():
         given["length"] = int(given["length"])
-    adapters = sorted(entry.name for entry in entry_points(group="embnoise.backends"))
-    if options.driver is not None and options.driver not in adapters:
-        raise UsageError(f"--driver must be one of {adapters}, got {options.driver!r}")
+    if options.driver is not None:
+        check_choice("--driver", options.driver, sorted(adapters()))
     alpha = 5.0 if options.alpha is None else options.alpha
     noise = Noise(alpha, seed=_seed(options), **given)
     with _progress() as progress:

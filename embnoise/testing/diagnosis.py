@@ -16,10 +16,9 @@ from embnoise.testing.statistics import amplitude
 
 __all__ = [
     "ELSE",
-    "NORMALIZED",
     "NO_NOISE",
-    "are_normalized",
     "cause_of_change",
+    "cause_of_equal_sizes",
     "cause_of_noise",
     "cause_of_ratio",
     "is_close",
@@ -43,16 +42,16 @@ def is_close(seen: float, expected: float, tolerance: float = 0.02) -> bool:
     return abs(seen - expected) <= tolerance * abs(expected)
 
 
-def are_normalized(embeddings: Array) -> bool:
-    """Whether all tokens have the same RMS, as normalization gives it to them."""
+def cause_of_equal_sizes(embeddings: Array) -> str | None:
+    """Normalization, if all tokens have the same RMS, as it gives it to them."""
     sizes = np.sqrt(np.square(embeddings).mean(axis=-1))
-    return bool(sizes.size > 1 and 0 < sizes.max() <= 1.02 * sizes.min())
-
-
-NORMALIZED = (
-    "the layer normalizes the embeddings, with the noise in them: all tokens have the RMS {:.4g}. "
-    "Keep the normalization out of the layer, or test the part that adds the noise"
-)
+    if sizes.size < 2 or not 0 < sizes.max() <= 1.02 * sizes.min():
+        return None
+    return (
+        "the layer normalizes the embeddings, with the noise in them: all tokens have the RMS "
+        f"{sizes.mean():.4g}. Keep the normalization out of the layer, or test the part that adds "
+        "the noise"
+    )
 
 
 def cause_of_change(before: Array, after: Array, mask: NDArray[np.bool_]) -> str | None:
@@ -66,9 +65,7 @@ def cause_of_change(before: Array, after: Array, mask: NDArray[np.bool_]) -> str
     what = _change_of_elements(before, after, mask)
     if what is not None:
         return f"{what}: keep that out of the layer"
-    if are_normalized(after) and not are_normalized(before):
-        return NORMALIZED.format(np.sqrt(np.square(after).mean()))
-    return None
+    return None if cause_of_equal_sizes(before) else cause_of_equal_sizes(after)
 
 
 def _change_of_elements(before: Array, after: Array, mask: NDArray[np.bool_]) -> str | None:

@@ -12,11 +12,16 @@ from embnoise._validation import check_choice, did_you_mean
 from embnoise.testing.drivers import Driver, DriverBase, completed, signature_of
 from embnoise.testing.numpy_driver import driver as numpy_driver
 
-__all__ = ["adapter_of", "driver_of", "guessed_driver"]
+__all__ = ["adapter_of", "adapters", "driver_of", "guessed_driver"]
 
 _FRAMEWORKS = {"keras": "keras", "torch": "torch", "flax": "jax", "equinox": "jax", "jax": "jax",
                "numpy": "numpy", "embnoise": "numpy"}  # fmt: skip
 """The driver for layers from each package; Keras first, since on PyTorch its layers are both."""
+
+
+def adapters() -> dict[str, EntryPoint]:
+    """The installed adapters by name: the entry points of the group ``embnoise.backends``."""
+    return {entry.name: entry for entry in entry_points(group="embnoise.backends")}
 
 
 def adapter_of(name: str) -> EntryPoint:
@@ -26,9 +31,9 @@ def adapter_of(name: str) -> EntryPoint:
         TypeError: ``name`` is not a string.
         ValueError: No adapter has that name.
     """
-    adapters = {entry.name: entry for entry in entry_points(group="embnoise.backends")}
-    check_choice("adapter", name, sorted(adapters))
-    return adapters[name]
+    known = adapters()
+    check_choice("adapter", name, sorted(known))
+    return known[name]
 
 
 def driver_of(name: str) -> DriverBase:
@@ -51,13 +56,13 @@ def driver_of(name: str) -> DriverBase:
     """
     if name == "numpy":
         return numpy_driver
-    adapters = {entry.name: entry for entry in entry_points(group="embnoise.backends")}
-    if name not in adapters:
-        known = ["numpy", *sorted(adapters)]
+    installed = adapters()
+    if name not in installed:
+        known = ["numpy", *sorted(installed)]
         raise ValueError(
             f"driver must be one of {known} or a Driver, got {name!r}{did_you_mean(name, known)}"
         )
-    module = f"{adapters[name].value}.testing"
+    module = f"{installed[name].value}.testing"
     try:
         found = getattr(import_module(module), "driver", None)
     except ModuleNotFoundError as error:

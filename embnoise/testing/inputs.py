@@ -100,14 +100,6 @@ class Inputs:
             f"np.array({factors})[:, None, None], {padding})",
         )
 
-    def without_padding(self, factor: float) -> Inputs:
-        """The batch with embeddings times a factor, and with 0 for those of padding."""
-        return replace(
-            self,
-            values=self.values * self.mask[..., None] * factor,
-            source=f"{self.source} * ({self._mask_source})[..., None] * {factor}",
-        )
-
     def lengths(self) -> NDArray[np.int64]:
         """The number of real tokens in each token's document, [B, L]; 0 for padding."""
         same = self.segments[:, :, None] == self.segments[:, None, :]

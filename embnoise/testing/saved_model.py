@@ -11,7 +11,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,7 +23,7 @@ from embnoise._inspect.report import Inspection
 from embnoise._noise import Noise
 from embnoise._state import Handle
 from embnoise._validation import format_value
-from embnoise.testing.find_driver import adapter_of
+from embnoise.testing.find_driver import adapter_of, adapters
 from embnoise.testing.safetensors_file import read_table
 
 __all__ = [
@@ -237,8 +236,7 @@ def load_model(path: Path, layer: str | None, adapter: str | None) -> SavedModel
 
 def _adapters() -> list[str]:
     """PyTorch first, whose adapter is the quicker one to import."""
-    names = {entry.name for entry in entry_points(group="embnoise.backends")}
-    return sorted(names, key=lambda name: (name != "torch", name))
+    return sorted(adapters(), key=lambda name: (name != "torch", name))
 
 
 def _loader(name: str) -> ModuleType | None:

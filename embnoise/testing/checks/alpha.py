@@ -10,7 +10,7 @@ from embnoise._schedules import Schedule
 from embnoise.testing.batches import Batch
 from embnoise.testing.claims import Claims
 from embnoise.testing.context import CheckContext
-from embnoise.testing.diagnosis import NO_NOISE, NORMALIZED, are_normalized, is_close
+from embnoise.testing.diagnosis import NO_NOISE, cause_of_equal_sizes, is_close
 from embnoise.testing.guessed import GUESSED, guesses_padding
 from embnoise.testing.inputs import Array
 from embnoise.testing.magnitudes import claimed_magnitudes
@@ -94,8 +94,8 @@ def noise_is_added(context: CheckContext) -> None:
 
 def _cause_of_dependence(context: CheckContext, noises: Array, outputs: Array) -> str:
     """Why the noise is another one on other embeddings, those of the second batch."""
-    if are_normalized(outputs):
-        return NORMALIZED.format(np.sqrt(np.square(outputs).mean()))
+    if normalized := cause_of_equal_sizes(outputs):
+        return normalized
     if not noises[0].any() and guesses_padding(context, Batch((7, 7, 7, 1), 7, 16)):
         return GUESSED
     if not noises[0].any() or bool((np.sign(noises[0]) == np.sign(noises[1])).all()):

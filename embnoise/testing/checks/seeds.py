@@ -10,7 +10,7 @@ import numpy as np
 
 from embnoise.testing.claims import Claims
 from embnoise.testing.context import CheckContext
-from embnoise.testing.diagnosis import NO_NOISE, NORMALIZED, are_normalized
+from embnoise.testing.diagnosis import NO_NOISE, cause_of_equal_sizes
 from embnoise.testing.failures import NotClaimedError, UntestableError
 from embnoise.testing.inputs import SMALL, Array, Inputs
 from embnoise.testing.layer_under_test import LayerUnderTest
@@ -43,8 +43,9 @@ def same_seed_same_noise(context: CheckContext) -> None:
     def likely() -> str:
         with context.transcript.paused():
             embeddings = context.layer().eval(inputs)
-            if context.case.inputs == "ids" and are_normalized(embeddings):
-                return NORMALIZED.format(np.sqrt(np.square(embeddings).mean()))
+            normalized = cause_of_equal_sizes(embeddings)
+            if context.case.inputs == "ids" and normalized:
+                return normalized
             if own and same(_noises(context.layer(), inputs, steps), first):
                 return (
                     "the layer draws from the framework's global generator (in JAX, from the key "
