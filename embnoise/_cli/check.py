@@ -86,7 +86,7 @@ def _check_model(options: argparse.Namespace) -> int:
     given: dict[str, Any] = {
         name: value for name in of_noise if (value := getattr(options, name)) is not None
     }
-    for name in (*NOTES, "inputs", "call", "expected_failures", "profile"):
+    for name in (*NOTES, "inputs", "padding_id", "call", "expected_failures", "profile"):
         if name not in of_noise and getattr(options, name, None) is not None:
             raise UsageError(
                 f"--{name.replace('_', '-')} is for layers, and {options.target!r} is a saved model"

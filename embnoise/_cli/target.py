@@ -30,6 +30,9 @@ def add_target(parser: argparse.ArgumentParser, more: str = "") -> None:
     parser.add_argument(
         "--inputs", choices=["embeddings", "ids"], help="what the layer takes (default: embeddings)"
     )
+    parser.add_argument(
+        "--padding-id", type=int, metavar="N", help="the id of padding, for ids (default: 0)"
+    )
     parser.add_argument("--call", metavar="module:function", help="how to call the layer")
     claims = parser.add_argument_group("claims", "what the layer claims")
     for name, default in vars(Claims()).items():
@@ -60,7 +63,8 @@ def case_of(options: argparse.Namespace) -> Case:
         if name in NOTES and value is not None
     }
     if isinstance(target, Case):
-        if given or options.driver or options.inputs or options.call:
+        about = (options.driver, options.inputs, options.padding_id, options.call)
+        if given or any(each is not None for each in about):
             raise UsageError(
                 f"{options.target} is a case, which has its own driver and claims: leave out the "
                 "options for them"
@@ -70,7 +74,8 @@ def case_of(options: argparse.Namespace) -> Case:
         options.target.rpartition(":")[2],
         target,
         driver=options.driver or _driver_for(target),
-        inputs=options.inputs or "embeddings",
+        inputs=options.inputs or ("embeddings" if options.padding_id is None else "ids"),
+        padding_id=options.padding_id or 0,
         call=load(options.call) if options.call else None,
         claims=Claims(**given),
     )

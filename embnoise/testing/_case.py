@@ -8,6 +8,7 @@ from typing import Any
 
 from embnoise.testing.claims import Claims
 from embnoise.testing.drivers import DriverBase
+from embnoise.testing.inputs import Inputs, inputs_of
 
 __all__ = ["Case"]
 
@@ -22,4 +23,9 @@ class Case:
     inputs: str
     call: Callable[..., Any] | None
     claims: Claims
+    padding_id: int = 0
     expected_failures: Mapping[str, str] = field(default_factory=dict)
+
+    def batch(self, shape: tuple[int, int, int], **options: Any) -> Inputs:
+        """A batch of the kind that the layer takes; options are those of ``inputs_of``."""
+        return inputs_of(self.inputs, shape, padding_id=self.padding_id, **options)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from embnoise._validation import check_choice, format_value
+from embnoise._validation import check_choice, check_integer, format_value
 from embnoise.testing._case import Case
 from embnoise.testing.checks import CHECKS
 from embnoise.testing.claims import Claims
@@ -29,6 +29,7 @@ def case(
     *,
     driver: str | Driver,
     inputs: str = "embeddings",
+    padding_id: int = 0,
     call: Callable[..., Any] | None = None,
     claims: Claims | None = None,
     expected_failures: Mapping[str, str] | None = None,
@@ -42,7 +43,8 @@ def case(
         driver: ``"numpy"``, ``"torch"``, ``"jax"``, ``"keras"``, the name of another installed
             adapter, or a ``Driver``.
         inputs: ``"embeddings"``: the layer takes floating-point [B, L, d]. ``"ids"``: it takes
-            integers [B, L] and embeds them itself; ids are 0 to 7, and 0 is padding.
+            integers [B, L], 0 to 7, and embeds them itself.
+        padding_id: The id of padding, for ``"ids"``. If it is above 7, it is the largest id.
         call: ``call(layer, inputs, *, training, mask, step, segment_ids)``, for a layer with
             another signature. It receives the keywords that it names (in JAX also ``key``), and
             passes ``training`` on. ``mask`` is boolean [B, L], ``segment_ids`` integers [B, L],
@@ -89,6 +91,9 @@ def case(
         raise TypeError(f"driver must be a name or a Driver, got {format_value(driver)}")
     driver = guarded(completed(driver))
     check_choice("inputs", inputs, ("embeddings", "ids"))
+    padding_id = check_integer("padding_id", padding_id, minimum=0)
+    if padding_id and inputs != "ids":
+        raise ValueError(f"padding_id={padding_id} is for inputs='ids', got inputs={inputs!r}")
     if call is not None:
         _check_call(call, driver)
     claims = Claims() if claims is None else claims
@@ -103,7 +108,7 @@ def case(
         )
     expected = dict(expected_failures or {})
     check_codes(expected)
-    return Case(name, make_layer, driver, inputs, call, claims, expected)
+    return Case(name, make_layer, driver, inputs, call, claims, padding_id, expected)
 
 
 def _check_make_layer(make_layer: Callable[..., Any]) -> None:

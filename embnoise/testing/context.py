@@ -20,7 +20,7 @@ from embnoise.testing.failures import (
     raised_by_layer,
 )
 from embnoise.testing.findings import Findings
-from embnoise.testing.inputs import SMALL, VOCABULARY, Array, Inputs, inputs_of
+from embnoise.testing.inputs import SMALL, Array, Inputs, vocabulary_of
 from embnoise.testing.layer_under_test import LayerUnderTest, seed_globally
 from embnoise.testing.profiles import Profile
 from embnoise.testing.transcript import Transcript
@@ -180,7 +180,7 @@ class CheckContext:
         """Whether layers with alpha = 0 agree with each other, and with this one's table."""
         if self.claims.magnitude(0.0, SMALL[1], SMALL[2]) != 0:
             return False
-        inputs = inputs_of(self.case.inputs, SMALL, seed=self.seed)
+        inputs = self.case.batch(SMALL, seed=self.seed)
         made = partial(self._layer, dim=SMALL[2], seed=self.seed, world=self.world)
         try:
             layers = [made(alpha=0.0, name="reference") for _ in range(2)]
@@ -253,7 +253,8 @@ class CheckContext:
     def cause(self, units: Array, inputs: Inputs) -> str:
         """Why the units of a batch are wrong."""
         batch, length, dim = inputs.shape
-        vocabulary = VOCABULARY if self.case.inputs == "ids" else None
+        ids = self.case.inputs == "ids"
+        vocabulary = vocabulary_of(self.case.padding_id) if ids else None
         return cause_of_noise(
             units, self.distribution, batch=batch, length=length, dim=dim, vocabulary=vocabulary
         )
@@ -275,7 +276,7 @@ class CheckContext:
         if fill is None:
             fill = "ones" if self.claims.scale_rule.uses_rms else "zeros"
         seed = int(self.draw.integers(2**31))
-        return inputs_of(self.case.inputs, shape, fill=fill, seed=seed, **options)
+        return self.case.batch(shape, fill=fill, seed=seed, **options)
 
     def sample(self) -> Inputs:
         """The profile's batch, for statistics."""

@@ -8,17 +8,22 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SMALL", "VOCABULARY", "Array", "Inputs", "inputs_of", "left_mask", "right_mask"]
+__all__ = [
+    "SMALL", "Array", "Inputs", "inputs_of", "left_mask", "right_mask", "vocabulary_of",
+]  # fmt: skip
 
 Array: TypeAlias = NDArray[np.float64]
 
 SMALL = (4, 7, 16)
 """B, L and d in most checks: always the same, since some frameworks compile for each shape."""
 
-FIRST_ID, LAST_ID = 1, 7
-"""Real tokens have the ids 1 to 7 and padding has 0, so that the smallest vocabulary will do."""
+REAL_IDS = 7
+"""How many ids real tokens have: few, so that the smallest vocabulary will do."""
 
-VOCABULARY = LAST_ID + 1
+
+def vocabulary_of(padding_id: int) -> int:
+    """The size of the vocabulary that ids are drawn from: 8, or more if padding needs it."""
+    return max(REAL_IDS, padding_id) + 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +92,7 @@ class Inputs:
         return replace(
             self,
             values=np.repeat(self.values[:1], batch, axis=0),
-            source=f"np.repeat({self.source}[:1], {batch}, axis=0)",
+            source=f"np.repeat(({self.source})[:1], {batch}, axis=0)",
         )
 
     def with_sizes(self, factors: list[float], padding: float) -> Inputs:
@@ -124,6 +129,7 @@ def inputs_of(
     seed: int = 0,
     mask: NDArray[np.bool_] | None = None,
     segments: NDArray[np.int64] | None = None,
+    padding_id: int = 0,
 ) -> Inputs:
     """A batch of a shape.
 
@@ -134,6 +140,8 @@ def inputs_of(
         seed: Determines the ids and the normal embeddings.
         mask: Boolean [B, L], true for a real token. Default: all tokens are real.
         segments: Integers [B, L], the documents of packed rows. Default: one document per row.
+        padding_id: The id of padding, for ids. The seven ids after it are those of real tokens,
+            counted modulo the size of the vocabulary.
     """
     if mask is None:
         mask = np.ones(shape[:2], bool) if segments is None else segments != 0
@@ -142,10 +150,14 @@ def inputs_of(
     draw = f"np.random.default_rng({seed})"
     if kind == "ids":
         generator = np.random.default_rng(seed)
-        values: NDArray[Any] = generator.integers(FIRST_ID, LAST_ID + 1, shape[:2])
-        source = f"{draw}.integers({FIRST_ID}, {LAST_ID + 1}, {shape[:2]})"
+        values: NDArray[Any] = generator.integers(1, REAL_IDS + 1, shape[:2])
+        source = f"{draw}.integers(1, {REAL_IDS + 1}, {shape[:2]})"
         if not mask.all():
             values, source = values * mask, f"{source} * mask"
+        if padding_id:
+            vocabulary = vocabulary_of(padding_id)
+            values = (values + padding_id) % vocabulary
+            source = f"({source} + {padding_id}) % {vocabulary}"
     elif fill == "normal":
         values = np.random.default_rng(seed).standard_normal(shape)
         source = f"{draw}.standard_normal({shape})"

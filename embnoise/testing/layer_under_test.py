@@ -23,7 +23,7 @@ from embnoise.testing.failures import (
     raised_by_layer,
 )
 from embnoise.testing.findings import Findings
-from embnoise.testing.inputs import Array, Inputs, inputs_of
+from embnoise.testing.inputs import Array, Inputs
 from embnoise.testing.magnitudes import claimed_magnitudes
 from embnoise.testing.signatures import (
     KEYWORDS,
@@ -170,7 +170,7 @@ class LayerUnderTest:
         if step is None:
             step = self.calls
         if not self.takes("step"):
-            self._call_until(step, inputs_of(self.case.inputs, (1, 1, inputs.dim)))
+            self._call_until(step, self.case.batch((1, 1, inputs.dim)))
         self.calls = step + 1
         return step
 

@@ -30,7 +30,9 @@ def starter(case: Case, target: str, call: str | None) -> str:
         f"{_commented(note)}\n    {name}={_written(getattr(case.claims, name))},"
         for name, note in NOTES.items()
     )
-    given = "" if call is None else f"\n    call={names['call']},"
+    given = f"\n    padding_id={case.padding_id}," if case.padding_id else ""
+    if call is not None:
+        given += f"\n    call={names['call']},"
     return f'''"""Property tests of the noise layer that {names["make_layer"]} makes.
 
 The claims below say what the layer does; `embnoise explain EN08` explains a check.

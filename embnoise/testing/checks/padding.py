@@ -12,7 +12,7 @@ from embnoise.testing.claims import Claims
 from embnoise.testing.context import CheckContext
 from embnoise.testing.diagnosis import NO_NOISE
 from embnoise.testing.guessed import GUESSED, guesses_padding
-from embnoise.testing.inputs import SMALL, Array, right_mask
+from embnoise.testing.inputs import SMALL, Array, Inputs, right_mask
 from embnoise.testing.registry import check
 from embnoise.testing.statistics import RATE
 from embnoise.testing.tables import zero_share
@@ -40,6 +40,7 @@ def padding_untouched(context: CheckContext) -> None:
             f"to {float(abs(padding).max(initial=0)):.3g} (real lengths {list(batch.lengths)} in "
             f"rows of {batch.width})",
             lambda: _cause_on_padding(context, batch, noise, inputs.mask),
+            ("EN24",) if context.case.inputs == "ids" else (),  # which sees padding of another id
         )
 
     over_batches(context, body)
@@ -55,6 +56,8 @@ def _cause_on_padding(
     layer = context.layer()
     takes = ", ".join(layer.parameters)
     blind = "" if layer.gets("mask") else f" (none of its parameters, {takes}, is named mask)"
+    if context.case.inputs == "ids":
+        blind += f", or padding has another id than {context.case.padding_id} (pass padding_id=)"
     return (
         f"the noise is not multiplied with the mask{blind}. If that is intended, claim "
         "length='padded' or None"
@@ -75,7 +78,7 @@ def every_token_noised(context: CheckContext) -> None:
         for draw in range(_draws(context.claims)):
             layer = context.layer(seed=context.seed + draw, world=context.world + draw)
             noised |= layer.units(inputs, context.first_step()) != 0
-        _covers(context, noised, inputs.mask, premises=("EN09",) if masked else ())
+        _covers(context, noised, inputs, premises=("EN09",) if masked else ())
 
 
 def _draws(claims: Claims) -> int:
@@ -100,9 +103,10 @@ def _at_an_end(missed: list[tuple[int, int]], real: NDArray[np.bool_]) -> bool:
 def _covers(
     context: CheckContext,
     noised: NDArray[np.bool_],
-    real: NDArray[np.bool_],
+    inputs: Inputs,
     premises: tuple[str, ...],
 ) -> None:
+    real = inputs.mask
     others = ("EN12",) if context.claims.schedule is None else ("EN12", "EN21")
     context.expect(
         bool(noised[real].any()),
@@ -110,7 +114,10 @@ def _covers(
         NO_NOISE,
         (*premises, *others),
     )
-    missed = [(int(b), int(i)) for b, i in np.argwhere(real & ~noised.any(axis=-1))]
+    silent = real & ~noised.any(axis=-1)
+    if context.case.inputs == "ids":
+        _covers_all_ids(context, inputs.values, silent, real)
+    missed = [(int(b), int(i)) for b, i in np.argwhere(silent)]
     last = [(b, int(np.flatnonzero(real[b])[-1])) for b in range(len(real))]
     ends = missed == last
     which = "the last token of every row" if ends else f"tokens (row, place) {missed[:5]}"
@@ -128,4 +135,25 @@ def _covers(
         f"channels {channels[:5].tolist()} get no noise in any token ({channels.size} of "
         f"{noised.shape[-1]})",
         "the noise is drawn for fewer channels than the embedding has",
+    )
+
+
+def _covers_all_ids(
+    context: CheckContext,
+    ids: NDArray[np.int64],
+    silent: NDArray[np.bool_],
+    real: NDArray[np.bool_],
+) -> None:
+    """All tokens with one id, and no others, get no noise if the layer takes it for padding."""
+    without = np.unique(ids[silent])
+    told_apart = without.size < np.unique(ids[real]).size
+    if without.size == 1 and told_apart:
+        taken = f"if the layer takes {without[0]} for padding, tell the kit: case(..., "
+        likely = f"{taken}padding_id={without[0]}); if not, the noise must not depend on the id"
+    else:
+        likely = "the noise depends on the id"
+    context.expect(
+        not (told_apart and without.size and bool((silent == np.isin(ids, without) & real).all())),
+        f"real tokens of the ids {without.tolist()} get no noise, all others do",
+        likely,
     )
