@@ -192,8 +192,14 @@ def _nearest(kurtosis: float, claimed: Distribution, root: float, within: float)
     """
     twice = (
         f"the noise is the sum of two {claimed.name} draws: it is added twice (by two hooks, say)"
+        if root > claimed.rms
+        else f"the noise is the mean of two {claimed.name} draws"
     )
-    known: dict[str | None, float] = {None: claimed.kurtosis}
+    tails = (
+        "the noise has heavier tails than a Gaussian, as Laplace or Student's t draws have (its "
+        f"RMS is {root:.4g} of the magnitude)"
+    )
+    known: dict[str | None, float] = {None: claimed.kurtosis, tails: 6.0}
     if abs(claimed.kurtosis - 3) > 0.1:  # of Gaussian draws, the sum is one too
         known[twice] = (3 + claimed.kurtosis) / 2
     for other in DISTRIBUTIONS:

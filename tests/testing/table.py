@@ -29,7 +29,7 @@ INTRODUCTION = """\
 Look up a code of a report here: what the check demands, which layers fail it, and the faults that
 it catches. [Testing your own layer](testing.md) shows how to get a report, and
 `embnoise explain EN08` prints the text of a check. Each fault is a layer in
-[`tests/testing`](../tests/testing/torch_layers.py), written the way such layers are found in
+[`tests/testing`](../tests/testing/torch_faults.py), written the way such layers are found in
 practice; most fail other checks as well. Where frameworks are named, the fault is tested in these
 only."""
 
@@ -43,7 +43,7 @@ def faults(framework: str) -> list[Faulty]:
     """The faulty layers of a framework."""
     module = FRAMEWORKS[framework]
     of_several_devices = SHARDED if framework == "JAX" else []
-    layers = import_module(f"tests.testing.{module}_layers").FAULTY
+    layers = import_module(f"tests.testing.{module}_faults").FAULTY
     return [*layers, *of_several_devices, *faulty(module)]
 
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.testing.jax_layers import CORRECT, FAULTY
+from tests.testing.jax_faults import FAULTY
+from tests.testing.jax_layers import CORRECT
 from tests.testing.zoo import holds, is_caught, raises_no_alarm, some, without_slow
 
 name = lambda layer: layer.name  # noqa: E731

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from embnoise.testing import check_layer, iter_checks
-from tests.testing.keras_layers import CORRECT, FAULTY, OF_THE_FRAMEWORK
+from tests.testing.keras_faults import FAULTY, OF_THE_FRAMEWORK
+from tests.testing.keras_layers import CORRECT
 from tests.testing.zoo import holds, is_caught, raises_no_alarm, some, without_slow
 
 # A fault overflows, which NumPy warns of under JAX.

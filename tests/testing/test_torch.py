@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.testing.torch_layers import CORRECT, FAULTY
+from tests.testing.torch_faults import FAULTY
+from tests.testing.torch_layers import CORRECT
 from tests.testing.zoo import holds, is_caught, raises_no_alarm
 
 # torch.jit is asked by the compiler about what it then leaves alone.
