@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from threading import Lock
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
@@ -12,6 +13,9 @@ from embnoise._noise import Noise
 from embnoise._validation import check_integer, check_keys
 
 __all__ = ["Handle", "NoiseState"]
+
+_PAUSING = Lock()
+"""Threads may open and close contexts without noise at the same time."""
 
 
 class NoiseState:
@@ -31,13 +35,18 @@ class NoiseState:
         """Replace the counters."""
         raise NotImplementedError
 
-    def _is_paused(self) -> bool:
-        """Whether noise is paused."""
+    def _pauses(self) -> int:
+        """How many contexts without noise are open."""
         raise NotImplementedError
 
-    def _set_paused(self, paused: bool) -> None:
-        """Pause noise, or resume it."""
+    def _set_pauses(self, pauses: int) -> None:
+        """Replace that number."""
         raise NotImplementedError
+
+    def _pause(self, by: int) -> None:
+        """Open a context without noise (1), or close one (-1)."""
+        with _PAUSING:
+            self._set_pauses(self._pauses() + by)
 
     @property
     def step(self) -> int:
@@ -46,6 +55,9 @@ class NoiseState:
 
     @step.setter
     def step(self, value: int) -> None:
+        self._start_step(value)
+
+    def _start_step(self, value: int) -> None:
         value = check_integer("step", value, minimum=0)
         if value != self.step:
             counters = self._counters()
@@ -63,13 +75,15 @@ class NoiseState:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """A context without noise: ``with handle.paused(): ...``. Calls in it are not counted."""
-        before = self._is_paused()
-        self._set_paused(True)
+        """A context without noise: ``with handle.paused(): ...``. Calls in it are not counted.
+
+        There is no noise in any thread until the last of the open contexts has been left.
+        """
+        self._pause(1)
         try:
             yield
         finally:
-            self._set_paused(before)
+            self._pause(-1)
 
 
 class Handle(NoiseState):
@@ -124,7 +138,8 @@ class Handle(NoiseState):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            "a Handle belongs to one model and cannot be copied or pickled; save its state_dict()"
+            "a Handle belongs to one model and cannot be copied or pickled; save its state_dict(), "
+            "and keep the handle outside of a model that is copied"
         )
 
     def __repr__(self) -> str:

@@ -60,7 +60,7 @@ class Recording(Handle):
     def __init__(self, noise):
         self.noise = noise
         self.counters = {"encoder": Counter(), "decoder": Counter()}
-        self.is_paused = False
+        self.pauses = 0
         self.removed = 0
 
     def remove(self):
@@ -72,11 +72,11 @@ class Recording(Handle):
     def _set_counters(self, counters):
         self.counters = dict(counters)
 
-    def _is_paused(self):
-        return self.is_paused
+    def _pauses(self):
+        return self.pauses
 
-    def _set_paused(self, paused):
-        self.is_paused = paused
+    def _set_pauses(self, pauses):
+        self.pauses = pauses
 
     def look_up(self, name):
         self.counters[name] = self.counters[name].after(2, calls_per_step=None)
@@ -120,11 +120,23 @@ def test_pauses_nest_and_end():
     with handle.paused():
         with handle.paused():
             pass
-        assert handle.is_paused
-    assert not handle.is_paused
+        assert handle.pauses
+    assert not handle.pauses
     with pytest.raises(RuntimeError, match="ours"), handle.paused():
         raise RuntimeError("ours")
-    assert not handle.is_paused
+    assert not handle.pauses
+
+
+def test_pauses_that_overlap_end_with_the_last_of_them():
+    """As those of two threads may, or of two tasks of asyncio."""
+    handle = Recording(neftune())
+    first, second = handle.paused(), handle.paused()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert handle.pauses
+    second.__exit__(None, None, None)
+    assert not handle.pauses
 
 
 def test_leaving_the_block_removes_and_a_handle_is_not_pickled():

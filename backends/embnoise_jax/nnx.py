@@ -102,7 +102,7 @@ class EmbeddingNoise(NoiseState, nnx.Module):
         self.calls_per_step = check_integer("calls_per_step", calls_per_step, minimum=1)
         self.deterministic = check_bool("deterministic", deterministic)
         self.count = NoiseCount(pack(Counter()))
-        self._paused = False
+        self._paused = 0  # how many contexts without noise are open
 
     def set_view(self, deterministic: bool | None = None) -> None:
         """Make a view with or without noise; called by ``nnx.view``."""
@@ -174,11 +174,11 @@ class EmbeddingNoise(NoiseState, nnx.Module):
     def _set_counters(self, counters: Mapping[str, Counter]) -> None:
         self.count[...] = pack(counters[""])
 
-    def _is_paused(self) -> bool:
+    def _pauses(self) -> int:
         return self._paused
 
-    def _set_paused(self, paused: bool) -> None:
-        self._paused = paused
+    def _set_pauses(self, pauses: int) -> None:
+        self._paused = pauses
 
 
 def attach(
@@ -316,12 +316,12 @@ class _AttachedHandle(Handle):
         for path, noise in self._noises.items():
             noise._set_counters({"": counters[path]})
 
-    def _is_paused(self) -> bool:
-        return any(noise._is_paused() for noise in self._noises.values())
+    def _pauses(self) -> int:
+        return max(noise._pauses() for noise in self._noises.values())
 
-    def _set_paused(self, paused: bool) -> None:
+    def _set_pauses(self, pauses: int) -> None:
         for noise in self._noises.values():
-            noise._set_paused(paused)
+            noise._set_pauses(pauses)
 
 
 class _AttachedNoise(EmbeddingNoise):

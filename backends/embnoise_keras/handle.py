@@ -86,13 +86,13 @@ class Handle(backend.Handle):
         sync_state(self._model)
         self._attached._set_counters(counters)
 
-    def _is_paused(self) -> bool:
+    def _pauses(self) -> int:
         sync_state(self._model)
-        return self._attached._is_paused()
+        return self._attached._pauses()
 
-    def _set_paused(self, paused: bool) -> None:
+    def _set_pauses(self, pauses: int) -> None:
         sync_state(self._model)
-        self._attached._set_paused(paused)
+        self._attached._set_pauses(pauses)
 
     def _noised(self, lookups: Lookups, given: Any, x: Any, number: int) -> Any:
         """Embeddings or hidden states with noise, in call number ``number`` of the running one."""
@@ -131,7 +131,7 @@ class AttachedNoise(EmbeddingNoise):
             if state in states(owner):
                 remove_state(owner, state)
         self.layers = ()
-        self._set_paused(True)  # a tf.function that was traced meanwhile keeps the noise in it
+        self._set_pauses(1)  # a tf.function that was traced meanwhile keeps the noise in it
 
     def _record(self) -> None:
         self.last_call.begin(self, [self, *self.layers])

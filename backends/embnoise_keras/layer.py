@@ -81,12 +81,12 @@ class EmbeddingNoise(NoiseState, keras.layers.Layer):  # type: ignore[misc]
         self.calls_per_step = check_integer("calls_per_step", calls_per_step, minimum=1)
         self.supports_masking = True
         with keras.name_scope(self.name, caller=self):
-            # The counter, and whether noise is active: 0 while paused.
+            # The counter, and how many contexts without noise are open.
             self._state = State(
                 "count",
                 shape=(_COUNT + 1,),
                 dtype="int",  # like the iterations of Keras's optimizers
-                initial=[0] * _COUNT + [1],
+                initial=[0] * (_COUNT + 1),
             )
         self.last_call = LastCall()
         # There is nothing to build, unless a subclass has something.
@@ -180,7 +180,7 @@ class EmbeddingNoise(NoiseState, keras.layers.Layer):  # type: ignore[misc]
         """``x`` with noise; while paused, with the same bits."""
         tokens.check(embedding_shape(x))
         # Compiled code takes `active` as data, so pausing silences what is compiled already.
-        active, where = self._count[_COUNT] != 0, tokens.where
+        active, where = self._count[_COUNT] == 0, tokens.where
         if where is None:
             where = ops.broadcast_to(active, ops.shape(x)[:-1])
         else:
@@ -210,9 +210,9 @@ class EmbeddingNoise(NoiseState, keras.layers.Layer):  # type: ignore[misc]
 
     def _assign(self, counter: Counter) -> None:
         """Store the counter after a call, which does not count while paused."""
-        active = self._count[_COUNT]
-        after = ops.cast(ops.stack([*counter, active]), self._count.dtype)
-        self._count.assign(ops.where(active != 0, after, self._count.value))
+        pauses = self._count[_COUNT]
+        after = ops.cast(ops.stack([*counter, pauses]), self._count.dtype)
+        self._count.assign(ops.where(pauses == 0, after, self._count.value))
 
     def _counters(self) -> dict[str, Counter]:
         return {self.name: Counter(*self._values()[:_COUNT])}
@@ -225,11 +225,11 @@ class EmbeddingNoise(NoiseState, keras.layers.Layer):  # type: ignore[misc]
                 raise ValueError(f"{name} must be at most {largest}, got {value}")
         self._count.assign([*counter, self._values()[_COUNT]])
 
-    def _is_paused(self) -> bool:
-        return not self._values()[_COUNT]
+    def _pauses(self) -> int:
+        return self._values()[_COUNT]
 
-    def _set_paused(self, paused: bool) -> None:
-        self._count.assign([*self._values()[:_COUNT], int(not paused)])
+    def _set_pauses(self, pauses: int) -> None:
+        self._count.assign([*self._values()[:_COUNT], pauses])
 
     def _values(self) -> list[int]:
         if not has_value(self._count):

@@ -85,6 +85,15 @@ def dynamo_is_loaded() -> bool:
 T = TypeVar("T")
 
 
+def has_step_hooks(optimizer: Any) -> bool:
+    """Whether the step hooks of an optimizer run.
+
+    ``Optimizer.__init__`` sees to that, which some that wrap another optimizer do not call.
+    """
+    made = "_optimizer_step_post_hooks" in vars(optimizer)
+    return made and getattr(type(optimizer).step, "hooked", False)
+
+
 def calling(kinds: type[T] | tuple[type[T], ...]) -> Iterator[T]:
     """The objects of some classes whose methods are running in this thread, the innermost first.
 

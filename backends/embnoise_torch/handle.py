@@ -46,6 +46,7 @@ from embnoise_torch.source import AttachedSource
 from embnoise_torch.tracing import custom_op
 from embnoise_torch.tracing.custom_op import Ready, add_ready_
 from embnoise_torch.tracing.planned import add_compiled, can_fuse, lookup, lookup_compiled
+from embnoise_torch.tracing.state import TraceableState
 from embnoise_torch.tracing.traced_lookup import add_lookup
 from embnoise_torch.tracing.transforms import is_recorded
 
@@ -54,7 +55,7 @@ __all__ = ["Handle"]
 Wrap: TypeAlias = Callable[[Forward], Forward]
 
 
-class Handle(backend.Handle):
+class Handle(TraceableState, backend.Handle):
     """Noise that is attached to a model; made by ``attach``.
 
     Leaving ``with attach(...):`` removes it.
@@ -132,7 +133,7 @@ class Handle(backend.Handle):
 
     def remove(self) -> None:
         """Remove the noise and leave the model as it was. Calling it again does nothing."""
-        self._set_paused(True)  # for a class that something else has derived from ours meanwhile
+        self._set_pauses(1)  # for a class that something else has derived from ours meanwhile
         self._undo.close()
         self._modules.clear()
         self._listeners.clear()  # the handle's counts may be read for longer than the model lives
@@ -173,12 +174,8 @@ class Handle(backend.Handle):
             source.start(counters[name])
         self._lookups_by_call = min(self._lookups_by_call, self._seen())
 
-    def _is_paused(self) -> bool:
-        return any(source.paused for source in self._sources.values())
-
-    def _set_paused(self, paused: bool) -> None:
-        for source in self._sources.values():
-            source.paused = paused
+    def _pausable(self) -> list[AttachedSource]:
+        return list(self._sources.values())
 
     def _advance(self) -> None:
         """The optimizer has made a step."""
@@ -199,6 +196,8 @@ class Handle(backend.Handle):
                 if not (module.training and torch.is_grad_enabled()):
                     return forward(module, *args, **kwargs)
                 compiling = torch.compiler.is_compiling()
+                if compiling and source.traced_pauses:
+                    return forward(module, *args, **kwargs)
                 if compiling and is_dtensor(getattr(module, "weight", None)):
                     # The compiler must leave this to eager code, and cannot for every table.
                     if fresh:
@@ -207,6 +206,8 @@ class Handle(backend.Handle):
                 # Of a layer inside the model, the argument is hidden states.
                 given = first.of(args, kwargs)
                 ids: Any = given if is_ids(given) else None
+                if ids is None and _is_head(module, given):
+                    return forward(module, *args, **kwargs)
                 fused = fresh and can_fuse(module, ids, source.noise, compiling=compiling)
                 if fused and not compiling:
                     ready = partial(self._ready, source, ids=ids, number=number)
@@ -229,8 +230,10 @@ class Handle(backend.Handle):
 
         def wrap(forward: Forward) -> Forward:
             def noisy(module: Any, *args: Any, **kwargs: Any) -> Any:
-                if module.training and torch.is_grad_enabled():
-                    x, compiling = first.of(args, kwargs), torch.compiler.is_compiling()
+                compiling = torch.compiler.is_compiling()
+                paused = compiling and source.traced_pauses
+                if module.training and torch.is_grad_enabled() and not paused:
+                    x = first.of(args, kwargs)
                     x = self._add(source, x, None, number, compiling, fresh=False)
                     args, kwargs = first.replaced(x, args, kwargs)
                 return forward(module, *args, **kwargs)
@@ -291,6 +294,10 @@ class Handle(backend.Handle):
         elif not calls and source.expects_calls:
             source.warn_without_calls()
         if ids is not None and self._reads_calls and tell_full_rows(calls, ids, x.shape[:-1]):
+            if source.looks_for_padding and not any(
+                arguments.get("attention_mask") is not None for _, arguments in calls
+            ):
+                source.warn_of_padding(ids)
             return source.ready_lookup(x, ids, TokenArrays(), [])
         return source.ready_lookup(x, ids, *self._token_arrays(x, ids, number))
 
@@ -382,7 +389,7 @@ class Handle(backend.Handle):
         )
 
     def _warn_of_no_noise(self) -> None:
-        if self._warned or self._is_paused() or self.alpha == 0 or _compat.pipeline_rehearses():
+        if self._warned or self._pauses() or self.alpha == 0 or _compat.pipeline_rehearses():
             return
         self._warned = True
         warnings.warn(
@@ -392,3 +399,13 @@ class Handle(backend.Handle):
             RuntimeWarning,
             stacklevel=4,
         )
+
+
+def _is_head(module: nn.Module, given: Any) -> bool:
+    """Whether an embedding is called with hidden states, as the output head of its model."""
+    return (
+        isinstance(module, nn.Embedding)
+        and isinstance(given, Tensor)
+        and given.is_floating_point()
+        and given.shape[-1:] == (module.embedding_dim,)
+    )

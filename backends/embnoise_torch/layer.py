@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from embnoise.backend import (
     Counter,
     Noise,
-    NoiseState,
     TokenArrays,
     check_integer,
     check_noise,
@@ -29,6 +28,7 @@ from embnoise_torch.source import LayerSource
 from embnoise_torch.tracing import custom_op
 from embnoise_torch.tracing.custom_op import add_ready_
 from embnoise_torch.tracing.planned import add_compiled
+from embnoise_torch.tracing.state import TraceableState
 from embnoise_torch.tracing.transforms import (
     add_counted,
     add_pure,
@@ -45,7 +45,7 @@ __all__ = ["EmbeddingNoise"]
 _EXTRA_STATE = "_extra_state"  # the name that PyTorch gives it in a state_dict
 
 
-class EmbeddingNoise(NoiseState, nn.Module):
+class EmbeddingNoise(TraceableState, nn.Module):
     """Adds noise to embeddings in training mode with gradients enabled; otherwise the identity.
 
     Each training call without ``step`` takes the next step, or its next micro-batch. The counter
@@ -140,7 +140,7 @@ class EmbeddingNoise(NoiseState, nn.Module):
         tokens.check(embedding_shape(x))
         if not (self.training and torch.is_grad_enabled()):
             return x
-        if self.noise.alpha == 0 or x.numel() == 0:
+        if self.noise.alpha == 0 or x.numel() == 0 or (compiling and self._source.traced_pauses):
             return x
         if step is not None:
             step = step_tensor(x, step)
@@ -190,11 +190,8 @@ class EmbeddingNoise(NoiseState, nn.Module):
     def _set_counters(self, counters: Mapping[str, Counter]) -> None:
         self._source.start(counters[""])
 
-    def _is_paused(self) -> bool:
-        return self._source.paused
-
-    def _set_paused(self, paused: bool) -> None:
-        self._source.paused = paused
+    def _pausable(self) -> list[LayerSource]:
+        return [self._source]
 
 
 def _allow_missing_counter(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 from torch import nn
@@ -38,12 +40,18 @@ class FollowedOptimizer:
     def __init__(self, optimizer: Any, advance: Callable[[], None]) -> None:
         self._advance = advance
         self._find: Callable[[], Any] | None = None
+        self._steps_of_others = 0
         self._warned = False
         found = _base_optimizer(optimizer)
-        if isinstance(found, Optimizer):
-            self._stop = found.register_step_post_hook(self._stepped).remove
+        if isinstance(found, Optimizer) and _compat.has_step_hooks(found):
+            own = found.register_step_post_hook(self._stepped)
+            others = register_optimizer_step_post_hook(partial(self._stepped_in_place_of, found))
+            undo = ExitStack()
+            undo.callback(own.remove)
+            undo.callback(others.remove)
+            self._stop = undo.close
         elif found is not None:
-            self._stop = self._follow_deepspeed(found)
+            self._stop = self._follow_calls(found)
         elif callable(optimizer) and not isinstance(optimizer, nn.Module):
             self._find = optimizer
             self._stop = register_optimizer_step_post_hook(self._stepped).remove
@@ -54,9 +62,29 @@ class FollowedOptimizer:
         """Call the function no more."""
         self._stop()
 
+    def _stepped_in_place_of(self, followed: Optimizer, optimizer: Optimizer, *_: object) -> None:
+        """Some optimizer has made a step: perhaps one inside of the followed one, which made none.
+
+        SAM's ``first_step`` and ``second_step`` are called in place of ``step``, for example.
+        """
+        if optimizer is followed:
+            self._steps_of_others = 0
+        elif not self._warned and _first_parameters(optimizer) & _first_parameters(followed):
+            self._steps_of_others += 1
+            if self._steps_of_others == 2:
+                self._warned = True
+                name, other = type(followed).__name__, type(optimizer).__name__
+                warnings.warn(
+                    f"embnoise: {other} made two steps on parameters of {name} while {name}, whose "
+                    "steps the noise counts, made none. Pass the optimizer whose step() is called "
+                    f"as optimizer=, such as the base_optimizer of {name}",
+                    RuntimeWarning,
+                    stacklevel=5,
+                )
+
     def _stepped(self, optimizer: Optimizer, *_: object) -> None:
         """An optimizer of PyTorch has made a step."""
-        partial = _in_deepspeed_step()
+        inside = _in_deepspeed_step()
         if self._find is not None:
             returned = self._find()
             found = _base_optimizer(returned)
@@ -65,16 +93,16 @@ class FollowedOptimizer:
                 return
             if found is None:
                 raise _wrong_type("optimizer must return", returned)
-            if found not in (optimizer, partial):
+            if found not in (optimizer, inside):
                 return
-        if partial is not None:
+        if inside is not None:
             # DeepSpeed steps the optimizer inside of its own once for each group of parameters.
             self._stop()
-            self._stop = self._follow_deepspeed(partial)
+            self._stop = self._follow_calls(inside)
         self._advance()
 
-    def _follow_deepspeed(self, optimizer: Any) -> Callable[[], None]:
-        """Follow an optimizer of DeepSpeed, which has no hooks; returns what ends that."""
+    def _follow_calls(self, optimizer: Any) -> Callable[[], None]:
+        """Follow an optimizer without hooks, such as DeepSpeed's; returns what ends that."""
         original = optimizer.step
 
         def step(*args: Any, **kwargs: Any) -> Any:
@@ -102,6 +130,11 @@ class FollowedOptimizer:
                 RuntimeWarning,
                 stacklevel=5,
             )
+
+
+def _first_parameters(optimizer: Optimizer) -> set[int]:
+    """One parameter of each group, which tells whether optimizers share some."""
+    return {id(each) for group in optimizer.param_groups for each in group["params"][:1]}
 
 
 def _wrong_type(role: str, value: object) -> TypeError:

@@ -80,7 +80,8 @@ class RecomputeCache:
             warnings.warn(
                 "embnoise: a forward pass that is recomputed in the backward pass gets no noise, "
                 "since its first one is not known. Reentrant gradient checkpointing runs that "
-                "without gradients, where there is no noise; pass use_reentrant=False. Or there "
+                "without gradients, where there is no noise; pass use_reentrant=False. So does "
+                "GradCache, whose second pass is best left without noise as well. Or there "
                 f"was a new step, or more than {_CAPACITY} forward passes, in between.",
                 RuntimeWarning,
                 stacklevel=2,

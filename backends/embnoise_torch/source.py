@@ -33,6 +33,8 @@ from embnoise_torch.tracing.custom_op import Ready, add_ready_
 __all__ = ["AttachedSource", "Described", "LayerSource", "packed"]
 
 _TOKEN_ARRAYS = len(TokenArrays._fields)
+_FIRST = 8
+"""How many lookups without a mask are searched for padding."""
 
 
 class Described(NamedTuple):
@@ -57,11 +59,19 @@ class _CountingSource:
     def __init__(self, noise: Noise, sample_ids: SampleIds, calls_per_step: int | None) -> None:
         self.noise = noise
         self.counter = Counter()
-        self.paused = False
+        self.pauses = 0
+        """How many contexts without noise are open."""
+        self.traced_pauses = 0
+        """How many of them a function opened and closes that Dynamo is tracing."""
         self.sample_ids = sample_ids
         self._calls_per_step = calls_per_step
         self._cache = RecomputeCache()
         self.number = custom_op.register(self)
+
+    @property
+    def paused(self) -> bool:
+        """Whether there is no noise for now."""
+        return self.pauses > 0 or self.traced_pauses > 0
 
     def __reduce__(self) -> tuple[Any, ...]:
         settings = (self.noise, self.sample_ids, self._calls_per_step)
@@ -219,6 +229,8 @@ class AttachedSource(_CountingSource):
         self.expects_calls = False
         """Whether there are calls that tell about tokens, without which nothing does."""
         self._has_warned = False
+        self.looks_for_padding = _FIRST if special.padding_shows_at else 0
+        """In how many more lookups without a mask ids are searched for padding."""
 
     def ready(self, x: Tensor, inputs: Tensor | None, /, *arrays: Tensor | None) -> Ready | None:
         """What is known about the output of the next lookup: see ``Source``.
@@ -246,6 +258,24 @@ class AttachedSource(_CountingSource):
             "padding and its rows are taken as full. Pass attach(..., tokens=...), a function that "
             "returns the mask of what is looked up, or attach to the model that calls the "
             "embedding.",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+
+    def warn_of_padding(self, ids: Tensor) -> None:
+        """Warn if ids that came without a mask begin or end with padding, in the first lookups.
+
+        In all of them, a GPU would have to be waited for.
+        """
+        self.looks_for_padding -= 1
+        if self.noise.alpha == 0 or not self._special.begin_or_end(ids):
+            return
+        self.looks_for_padding, padding = 0, self._special.padding
+        warnings.warn(
+            f"embnoise: what is looked up begins or ends with {padding}, the id of padding, and "
+            "nothing told its mask, so padding gets noise and counts in L. Pass the model an "
+            "attention_mask (decoder_attention_mask on the side of a decoder), or "
+            f"attach(..., tokens=lambda ids: {{'mask': ids != {padding}}})",
             RuntimeWarning,
             stacklevel=4,
         )
@@ -281,14 +311,18 @@ class AttachedSource(_CountingSource):
         calls: Sequence[CallTokens],
     ) -> Described | None:
         """What ``next_lookup`` describes a lookup by, from what ``ready_lookup`` takes."""
-        if not (calls or self._special.placeholders):
-            return Described(given)
         if any(each is not None for each in given[:-1]):
             return Described(given)  # what tokens= returned, in place of what the calls tell
+        if not (calls or self._special.placeholders):
+            return Described(given)
         resolved = resolve_tokens(ids, shape, calls, self._special)
         if resolved is None:
             return None
         described = Described(*resolved)
+        if self.looks_for_padding and ids is not None:
+            mask, segments, *_ = described.tokens
+            if mask is None and segments is None:
+                self.warn_of_padding(ids)
         if given.where is None:
             return described
         return described._replace(tokens=described.tokens._replace(where=given.where))

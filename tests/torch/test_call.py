@@ -2,6 +2,7 @@
 
 import functools
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,9 +14,12 @@ from tests.torch.models import Embedder, batch, zeroed
 NOISE = neftune(distribution="rademacher")
 
 
-def lengths(ids, **call):
+def lengths(ids, config=None, **call):
     """L of every token as the noise's magnitude shows it; 0 where there is none."""
     model = zeroed()
+    if config is not None:
+        model.config = SimpleNamespace(**config)
+        model.embed.padding_idx = config["pad_token_id"]
     with attach(model, NOISE):
         magnitude = abs(model(ids, **call)[..., 0]).double()
     return torch.where(magnitude > 0, (5 / magnitude).square() / 8, 0).round().int().tolist()

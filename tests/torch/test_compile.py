@@ -1,5 +1,7 @@
 """``torch.compile``: no graph break, no new compilation, and never silently without noise."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
@@ -37,6 +39,73 @@ def test_step_alpha_and_micro_batches_do_not_recompile():
         with handle.paused():
             assert not fast(ids).any()
     assert counter.frame_count == 1
+
+
+def two_passes(noisy):
+    return lambda x: (1 * noisy(x), 2 * noisy(x))
+
+
+@pytest.mark.parametrize("kind", ["attach", "layer"])
+def test_equal_passes_in_one_function_have_noise_of_their_own(kind):
+    """SimCSE and R-Drop run a batch twice; the compiler takes equal calls for one."""
+    table = torch.nn.Embedding.from_pretrained(torch.zeros(50, 8), freeze=False)
+    layer, ids = EmbeddingNoise(neftune(seed=1)), batch()
+    zeros = torch.zeros(2, 8, 8)
+    model = torch.nn.Sequential(table) if kind == "attach" else lambda ids: layer(table(ids))
+    fast, counter = compiled(two_passes(model))
+    samples = torch.arange(2)
+    with attach(model, neftune(seed=1)) if kind == "attach" else nullcontext() as handle:
+        first, second = fast(ids)
+        expected = add_noise(zeros, neftune(seed=1), step=0, sample_ids=samples)
+        assert torch.equal(first, expected)
+        assert not torch.equal(second / 2, expected)
+        assert (handle or layer).lookups == 2
+    assert counter.frame_count == 1
+
+
+@pytest.mark.parametrize("kind", ["attach", "layer"])
+def test_a_pause_in_a_compiled_function(kind):
+    """R3F: a clean and a noisy pass."""
+    table = torch.nn.Embedding.from_pretrained(torch.zeros(50, 8), freeze=False)
+    layer, ids = EmbeddingNoise(neftune(seed=1)), batch()
+    model = torch.nn.Sequential(table) if kind == "attach" else lambda ids: layer(table(ids))
+    with attach(model, neftune(seed=1)) if kind == "attach" else nullcontext() as handle:
+        state = handle or layer
+
+        def both(ids):
+            with state.paused():
+                clean = model(ids)
+            return clean, model(ids)
+
+        fast, counter = compiled(both)
+        for lookups in (1, 2):
+            clean, noisy = fast(ids)
+            assert not clean.any()
+            assert noisy.any()
+            assert state.lookups == lookups
+        with state.paused():
+            assert not fast(ids)[1].any()
+    assert counter.frame_count == 1
+
+
+@pytest.mark.parametrize("kind", ["attach", "layer"])
+def test_a_step_that_is_set_in_a_compiled_function_counts_at_once(kind):
+    table = torch.nn.Embedding.from_pretrained(torch.zeros(50, 8), freeze=False)
+    noise = neftune(linear(5.0, 1.0, 4), seed=1)
+    layer, ids = EmbeddingNoise(noise), batch()
+    model = torch.nn.Sequential(table) if kind == "attach" else lambda ids: layer(table(ids))
+    attached = attach(model, noise, optimizer="manual") if kind == "attach" else nullcontext()
+    with attached as handle:
+        state = handle or layer
+
+        def train_step(ids, step):
+            state.step = step
+            return 1 * model(ids)
+
+        fast = torch.compile(train_step, backend="aot_eager")
+        for step in (0, 2, 3):
+            expected = add_noise(torch.zeros(2, 8, 8), noise, step=step)
+            assert torch.equal(fast(ids, step), expected)
 
 
 @pytest.mark.parametrize("model", [llama, pytest.param(t5, marks=pytest.mark.sweep)])

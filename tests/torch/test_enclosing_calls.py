@@ -290,3 +290,21 @@ def test_compiled_without_a_graph_break(make):
         )
         eager = model(input_ids=ids, attention_mask=MASK, labels=ids).loss
     assert torch.allclose(compiled, eager, rtol=1e-5)
+
+
+class Shared(nn.Embedding):
+    """An embedding that is the output head as well, as in MPT."""
+
+    def forward(self, x, unembed=False):
+        return nn.functional.linear(x, self.weight) if unembed else super().forward(x)
+
+
+def test_an_embedding_that_is_called_as_the_head_adds_no_noise_there():
+    table = Shared.from_pretrained(torch.eye(8), freeze=False)
+    model = nn.Sequential(table)
+    ids = torch.tensor([[1, 2, 3]])
+    with attach(model, NOISE) as handle:
+        hidden = table(ids)
+        assert not torch.equal(hidden, table.weight[ids])
+        assert torch.equal(table(hidden, unembed=True), hidden)
+        assert handle.lookups == 1

@@ -105,3 +105,63 @@ def test_nothing_is_left_behind():
     handle.remove()
     made.step()
     assert not calls
+
+
+class Around(torch.optim.Optimizer):
+    """An optimizer around another one, which does not call ``Optimizer.__init__``."""
+
+    def __init__(self, inner):
+        self.inner, self.param_groups = inner, inner.param_groups
+
+    def step(self, closure=None):
+        return self.inner.step(closure)
+
+    def zero_grad(self):
+        self.inner.zero_grad()
+
+
+def test_an_optimizer_whose_hooks_never_run():
+    model = Embedder()
+    optimizer = Around(SGD(model.parameters(), lr=0.1))
+    with attach(model, NOISE, optimizer=optimizer) as handle:
+        for step in range(3):
+            assert handle.step == step
+            train(model, optimizer)
+    assert "step" not in vars(optimizer)
+
+
+class TwoSteps(SGD):
+    """As SAM does: steps that are not ``step``, made by an optimizer of its own."""
+
+    def __init__(self, parameters):
+        super().__init__(parameters, lr=0.1)
+        self.base_optimizer = SGD(self.param_groups, lr=0.1)
+        self.param_groups = self.base_optimizer.param_groups
+
+    def second_step(self):
+        self.base_optimizer.step()
+
+
+def test_an_optimizer_whose_step_is_never_called_is_warned_of():
+    model = Embedder()
+    optimizer = TwoSteps(model.parameters())
+    with attach(model, NOISE, optimizer=optimizer):
+        model(batch()).square().mean().backward()
+        optimizer.second_step()
+        with pytest.warns(RuntimeWarning, match="SGD made two steps.*the base_optimizer of TwoSt"):
+            optimizer.second_step()
+        optimizer.second_step()
+    with attach(model, NOISE, optimizer=optimizer.base_optimizer) as handle:
+        model(batch())
+        optimizer.second_step()
+        assert handle.step == 1
+
+
+def test_an_inner_optimizer_may_step_inside_of_the_followed_one():
+    model = Embedder()
+    optimizer = TwoSteps(model.parameters())
+    optimizer.step = lambda: (optimizer.second_step(), SGD.step(optimizer))
+    with attach(model, NOISE, optimizer=optimizer) as handle:
+        for _ in range(3):
+            train(model, optimizer)
+        assert handle.step == 3

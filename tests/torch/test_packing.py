@@ -57,6 +57,52 @@ def test_positions_of_another_kind_are_refused_without_a_mask():
     assert lengths(batch(2, 4), position_ids=boxes[..., None], attention_mask=mask) == expected
 
 
+@pytest.mark.parametrize(
+    ("positions", "mask", "expected"),
+    [
+        ([0, 0, 1, 1, 2, 2], None, [6] * 6),  # groups, as of SelfExtend
+        ([0, 1, 2, 2, 2, 3], [1] * 6, [6] * 6),  # an image whose patches have one position
+        ([0, 1, 2, 2, 0, 1], None, [4] * 4 + [2] * 2),
+        ([0, 1, 0, 0, 1, 2], None, [2, 2, 1, 3, 3, 3]),  # a document of one token
+        ([0, 1, 0, 0, 1, 1], [1] * 5 + [0], [2, 2, 1, 2, 2, 0]),
+        ([2, 3, 2, 2, 3, 4], None, [2, 2, 1, 3, 3, 3]),  # RoBERTa's begin after its padding
+        ([1, 1, 0, 1, 2, 3], [0, 0, 1, 1, 1, 1], [0, 0, 4, 4, 4, 4]),
+    ],
+)
+def test_positions_that_stand_still(positions, mask, expected):
+    call = {"position_ids": torch.tensor([positions])}
+    if mask is not None:
+        call["attention_mask"] = torch.tensor([mask])
+    assert lengths(batch(1, 6), **call) == [expected]
+
+
+def test_packed_rows_that_are_padded_to_a_multiple():
+    ids, positions = torch.tensor([[5, 6, 7, 5, 6, 1, 1]]), torch.tensor([[0, 1, 2, 0, 1, 0, 0]])
+    padded = {"pad_token_id": 1, "bos_token_id": None, "eos_token_id": 2}
+    assert lengths(ids, padded, position_ids=positions) == [[3, 3, 3, 2, 2, 0, 0]]
+    assert lengths(ids, position_ids=positions) == [[3, 3, 3, 2, 2, 1, 1]]  # no id is padding
+
+
+def test_a_mask_that_cannot_be_read_beside_positions_of_one_document():
+    ids, positions = torch.tensor([[5, 6, 7, 1, 1]]), torch.arange(5)[None]
+    mask = torch.ones(1, 1, 5, 5).tril().bool()
+    padded = {"pad_token_id": 1, "bos_token_id": None, "eos_token_id": 2}
+    with pytest.raises(ValueError, match=r"attention_mask must be of shape \[B, L\]"):
+        lengths(ids, padded, position_ids=positions, attention_mask=mask)
+    full = ids.clamp(min=5)
+    assert lengths(full, padded, position_ids=positions, attention_mask=mask) == [[5] * 5]
+
+
+def test_padding_without_a_mask_is_warned_of_once():
+    ids = torch.tensor([[5, 6, 7], [5, 1, 1]])
+    padded = {"pad_token_id": 1, "bos_token_id": None, "eos_token_id": 2}
+    with pytest.warns(RuntimeWarning, match="ends with 1, the id of padding.*attention_mask"):
+        assert lengths(ids, padded) == [[3] * 3] * 2
+    lengths(ids, padded, attention_mask=(ids != 1).long())
+    lengths(ids, padded | {"eos_token_id": [2, 1]})  # it may be the end of a text
+    lengths(ids)
+
+
 @pytest.mark.parametrize("lowest", [-1, -10000])
 def test_an_additive_mask_of_integers_is_refused(lowest):
     mask = torch.tensor([[0, 0, lowest], [0, 0, 0]])

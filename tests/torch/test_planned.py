@@ -386,8 +386,8 @@ def test_the_operators_follow_the_rules_of_pytorch(request):
     number = pure_source(neftune()).number
     table, ids = torch.randn(11, 8), IDS["[B, L]"]
     arrays = [torch.tensor(3), None, None, None, None, None]
-    plan = torch.ops.embnoise.plan(ids, None, 8, arrays, number)
-    torch.library.opcheck(torch.ops.embnoise.plan.default, (ids, None, 8, arrays, number))
+    plan = torch.ops.embnoise.plan(ids, None, 8, arrays, number, 0)
+    torch.library.opcheck(torch.ops.embnoise.plan.default, (ids, None, 8, arrays, number, 0))
     if installed("triton"):
         flat = ids.reshape(-1)
         torch.library.opcheck(torch.ops.embnoise.lookup.default, (table, flat, plan, number))

@@ -235,7 +235,7 @@ def test_the_operator_keeps_what_it_promises(arguments):
 
 def test_the_operator_of_the_compiler_keeps_what_it_promises():
     source = PureSource(neftune())
-    arguments = X.clone(), [STEP, MASK, None, None, None, None], source.number
+    arguments = X.clone(), [STEP, MASK, None, None, None, None], source.number, 0
     torch.library.opcheck(apply_, arguments)
 
 

@@ -42,7 +42,7 @@ def segments_of(call: CallTokens, mask: Tensor | None, shape: tuple[int, int]) -
         if highest > 1:
             return mask
     if call.positions is not None:
-        return _from_positions(call.positions, shape, masked=mask is not None)
+        return _from_positions(call.positions, shape, mask)
     return None
 
 
@@ -52,7 +52,9 @@ def _from_cumulative(cumulative: Tensor, length: int) -> Tensor:
     return torch.where(column < cumulative[-1], document, 0)[None]
 
 
-def _from_positions(positions: Tensor, shape: tuple[int, int], *, masked: bool) -> Tensor | None:
+def _from_positions(
+    positions: Tensor, shape: tuple[int, int], mask: Tensor | None
+) -> Tensor | None:
     """Documents from positions that start again."""
     if positions.ndim == 3 and len(positions) == 4:
         positions = positions[0]  # text positions, in front of time, height and width
@@ -61,9 +63,8 @@ def _from_positions(positions: Tensor, shape: tuple[int, int], *, masked: bool) 
         # of a document is at 0 in every way.
         starts = (_fitted("position_ids", positions, (3, *shape))[..., 1:] == 0).all(dim=0)
     elif positions.ndim <= 2:
-        positions = _fitted("position_ids", positions, shape)
-        starts = positions[:, 1:] <= positions[:, :-1]
-    elif masked:
+        starts = _starts(_fitted("position_ids", positions, shape), mask)
+    elif mask is not None:
         return None  # coordinates of some other kind
     else:
         raise ValueError(
@@ -71,6 +72,24 @@ def _from_positions(positions: Tensor, shape: tuple[int, int], *, masked: bool) 
             f"shape {tuple(positions.shape)}; pass an attention_mask, or attach(..., tokens=...)"
         )
     return pad(starts.cumsum(1) + 1, (1, 0), value=1)
+
+
+def _starts(positions: Tensor, mask: Tensor | None) -> Tensor:
+    """Where documents begin after the first token of a row, boolean [B, L - 1].
+
+    A document of one token leaves the position where it was, at the lowest one. If positions also
+    stand still elsewhere, several tokens have one position (the patches of an image, or groups),
+    and only those that go down tell where a document begins.
+    """
+    before, after = positions[:, :-1], positions[:, 1:]
+    if not positions.numel():
+        return after < before
+    real = torch.ones_like(positions, dtype=torch.bool) if mask is None else mask != 0
+    highest = positions.max()
+    lowest = torch.where(real, positions, highest).amin(dim=1, keepdim=True)
+    still = (after == before) & real[:, 1:] & real[:, :-1]
+    shared = (still & (after != lowest)).any(dim=1, keepdim=True)
+    return (after < before) | (still & ~shared)
 
 
 def _fitted(name: str, array: Tensor, shape: tuple[int, ...]) -> Tensor:

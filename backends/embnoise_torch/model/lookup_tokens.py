@@ -93,8 +93,18 @@ def resolve_tokens(
         # What the model has added to its rows, it has given positions too.
         return lookup.tokens(*(chosen or moved), added=moved[1])
     if chosen is not None:
-        return lookup.tokens(*chosen)
+        return _told_beside(unread, lookup, *chosen)
     return lookup.without_placeholders(None, None), False
+
+
+def _told_beside(
+    unread: list[CallTokens], lookup: _Lookup, call: CallTokens, layout: Layout
+) -> tuple[TokenArrays, bool]:
+    """What the positions of a call tell, unless they leave out what an unread mask may tell."""
+    told = lookup.tokens(call, layout)
+    if unread and lookup.has_padding_in(told[0]):
+        raise _unreadable(unread[0])
+    return told
 
 
 class _Lookup:
@@ -157,6 +167,16 @@ class _Lookup:
         padding = self.special.padding
         return self.ids is not None and padding is not None and bool((self.ids == padding).all())
 
+    def has_padding_in(self, tokens: TokenArrays) -> bool:
+        """Whether there is padding in rows that are taken as one document each."""
+        return (
+            self.ids is not None
+            and not self.states
+            and self.special.begin_or_end(self.ids)
+            and (tokens.mask is None or bool(tokens.mask.all()))
+            and (tokens.segment_ids is None or bool((tokens.segment_ids == 1).all()))
+        )
+
     def _fits(self, call: CallTokens) -> bool:
         """Whether a call without ids may be about the lookup, by the shape of its mask."""
         if self.states:
@@ -202,6 +222,8 @@ class _Lookup:
         elif _is_float(call.mask):
             raise _unreadable(call)
         segments = segments_of(call, mask, (rows, length))
+        if mask is None and layout is SAME and call.cumulative is None and call.documents is None:
+            mask = self._without_last_padding(call.positions)
         if layout.transposed:
             self.ids = None if self.ids is None else self.ids.T
             self.hidden = None if self.hidden is None else self.hidden.T
@@ -214,6 +236,16 @@ class _Lookup:
         if added.lengthens:
             mask = self._extended(mask, added)
         return self.without_placeholders(mask, segments), False
+
+    def _without_last_padding(self, positions: Tensor | None) -> Tensor | None:
+        """The mask of packed rows that were padded to some multiple, with the lowest position."""
+        padding = self.special.padding
+        if padding is None or self.ids is None or positions is None or positions.ndim > 2:
+            return None
+        positions = positions.expand(self.shape)
+        lowest = positions.amin(dim=1, keepdim=True) if positions.numel() else positions
+        may_be = (self.ids == padding) & (positions == lowest)
+        return may_be.flip(1).cumprod(1).flip(1) == 0
 
     def _extended(self, mask: Tensor | None, layout: Layout) -> Tensor:
         """The mask with the model's own tokens: real ones, unless they are padding."""

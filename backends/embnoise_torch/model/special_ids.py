@@ -24,6 +24,14 @@ class SpecialIds(NamedTuple):
     """The ids whose embeddings the model replaces."""
     padding: int | None = None
     """The id of padding, if it is known."""
+    padding_shows_at: tuple[int, ...] = ()
+    """The columns, first and last, where that id can be nothing else, such as the end of a text."""
+
+    def begin_or_end(self, ids: Tensor) -> bool:
+        """Whether some row of ids begins or ends with padding, as far as that is known."""
+        if self.padding is None or ids.numel() == 0:
+            return False
+        return bool(torch.eq(ids[..., list(self.padding_shows_at)], self.padding).any())
 
     def are_placeholders(self, ids: Tensor) -> Tensor:
         """Boolean, true where an id is a placeholder."""
@@ -51,8 +59,11 @@ def special_ids_of(model: nn.Module, embedding: nn.Module, *, placeholders: bool
         placeholders: Whether placeholders are to be treated like other tokens.
     """
     found: dict[int, None] = {}
-    padding = None
+    padding: int | None = None
+    others: dict[str, Any] = {}
     for name, value in _entries(_config_around(model, embedding)):
+        if name.endswith("_token_id") and name != "pad_token_id":
+            others.setdefault(name, value)
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             continue
         if _PLACEHOLDER.fullmatch(name) and not placeholders:
@@ -61,7 +72,19 @@ def special_ids_of(model: nn.Module, embedding: nn.Module, *, placeholders: bool
             padding = value
     if padding is None:
         padding = getattr(embedding, "padding_idx", None)
-    return SpecialIds(tuple(found), padding)
+    if padding is None or getattr(embedding, "padding_idx", None) != padding:
+        return SpecialIds(tuple(found), padding)  # a table of something else, perhaps
+    return SpecialIds(tuple(found), padding, _padding_shows_at(padding, others))
+
+
+def _padding_shows_at(padding: int, others: dict[str, Any]) -> tuple[int, ...]:
+    """The columns where padding can be nothing else, given the other special tokens."""
+    same = {
+        name for name, ids in others.items() if padding in (ids if isinstance(ids, list) else [ids])
+    }
+    if same - {"decoder_start_token_id"}:
+        return ()
+    return (-1,) if same else (0, -1)
 
 
 def _config_around(model: nn.Module, embedding: nn.Module) -> Any:

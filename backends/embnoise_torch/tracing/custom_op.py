@@ -20,7 +20,9 @@ from embnoise_torch.kernels import add_
 from embnoise_torch.ranks.sequences import SequencePart
 from embnoise_torch.ranks.shards import add_to_shard_, is_dtensor, part_plan
 
-__all__ = ["Ready", "Source", "add_ready_", "apply_", "call_opaque", "find", "register"]
+__all__ = [
+    "Ready", "Source", "add_ready_", "apply_", "call_number", "call_opaque", "find", "register",
+]  # fmt: skip
 
 T = TypeVar("T")
 
@@ -113,9 +115,21 @@ def find(number: int) -> Source | None:
     return _SOURCES.get(number)
 
 
+_calls = itertools.count()
+
+
+@_compat.constant_in_dynamo
+def call_number() -> int:
+    """A number of its own for every call of an operator in a program.
+
+    To the compiler, calls with equal arguments would be one, with one noise.
+    """
+    return next(_calls)
+
+
 @torch.library.custom_op("embnoise::apply_", mutates_args={"x"}, tags=(torch.Tag.cudagraph_unsafe,))
-def apply_(x: Tensor, arrays: Sequence[Tensor | None], source: int) -> None:
-    """Add the next noise of the source with this number."""
+def apply_(x: Tensor, arrays: Sequence[Tensor | None], source: int, call: int) -> None:
+    """Add the next noise of the source with this number; ``call`` is a ``call_number``."""
     call_opaque(_apply, x, arrays, _SOURCES[source])
 
 
@@ -124,7 +138,7 @@ def _apply(x: Tensor, arrays: Sequence[Tensor | None], source: Source) -> None:
 
 
 @apply_.register_fake
-def _(x: Tensor, arrays: Sequence[Tensor | None], source: int) -> None:
+def _(x: Tensor, arrays: Sequence[Tensor | None], source: int, call: int) -> None:
     """Tracing sees no output, and nothing but ``x`` changed."""
 
 

@@ -87,7 +87,12 @@ def plan_of(ready: Ready | None, x: Tensor, noise: Noise, device: torch.device) 
 
 @torch.library.custom_op("embnoise::plan", mutates_args=(), tags=(torch.Tag.cudagraph_unsafe,))
 def _plan(
-    inputs: Tensor, x: Tensor | None, dim: int, arrays: Sequence[Tensor | None], source: int
+    inputs: Tensor,
+    x: Tensor | None,
+    dim: int,
+    arrays: Sequence[Tensor | None],
+    source: int,
+    call: int,
 ) -> Tensor:
     """``plan_of`` what ``Source.ready`` returns.
 
@@ -97,6 +102,7 @@ def _plan(
         dim: d.
         arrays: What ``Source.ready`` takes.
         source: The number of the source.
+        call: A ``call_number``.
     """
     return custom_op.call_opaque(_next_plan, inputs, x, dim, arrays, _source(source))
 
@@ -236,7 +242,7 @@ def lookup_compiled(
         arrays: What ``Source.ready`` takes.
         source: The number of the source.
     """
-    plan = _plan(ids, None, table.shape[1], arrays, source)
+    plan = _plan(ids, None, table.shape[1], arrays, source, custom_op.call_number())
     noisy = _look_up(table.detach(), ids.reshape(-1).contiguous(), plan, source)
     x.detach().copy_(noisy.reshape(x.shape))
     return x
@@ -264,11 +270,12 @@ def add_compiled(
     result = x if fresh else x.clone(memory_format=torch.contiguous_format)
     values = result.detach()
     if not registry.offers(x.device.type, "noisy"):
-        custom_op.apply_(values, arrays, source)
+        custom_op.apply_(values, arrays, source, custom_op.call_number())
         return result
     if inputs is None or inputs.shape != x.shape[:-1]:
         inputs = values[..., 0].clone()
-    plan = _plan(inputs, values if _uses_rms(noise) else None, x.shape[-1], arrays, source)
+    like = values if _uses_rms(noise) else None
+    plan = _plan(inputs, like, x.shape[-1], arrays, source, custom_op.call_number())
     flat = values.reshape(-1, x.shape[-1])
     if registry.offers(x.device.type, "lookup"):
         noisy = _from_plan(flat, plan, source)

@@ -10,7 +10,6 @@ B batch, L tokens in a row, d channels, N samples of a ``vmap``.
 
 from __future__ import annotations
 
-import itertools
 import json
 import uuid
 import warnings
@@ -38,7 +37,6 @@ __all__ = [
 ]
 
 _PROCESS = uuid.uuid4().hex[:12]
-_calls = itertools.count()
 
 
 @_compat.constant_in_dynamo
@@ -63,11 +61,8 @@ def _pure_key(noise: Noise) -> str:
 
 @_compat.constant_in_dynamo
 def counted_key(number: int) -> str:
-    """What the operator finds a source by that counts its calls.
-
-    Every call in a program has its own: to the compiler, equal calls would be one.
-    """
-    return _key_in_process(number, next(_calls))
+    """What the operator finds a source by that counts its calls: see ``call_number``."""
+    return _key_in_process(number, custom_op.call_number())
 
 
 def _key_in_process(*numbers: int) -> str:
