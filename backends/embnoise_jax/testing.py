@@ -49,6 +49,7 @@ class JaxDriver(DriverBase):
     dtypes = ("float32", "bfloat16", "float16")
     examples = 3  # each new shape is compiled
     transformations = ("vmap", "grad_of_grad", "remat", "sharded")
+    modes = ("training", "train", "deterministic", "inference")
 
     def __init__(self) -> None:
         self.key = jax.random.key(0)

@@ -50,10 +50,11 @@ def _explain(options: argparse.Namespace) -> int:
     found = [check for check in ALL if options.code in (check.name, check.title)]
     found += [check for check in ALL if re.fullmatch(f"EN0*{int(check.code[2:])}", code)]
     if not found:
-        near = difflib.get_close_matches(code, [check.code for check in ALL], n=1, cutoff=0)
+        near = [check.title for check in ALL if options.code.lower() in check.name]
+        near += difflib.get_close_matches(code, [check.code for check in ALL], n=1, cutoff=0.6)
+        hint = f" (did you mean {' or '.join(near[:3])}?)" if near else ""
         raise UsageError(
-            f"there is no check {options.code!r} (did you mean {near[0]}?); `embnoise checks` "
-            "lists all checks"
+            f"there is no check {options.code!r}{hint}; `embnoise checks` lists all checks"
         )
     check = found[0]
     if options.json:

@@ -11,6 +11,7 @@ from typing import Any
 from embnoise._cli.usage import UsageError
 from embnoise._validation import did_you_mean
 from embnoise.testing import Case, Claims, case
+from embnoise.testing.cases import check_make_layer
 from embnoise.testing.claims import FLAGS, NOTES
 from embnoise.testing.find_driver import guessed_driver
 
@@ -83,6 +84,7 @@ def case_of(options: argparse.Namespace) -> Case:
 
 def _driver_for(make_layer: Any) -> str:
     """The driver's name, guessed from a layer."""
+    check_make_layer(make_layer)
     try:
         name = guessed_driver(make_layer(dim=8, alpha=1.0, seed=0))
     except Exception:

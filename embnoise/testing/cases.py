@@ -16,7 +16,7 @@ from embnoise.testing.drivers import Driver, DriverBase, completed, named
 from embnoise.testing.find_driver import driver_of
 from embnoise.testing.guarded import guarded
 
-__all__ = ["case", "check_codes"]
+__all__ = ["case", "check_applies", "check_codes", "check_make_layer"]
 
 _KEYWORDS = ("dim", "alpha", "seed")
 _CALL_KEYWORDS = ("training", "mask", "step", "segment_ids")
@@ -74,17 +74,7 @@ def case(
     """
     if not isinstance(name, str) or not name:
         raise TypeError(f"name must be a non-empty string, got {format_value(name)}")
-    if not isinstance(make_layer, type) and hasattr(make_layer, "forward"):
-        raise TypeError(
-            "make_layer must be a function that makes layers, as in def make_layer(*, dim, alpha, "
-            f"seed): return ...; got the layer {format_value(make_layer)}"
-        )
-    if not callable(make_layer):
-        raise TypeError(
-            "make_layer must be a function of dim, alpha and seed that returns a layer, got "
-            f"{format_value(make_layer)}"
-        )
-    _check_make_layer(make_layer)
+    check_make_layer(make_layer)
     if isinstance(driver, str):
         driver = driver_of(driver)
     elif isinstance(driver, type) or not isinstance(driver, Driver):
@@ -108,10 +98,45 @@ def case(
         )
     expected = dict(expected_failures or {})
     check_codes(expected)
-    return Case(name, make_layer, driver, inputs, call, claims, padding_id, expected)
+    made = Case(name, make_layer, driver, inputs, call, claims, padding_id, expected)
+    for code in expected:
+        check_applies(made, code)
+    return made
 
 
-def _check_make_layer(make_layer: Callable[..., Any]) -> None:
+def check_applies(case: Case, code: str) -> None:
+    """Check that an expected failure is of a check, and a dtype, that the case is tested with.
+
+    Raises:
+        ValueError: It is not.
+    """
+    bare, _, dtype = code.rstrip("]").partition("[")
+    spec = CHECKS[bare]
+    dtypes = case.driver.ids_dtypes if case.inputs == "ids" else case.driver.dtypes
+    tested = dtypes if spec.dtypes == "all" else ("float32",)
+    if case.inputs not in spec.inputs or (dtype and dtype not in tested):
+        raise ValueError(
+            f"{code} is stale: the check does not apply to {case.name} ({case.inputs}, "
+            f"{' '.join(tested)})"
+        )
+
+
+def check_make_layer(make_layer: Any) -> None:
+    """Check that something makes layers.
+
+    Raises:
+        TypeError: It is a layer, cannot be called, or does not take its keywords.
+    """
+    if not isinstance(make_layer, type) and hasattr(make_layer, "forward"):
+        raise TypeError(
+            "make_layer must be a function that makes layers, as in def make_layer(*, dim, alpha, "
+            f"seed): return ...; got the layer {format_value(make_layer)}"
+        )
+    if not callable(make_layer):
+        raise TypeError(
+            "make_layer must be a function of dim, alpha and seed that returns a layer, got "
+            f"{format_value(make_layer)}"
+        )
     try:
         signature = inspect.signature(make_layer)
     except (TypeError, ValueError):  # some builtins have no signature

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -140,6 +141,15 @@ class CheckContext:
         if self.case.inputs == "ids" and self._has_reference():
             reference = layer(alpha=0.0, name="reference")
         return layer(alpha=alpha, name=name, reference=reference)
+
+    def refused(self, alpha: float) -> str | None:
+        """Why ``make_layer`` refuses an alpha, with a ValueError or a TypeError; else ``None``."""
+        try:
+            with self.transcript.paused():
+                self.layer(alpha=alpha)
+        except UntestableError as error:
+            return str(error) if re.search(r" raised (ValueError|TypeError)", str(error)) else None
+        return None
 
     def _layer(
         self,

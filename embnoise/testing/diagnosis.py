@@ -6,6 +6,7 @@ B rows, L real tokens of the sequence, width of the row with its padding, d chan
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,8 @@ __all__ = [
     "cause_of_noise",
     "cause_of_ratio",
     "is_close",
+    "mask_of_another_name",
+    "mode_of_another_name",
 ]
 
 
@@ -40,6 +43,36 @@ _ABOVE = 1.005
 def is_close(seen: float, expected: float, tolerance: float = 0.02) -> bool:
     """Whether two amplitudes agree within a few percent."""
     return abs(seen - expected) <= tolerance * abs(expected)
+
+
+def mode_of_another_name(parameters: Iterable[str], known: Iterable[str]) -> str | None:
+    """The cause, if a layer has a parameter for its mode that is not among the known ones."""
+    for name in parameters:
+        if name in _MODES and name not in known:
+            value = "not training" if _MODES[name] else "training"
+            return (
+                f"the mode is passed as `training`, and the layer has `{name}`: pass call=lambda "
+                f"layer, x, *, training: layer(x, {name}={value}), with the layer's other arguments"
+            )
+    return None
+
+
+_MODES = {"is_training": False, "train": False, "deterministic": True, "inference": True,
+          "eval": True, "is_eval": True, "evaluate": True}  # fmt: skip
+"""Other names for the mode, and whether they are true in evaluation."""
+
+
+def mask_of_another_name(parameters: Iterable[str]) -> str | None:
+    """The cause, if a layer has a parameter for the mask that the kit does not know."""
+    for name in parameters:
+        if name in ("attention_mask", "attn_mask", "token_mask", "input_mask", "padding_mask"):
+            value = "~mask" if name == "padding_mask" else "mask"
+            return (
+                f"the mask is passed as `mask`, true for real tokens, and the layer has `{name}`: "
+                f"pass call=lambda layer, x, *, mask=None: layer(x, {name}={value}), with the "
+                "layer's other arguments"
+            )
+    return None
 
 
 def cause_of_equal_sizes(embeddings: Array) -> str | None:
@@ -199,7 +232,9 @@ def _nearest(kurtosis: float, claimed: Distribution, root: float, within: float)
         "the noise has heavier tails than a Gaussian, as Laplace or Student's t draws have (its "
         f"RMS is {root:.4g} of the magnitude)"
     )
-    known: dict[str | None, float] = {None: claimed.kurtosis, tails: 6.0}
+    known: dict[str | None, float] = {None: claimed.kurtosis}
+    if claimed.kurtosis < 4:
+        known[tails] = 6.0
     if abs(claimed.kurtosis - 3) > 0.1:  # of Gaussian draws, the sum is one too
         known[twice] = (3 + claimed.kurtosis) / 2
     for other in DISTRIBUTIONS:

@@ -129,6 +129,7 @@ class DriverBase(Driver):
             with ``jax.jit`` and ``tf.function``. False for a compiler that guards on Python state
             and compiles again when it changes, as ``torch.compile`` does. Default: True.
         transformations: The names that ``transform`` knows. Default: none.
+        modes: The names by which ``call`` tells a layer its mode.
         key: A random key for a user's ``call`` that names it; ``None`` if the framework has none.
     """
 
@@ -138,6 +139,7 @@ class DriverBase(Driver):
     fused: bool = False
     traces_once: bool = True
     transformations: tuple[str, ...] = ()
+    modes: tuple[str, ...] = ("training",)
     key: Any = None
 
     def make(

@@ -7,8 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from embnoise.testing._case import Case
-from embnoise.testing.cases import check_codes
-from embnoise.testing.registry import CHECKS
+from embnoise.testing.cases import check_applies, check_codes
 
 __all__ = ["with_expected_failures"]
 
@@ -47,18 +46,9 @@ def with_expected_failures(case: Case, path: Path) -> Case:
             continue
         if code in found or code in case.expected_failures:
             raise ValueError(f"{where}: {code} is expected to fail twice")
-        _check_applies(case, code, where)
+        try:
+            check_applies(case, code)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}. Remove the line") from None
         found[code] = parts["reason"]
     return replace(case, expected_failures={**case.expected_failures, **found})
-
-
-def _check_applies(case: Case, code: str, where: str) -> None:
-    bare, _, dtype = code.rstrip("]").partition("[")
-    spec = CHECKS[bare]
-    dtypes = case.driver.ids_dtypes if case.inputs == "ids" else case.driver.dtypes
-    tested = dtypes if spec.dtypes == "all" else ("float32",)
-    if case.inputs not in spec.inputs or (dtype and dtype not in tested):
-        raise ValueError(
-            f"{where}: {code} is stale: the check does not apply to {case.name} ({case.inputs}, "
-            f"{' '.join(tested)}). Remove the line"
-        )

@@ -78,7 +78,7 @@ def test_a_keyword_that_the_layer_inside_refuses_is_left_out():
 
     holds(make)
     made = case("mine", make, driver="numpy")
-    (alone,) = (each for each in iter_checks(made, profile="quick") if each.spec.code == "EN06")
+    alone, *_ = (each for each in iter_checks(made, profile="quick") if each.spec.code == "EN06")
     assert alone.run().status == "passed"
 
 
@@ -188,3 +188,66 @@ def test_wrapped_torch_layers_hold(kind, tmp_path):
         if kind == "ddp":
             torch.distributed.destroy_process_group()
     assert results["EN09"].status == results["EN19"].status == "passed"
+
+
+def test_a_mode_of_another_name_is_named_with_the_call_that_passes_it():
+    def make(*, dim, alpha, seed):
+        noise = neftune(alpha, seed=seed)
+
+        def layer(x, *, mask=None, step, deterministic=False):
+            return embnoise.add_noise(x, noise, training=not deterministic, mask=mask, step=step)
+
+        return layer
+
+    made = case("mine", make, driver="numpy")
+    report = check_layer(made, profile="quick", raises=False)
+    messages = [each.message for each in report.results if each.wrong]
+    assert {each.code for each in report.results if each.wrong} == {"EN02"}
+    assert "layer(x, deterministic=not training)" in messages[0]
+
+
+def test_a_mask_of_another_name_is_named_with_the_call_that_passes_it():
+    def make(*, dim, alpha, seed):
+        noise = neftune(alpha, seed=seed)
+
+        def layer(x, *, training, step, attention_mask=None):
+            kept = {"mask": attention_mask, "step": step}
+            return embnoise.add_noise(x, noise, training=training, **kept)
+
+        return layer
+
+    def call(layer, x, *, training, step, mask=None):
+        return layer(x, training=training, step=step, attention_mask=mask)
+
+    report = check_layer(case("mine", make, driver="numpy"), profile="quick", raises=False)
+    first = next(each.message for each in report.results if each.code == "EN09")
+    assert "layer(x, attention_mask=mask)" in first
+    holds(make, call=call)
+
+
+def test_a_layer_may_refuse_alphas_of_0_and_above_100():
+    def make(*, dim, alpha, seed):
+        if not 0 < alpha <= 100:
+            raise ValueError(f"alpha must be above 0 and at most 100, got {alpha}")
+        return plain(dim=dim, alpha=alpha, seed=seed)
+
+    report = check_layer(case("mine", make, driver="numpy"), profile="quick", raises=False)
+    assert report.ok, report.table()
+    assert "EN03" in {each.code for each in report.results if each.status == "not_claimed"}
+
+
+def test_noise_that_starts_late_holds():
+    def share(step):
+        return 0.0 if step < 30 else 1.0
+
+    def make(*, dim, alpha, seed):
+        noise = neftune(alpha, seed=seed)
+
+        def layer(x, *, training, mask=None, step):
+            return embnoise.add_noise(
+                x, noise, training=training and share(step) > 0, mask=mask, step=step
+            )
+
+        return layer
+
+    holds(make, claims=Claims(schedule=share))

@@ -434,6 +434,130 @@ class HalfOfTheChannels(Uniform):
         return noise
 
 
+class Counted(Uniform):
+    """A value for each counter, of which a part is given to each step, row or token."""
+
+    stride, row = 2**40, 2**20
+
+    def __init__(self, alpha, seed):
+        super().__init__(alpha, seed)
+        self.step = 0
+
+    def units(self, x, mask):
+        batch, width, dim = x.shape
+        rows, tokens = torch.arange(batch)[:, None, None], torch.arange(width)[:, None]
+        number = self.step * self.stride + rows * self.row + tokens * dim + torch.arange(dim)
+        self.step += 1
+        number = (number + self.seed * 0x5851F42D4C957F2D % 2**63) * 0x2545F4914F6CDD1D
+        for shift in (31, 27, 33):
+            number = (number ^ ((number >> shift) & (2 ** (64 - shift) - 1))) * 0x319642B2D24D8EC3
+        return ((number >> 40) & 0xFFFFFF) / 2**23 - 1
+
+
+class StepsOverlap(Counted):
+    """A step has fewer counters than a large batch has values."""
+
+    stride, row = 2**18, 2**16
+
+
+class RowsOverlap(Counted):
+    """A row has fewer counters than a long one has values."""
+
+    row = 2**13
+
+
+class RowsAreNumberedAnew(Uniform):
+    """Rows from 16 on have the noise of the first ones."""
+
+    def units(self, x, mask):
+        return super().units(x, mask)[torch.arange(len(x)) % 16]
+
+
+class FirstRowsOnly(Uniform):
+    def noise(self, x, mask):
+        return super().noise(x, mask) * (torch.arange(len(x)) < 32)[:, None, None]
+
+
+class LengthInAByte(Uniform):
+    def length(self, x, mask):
+        return mask.sum(dim=1, dtype=torch.uint8).long().clamp(min=1)[:, None, None]
+
+
+class LengthInBlocks(Uniform):
+    """Lengths above 64 are rounded up to a multiple of it."""
+
+    def length(self, x, mask):
+        length = super().length(x, mask)
+        return torch.where(length > 64, -(-length // 64) * 64, length)
+
+
+class OneRowIsFull(Uniform):
+    """A batch of one row is taken to have no padding."""
+
+    def forward(self, x, mask):
+        return super().forward(x, mask if len(mask) > 1 else torch.ones_like(mask))
+
+
+class EqualRowsAreFull(Uniform):
+    """Rows of one length are taken to have no padding."""
+
+    def forward(self, x, mask):
+        count = mask.sum(dim=1)
+        return super().forward(x, torch.ones_like(mask) if (count == count[0]).all() else mask)
+
+
+class SecondAfterEvaluation(Uniform):
+    """The second training call after evaluation has no noise."""
+
+    since = 9
+
+    def forward(self, x, mask):
+        self.since = self.since + 1 if self.training else 0
+        return x if self.since == 2 else super().forward(x, mask)
+
+
+class EqualRowsInHalf(Uniform):
+    def units(self, x, mask):
+        units = super().units(x, mask)
+        return units[:1].expand_as(units) if x.dtype == torch.bfloat16 else units
+
+
+class OneDrawInHalf(Uniform):
+    def forward(self, x, mask):
+        if x.dtype == torch.bfloat16:
+            self.generator.manual_seed(self.seed)
+        return super().forward(x, mask)
+
+
+class SeedTimesStep(Uniform):
+    step = 0
+
+    def forward(self, x, mask):
+        self.step += self.training
+        self.generator.manual_seed(self.seed * self.step % 2**63)
+        return super().forward(x, mask)
+
+
+class MeanIfOneIsEmpty(Uniform):
+    """The mean length of the batch, if a row has no token."""
+
+    def length(self, x, mask):
+        length = super().length(x, mask)
+        return length if mask.any(dim=1).all() else (length.float() * 0 + mask.sum() / len(x))
+
+
+class NoneOnLarge(Uniform):
+    """Large embeddings get no noise."""
+
+    def noise(self, x, mask):
+        return super().noise(x, mask) * (x.abs() <= 10)
+
+
+class DetachedOneToken(Uniform):
+    def forward(self, x, mask):
+        return super().forward(x.detach() if x.shape[1] == 1 else x, mask)
+
+
 class HalfOverflow(Uniform):
     """NeMo's: L * d in the embeddings' own dtype."""
 
@@ -706,6 +830,22 @@ FAULTY = [
     bad(Rare, "EN30", "smaller than the others", "half of the draws too small"),
     bad(Laplace, "EN10", "heavier tails than a Gaussian", "a Laplace claimed as uniform"),
     bad(MeanOfTwo, "EN08", "mean of two uniform draws", "the mean of two draws"),
+    bad(StepsOverlap, "EN43", "counters or seeds overlap", "a step with too few counters"),
+    bad(RowsOverlap, "EN50", "the draw is for fewer tokens", "rows with too few counters"),
+    bad(RowsAreNumberedAnew, "EN50", "the draw is for fewer rows", "rows from 16 on repeat"),
+    bad(FirstRowsOnly, "EN50", "only some rows", "no noise in rows from 32 on"),
+    bad(LengthInAByte, "EN19", "too few bits", "a length in 8 bits"),
+    bad(LengthInBlocks, "EN19", "or rounded", "a length in blocks of 64"),
+    bad(OneRowIsFull, "EN09", "real lengths \\[3\\]", "the mask of a batch of one row ignored"),
+    bad(EqualRowsAreFull, "EN09", "real lengths \\[3", "the mask ignored if rows are equally long"),
+    bad(SecondAfterEvaluation, "EN55", "after evaluation calls, training call 3",
+        "the second call after evaluation without noise"),
+    bad(EqualRowsInHalf, "EN25", "rows_differ\\[bfloat16\\]", "equal rows in bfloat16 alone"),
+    bad(OneDrawInHalf, "EN06", "steps_differ\\[bfloat16\\]", "equal steps in bfloat16 alone"),
+    bad(SeedTimesStep, "EN45", "are multiplied", "the product of seed and step as a seed"),
+    bad(MeanIfOneIsEmpty, "EN10", r"\(B, L, d = \(4, 7", "the mean length, if a row is empty"),
+    bad(NoneOnLarge, "EN12", "large embeddings get no noise", "no noise on large embeddings"),
+    bad(DetachedOneToken, "EN59", "is detached", "the gradient of one token detached"),
     bad(Twice, "EN10", "added twice", "noise added twice (two hooks)"),
     bad(AlwaysOn, "EN02", "in evaluation mode too", "noise in evaluation"),
     bad(NeverAgain, "EN15", r"train\(\) again there is no noise", "none after train() again"),

@@ -12,7 +12,7 @@ from embnoise.testing.claims import Claims
 from embnoise.testing.context import CheckContext
 from embnoise.testing.diagnosis import NO_NOISE, cause_of_equal_sizes, is_close
 from embnoise.testing.guessed import GUESSED, guesses_padding
-from embnoise.testing.inputs import Array
+from embnoise.testing.inputs import SMALL, Array
 from embnoise.testing.magnitudes import claimed_magnitudes
 from embnoise.testing.registry import check, needs_repeats
 from embnoise.testing.statistics import RATE, amplitude, amplitude_window
@@ -76,14 +76,16 @@ def noise_is_added(context: CheckContext) -> None:
     """
     step = context.first_step()
     noises, outputs, clean = [], [], 0.0
-    for fill in ("zeros", "normal"):
-        inputs = context.batch(fill=fill)
+    batches = [context.batch(fill=fill) for fill in ("zeros", "normal", "normal")]
+    if context.case.inputs == "embeddings":
+        batches[2] = batches[2].with_sizes([100.0] * SMALL[0], 100.0)
+    for inputs in batches:
         layer = context.layer()
         noises.append(layer.noise(inputs, step))
         outputs.append(layer.clean(inputs) + noises[-1])
         clean = max(clean, float(abs(layer.clean(inputs)).max()))
-    reach = float(abs(noises[1]).max())
-    error = float(abs(noises[0] - noises[1]).max())
+    reach = float(abs(np.stack(noises[1:])).max())
+    error = max(float(abs(noises[0] - other).max()) for other in noises[1:])
     context.expect(
         error <= 2.0**-20 * (clean + reach),
         f"the noise depends on the embeddings: for others it differs by up to {error:.3g} "
@@ -99,11 +101,13 @@ def _cause_of_dependence(context: CheckContext, noises: Array, outputs: Array) -
         return normalized
     if not noises[0].any() and guesses_padding(context, Batch((7, 7, 7, 1), 7, 16)):
         return GUESSED
-    if not noises[0].any() or bool((np.sign(noises[0]) == np.sign(noises[1])).all()):
+    if not noises[0].any() or bool((np.sign(noises[1:]) == np.sign(noises[0])).all()):
         return (
             "the noise is multiplied with the embeddings, or its scale is taken from them (if that "
             "is intended, claim scale='relative')"
         )
+    if not noises[2][abs(noises[2] - noises[0]) > 1e-3 * abs(noises[0]).max()].any():
+        return "large embeddings get no noise: it depends on their size"
     return "the draw depends on the embeddings: a seed or a key is made from them"
 
 
@@ -122,9 +126,10 @@ def schedule_followed(context: CheckContext) -> None:
     end = schedule.length if isinstance(schedule, Schedule) and schedule.length else 10
     inputs = context.sample()
     layer = context.layer(dim=inputs.dim)
-    steps = sorted({0, 1, 2, end // 2, end - 1, end, end + 1} - {-1})
+    start = context.first_step()
+    steps = sorted({0, 1, 2, end // 2, end - 1, end, end + 1, start, start + 1} - {-1})
     if not layer.takes("step"):  # each step takes a call
-        steps = [step for step in steps if step <= LONGEST]
+        steps = [step for step in steps if step <= max(LONGEST, start)]
     distribution, seen, sizes, count = claims.distribution_rule, {}, {}, 0
     for step in steps:
         layer.eval(inputs)  # must not count as a step

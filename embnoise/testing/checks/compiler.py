@@ -12,7 +12,7 @@ from embnoise.testing.registry import NOISE, check
 @check(
     "EN22",
     claimed=lambda claims: None if claims.compilable else "compilable=False",
-    premises=(*NOISE, "EN02", "EN05", "EN06", "EN15"),
+    premises=(*NOISE, "EN02", "EN05", "EN06", "EN15", "EN55"),
 )
 def compiled_equals_eager(context: CheckContext) -> None:
     """Under the framework's compiler the noise equals that of uncompiled calls, step by step.

@@ -68,8 +68,8 @@ def all_seeds_differ(context: CheckContext) -> None:
 def seed_and_step_differ(context: CheckContext) -> None:
     """A seed's steps are not the steps of another seed, earlier or later.
 
-    Fails for layers that add seed and step, or combine them by xor, so that runs with different
-    seeds share their noise.
+    Fails for layers that add or multiply seed and step, or combine them by xor, so that runs with
+    different seeds share their noise.
     """
     if context.claims.schedule is not None:
         raise NotClaimedError("the schedule makes the noise of every step another")
@@ -79,8 +79,7 @@ def seed_and_step_differ(context: CheckContext) -> None:
     seen = {_key(first.units(inputs, step)): step for step in range(4)}
     if len(seen) < 4:
         raise NotTestedError("steps repeat, which EN06 reports")
-    for apart in FACTORS:
-        seed = start + apart
+    for seed in (*(start + apart for apart in FACTORS), 2 * start):
         context.transcript.clear()
         layer = context.layer(seed=seed)
         for step in range(2):
@@ -88,8 +87,11 @@ def seed_and_step_differ(context: CheckContext) -> None:
             context.expect(
                 twin is None or twin == step,  # EN44 reports the latter
                 f"seed {start} at step {twin} and seed {seed} at step {step} have the same noise",
-                "seed and step are added (or combined by xor) into one number: give both to the "
-                "generator, as a pair or through a hash",
+                "seed and step are multiplied into one number: give both to the generator, as a "
+                "pair or through a hash"
+                if seed == 2 * start
+                else "seed and step are added (or combined by xor) into one number: give both to "
+                "the generator, as a pair or through a hash",
             )
 
 

@@ -27,7 +27,7 @@ def gradient_is_one(context: CheckContext) -> None:
 
 @check("EN59", premises=(*NOISE, "EN12", "EN13"))
 def gradient_of_any_batch(context: CheckContext) -> None:
-    """The gradient passes unchanged in large batches too, in padded ones, and in later calls.
+    """The gradient passes unchanged in batches of any size, in padded ones, and in later calls.
 
     Fails for layers that block the gradient of padding, scale it by a size of the batch, or keep
     something of it from call to call.
@@ -36,6 +36,8 @@ def gradient_of_any_batch(context: CheckContext) -> None:
     lengths = ([shape[1], shape[1] // 2, 5] * shape[0])[: shape[0]]
     inputs = context.batch(shape, _fill(context), mask=right_mask(lengths, shape[1]))
     _gradient_is_one(context, inputs, context.layer(dim=shape[2]))
+    context.transcript.clear()
+    _gradient_is_one(context, context.batch((1, 1, SMALL[2]), _fill(context)), context.layer())
     context.transcript.clear()
     layer = context.layer()
     inputs = context.batch(fill=_fill(context), mask=left_mask([2, 7, 4, 1], SMALL[1]))
@@ -84,6 +86,8 @@ def _compare(context: CheckContext, noisy: list[Array], expected: list[Array], o
                 "the output is detached, or computed under no_grad or stop_gradient: the "
                 "embeddings would not train"
             )
+        elif context.claims.scale_rule.uses_rms:
+            likely = "the gradient flows through the RMS: take that under no_grad or stop_gradient"
         elif np.allclose(found, ratio * right, rtol=1e-4):
             likely = "the gradient is scaled: the embeddings are multiplied by something"
         context.expect(

@@ -7,7 +7,8 @@ import numpy as np
 from embnoise.testing.batches import Batch, over_batches
 from embnoise.testing.claims import Claims
 from embnoise.testing.context import CheckContext
-from embnoise.testing.diagnosis import ELSE, NO_NOISE, cause_of_change
+from embnoise.testing.diagnosis import ELSE, NO_NOISE, cause_of_change, mode_of_another_name
+from embnoise.testing.failures import NotClaimedError
 from embnoise.testing.inputs import SMALL, Array, Inputs
 from embnoise.testing.registry import NOISE, check
 
@@ -64,7 +65,9 @@ def _cause_in_evaluation(
         return known
     with context.transcript.paused():
         silent = context.layer(dim=batch.dim, alpha=0.0).eval(inputs)
-    return ELSE if np.array_equal(silent, seen) else LIKELY
+    if np.array_equal(silent, seen):
+        return ELSE
+    return mode_of_another_name(context.layer().parameters, context.driver.modes) or LIKELY
 
 
 def _cause_without_alpha(
@@ -93,12 +96,14 @@ def _equal_rows(context: CheckContext) -> None:
 def alpha_zero_is_identity(context: CheckContext) -> None:
     """With alpha = 0 the output in training mode is the input, bit for bit.
 
-    Fails for layers whose amplitude does not come from alpha alone, or that take 0 for "not given"
-    (``alpha or 5.0``).
+    A layer may refuse it with a ValueError. Fails for layers whose amplitude does not come from
+    alpha alone, or that take 0 for "not given" (``alpha or 5.0``).
     """
 
     def body(batch: Batch) -> None:
         inputs = batch.inputs(context, "normal")
+        if refusal := context.refused(0.0):
+            raise NotClaimedError(refusal)
         layer = context.layer(dim=batch.dim, alpha=0.0)
         noise = layer.noise(inputs)
         moved = float(abs(noise).max(initial=0))

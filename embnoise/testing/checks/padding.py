@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from embnoise.testing.batches import Batch, over_batches
 from embnoise.testing.claims import Claims
 from embnoise.testing.context import CheckContext
-from embnoise.testing.diagnosis import NO_NOISE
+from embnoise.testing.diagnosis import NO_NOISE, mask_of_another_name, mode_of_another_name
 from embnoise.testing.guessed import GUESSED, guesses_padding
 from embnoise.testing.inputs import SMALL, Array, Inputs, right_mask
 from embnoise.testing.registry import check
@@ -54,6 +54,8 @@ def _cause_on_padding(
     if guesses_padding(context, batch):
         return GUESSED
     layer = context.layer()
+    if not layer.gets("mask") and (other := mask_of_another_name(layer.parameters)):
+        return other
     takes = ", ".join(layer.parameters)
     blind = "" if layer.gets("mask") else f" (none of its parameters, {takes}, is named mask)"
     if context.case.inputs == "ids":
@@ -111,7 +113,7 @@ def _covers(
     context.expect(
         bool(noised[real].any()),
         "no token gets noise in training mode",
-        NO_NOISE,
+        lambda: mode_of_another_name(context.layer().parameters, context.driver.modes) or NO_NOISE,
         (*premises, *others),
     )
     silent = real & ~noised.any(axis=-1)

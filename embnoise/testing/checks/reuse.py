@@ -7,7 +7,7 @@ import numpy as np
 from embnoise.testing.context import CheckContext
 from embnoise.testing.diagnosis import NO_NOISE
 from embnoise.testing.failures import NotClaimedError, NotTestedError
-from embnoise.testing.inputs import Array
+from embnoise.testing.inputs import SMALL, Array
 from embnoise.testing.lags import most_correlated
 from embnoise.testing.registry import NOISE, check
 from embnoise.testing.runs import repeated_run, shuffled_slices
@@ -94,12 +94,18 @@ def _not_repeated(context: CheckContext, units: Array, steps: str) -> None:
     )
 
 
-def _stack(context: CheckContext) -> tuple[Array, int]:
+LARGE = 24, 176, 8
+"""B, L and d of a batch with more values and rows than a careless counter leaves for a step."""
+
+
+def _stack(
+    context: CheckContext, shape: tuple[int, int, int] = SMALL, count: int = STEPS
+) -> tuple[Array, int]:
     """The units of many steps, one after the other as rows, and how many rows a step has."""
-    inputs = context.batch()
-    layer = context.layer()
+    inputs = context.batch(shape)
+    layer = context.layer(dim=shape[2])
     start = context.first_step()
-    steps = [step for step in range(start, start + STEPS) if context.claims.share(step) > 0]
+    steps = [step for step in range(start, start + count) if context.claims.share(step) > 0]
     if len(steps) < 2:
         raise NotClaimedError("the schedule is above 0 at one step only")
     units = [context.independent(layer.units(inputs, step)) for step in steps]
@@ -118,3 +124,13 @@ def steps_uncorrelated_at_any_lag(context: CheckContext) -> None:
         raise NotTestedError("there is no noise, which EN06 reports")
     _not_repeated(context, units, f", with {rows} rows to a step")
     _uncorrelated(context, units, f"{len(units) // rows} steps of {rows} rows")
+    context.transcript.clear()
+    units, rows = _stack(context, LARGE, 3)  # counters that overlap after many values
+    repeated = repeated_run(units, context.claims.distribution_rule)
+    context.expect(
+        repeated is None,
+        "the same values occur at two steps: at (row, token, channel) "
+        f"{repeated and ' and '.join(map(str, repeated[0]))}, with {rows} rows to a step",
+        "the steps' counters or seeds overlap, as if a step had fewer rows or values than it has",
+        ("EN50",),  # which sees that within one step
+    )

@@ -157,7 +157,8 @@ def alpha_of_any_size(context: CheckContext) -> None:
     share = context.claims.share(step)
     factors = [1.0, 0.0137, 0.37, 1.53, 3.9]
     if not context.claims.alpha_is_magnitude:  # some of these layers accept 1 at most
-        factors += [11.3, 93.0]
+        large = [11.3, 93.0]
+        factors += [each for each in large if context.refused(each * context.alpha) is None]
     noises, claimed = [], []
     for factor in factors:
         layer = context.layer(alpha=factor * context.alpha)

@@ -242,7 +242,7 @@ FAULTS = [
           "half of the noise on tokens from 1024 on", noise=smaller_beyond(1024, 1)),
     fault("smaller channels from 512", "EN50", "changes along the channels",
           "half of the noise on channels from 512 on", noise=smaller_beyond(512, 2)),
-    fault("length up to 512", "EN50", "changes|claimed", "the length clipped at 512",
+    fault("length up to 512", "EN19", "or up to some bound", "the length clipped at 512",
           length=lambda value, call: np.minimum(value, 512)),
     fault("length up to 2048", "EN50", "changes|claimed", "the length clipped at 2,048",
           length=lambda value, call: np.minimum(value, 2048)),
