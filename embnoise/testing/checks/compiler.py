@@ -6,6 +6,7 @@ import numpy as np
 
 from embnoise.testing.context import CheckContext
 from embnoise.testing.failures import ClaimViolatedError, NotClaimedError, UntestableError
+from embnoise.testing.inputs import Inputs
 from embnoise.testing.registry import NOISE, check
 
 
@@ -25,12 +26,10 @@ def compiled_equals_eager(context: CheckContext) -> None:
     start = context.first_step()
     steps = [step for step in range(start, start + 20) if context.claims.share(step) > 0][:2]
     eager = context.layer()
-    for _ in range(2):  # as often as the other layer, in case that it counts
-        clean = eager.eval(inputs)
+    clean = eager.eval(inputs)
     expected = [eager.train(inputs, step) - clean for step in steps]
     context.transcript.clear()
     layer = context.layer()
-    clean = layer.eval(inputs)  # not that of `eager`, whose table may be another
     layer.compile()
     try:
         without = layer.eval(inputs)
@@ -40,7 +39,7 @@ def compiled_equals_eager(context: CheckContext) -> None:
             f"under the compiler {error}", "the layer cannot be traced"
         ) from None
     context.expect(
-        np.allclose(without, clean, rtol=2.0**-20, atol=0),
+        np.allclose(without, clean, rtol=2.0**-20, atol=0) or not _has_one_table(context, inputs),
         "the compiled layer returns other embeddings in evaluation mode",
         "the mode is read once, while tracing",
     )
@@ -71,3 +70,10 @@ def compiled_equals_eager(context: CheckContext) -> None:
             f"largest |noise| is {size:.3g})",
             "the compiled code draws from another generator, or counts its steps differently",
         )
+
+
+def _has_one_table(context: CheckContext, inputs: Inputs) -> bool:
+    """Whether all layers that are made have one table; random ones may differ."""
+    with context.transcript.paused():
+        first, second = (context.layer().eval(inputs) for _ in range(2))
+    return np.array_equal(first, second)

@@ -94,7 +94,7 @@ def _not_repeated(context: CheckContext, units: Array, steps: str) -> None:
     )
 
 
-LARGE = 24, 176, 8
+LARGE = 24, 88, 8
 """B, L and d of a batch with more values and rows than a careless counter leaves for a step."""
 
 

@@ -49,7 +49,8 @@ def same_seed_same_noise(context: CheckContext) -> None:
             if own and same(_noises(context.layer(), inputs, steps), first):
                 return (
                     "the layer draws from the framework's global generator (in JAX, from the key "
-                    "that it is given): give it its own generator, or claim seeded='global'"
+                    "that it is given; in Keras, a SeedGenerator without a seed takes one from "
+                    "it): give it its own generator, or claim seeded='global'"
                 )
         return "nothing fixes the draw: it comes from a generator that is seeded by the clock"
 
