@@ -244,7 +244,7 @@ FAULTS = [
           "half of the noise on channels from 512 on", noise=smaller_beyond(512, 2)),
     fault("length up to 512", "EN19", "or up to some bound", "the length clipped at 512",
           length=lambda value, call: np.minimum(value, 512)),
-    fault("length up to 2048", "EN50", "changes|claimed", "the length clipped at 2,048",
+    fault("length up to 2048", "EN19", "or up to some bound", "the length clipped at 2,048",
           length=lambda value, call: np.minimum(value, 2048)),
     fault("mask of the first call", "EN51", "an earlier call", "the first mask kept",
           mask=first("mask")),
