@@ -31,7 +31,7 @@ from embnoise_torch.model.call_stack import (
     tell_full_rows,
 )
 from embnoise_torch.model.find import find_callers
-from embnoise_torch.model.first_argument import FirstArgument, is_ids
+from embnoise_torch.model.first_argument import FirstArgument, is_head, is_ids
 from embnoise_torch.model.forward_override import Forward, ForwardOverride
 from embnoise_torch.model.lookup_tokens import ids_of_shape
 from embnoise_torch.model.model_call import CallTokens, ModelCall, flat_calls
@@ -206,7 +206,7 @@ class Handle(TraceableState, backend.Handle):
                 # Of a layer inside the model, the argument is hidden states.
                 given = first.of(args, kwargs)
                 ids: Any = given if is_ids(given) else None
-                if ids is None and _is_head(module, given):
+                if ids is None and is_head(module, given):
                     return forward(module, *args, **kwargs)
                 fused = fresh and can_fuse(module, ids, source.noise, compiling=compiling)
                 if fused and not compiling:
@@ -399,13 +399,3 @@ class Handle(TraceableState, backend.Handle):
             RuntimeWarning,
             stacklevel=4,
         )
-
-
-def _is_head(module: nn.Module, given: Any) -> bool:
-    """Whether an embedding is called with hidden states, as the output head of its model."""
-    return (
-        isinstance(module, nn.Embedding)
-        and isinstance(given, Tensor)
-        and given.is_floating_point()
-        and given.shape[-1:] == (module.embedding_dim,)
-    )

@@ -146,7 +146,9 @@ class CheckContext:
         """Why ``make_layer`` refuses an alpha, with a ValueError or a TypeError; else ``None``."""
         try:
             with self.transcript.paused():
-                self.layer(alpha=alpha)
+                self._layer(
+                    dim=SMALL[2], alpha=alpha, seed=self.seed, world=self.world, name="refused"
+                )
         except UntestableError as error:
             return str(error) if re.search(r" raised (ValueError|TypeError)", str(error)) else None
         return None

@@ -8,12 +8,22 @@ from torch import Tensor, nn
 
 from embnoise_torch.model.find import parameters_of
 
-__all__ = ["FirstArgument", "is_ids"]
+__all__ = ["FirstArgument", "is_head", "is_ids"]
 
 
 def is_ids(argument: Any) -> bool:
     """Whether an argument is what an embedding looks up."""
     return isinstance(argument, Tensor) and not argument.is_floating_point()
+
+
+def is_head(module: nn.Module, argument: Any) -> bool:
+    """Whether an embedding is called with hidden states, as the output head of its model."""
+    return (
+        isinstance(module, nn.Embedding)
+        and isinstance(argument, Tensor)
+        and argument.is_floating_point()
+        and argument.shape[-1:] == (module.embedding_dim,)
+    )
 
 
 class FirstArgument:

@@ -99,11 +99,11 @@ def alpha_zero_is_identity(context: CheckContext) -> None:
     A layer may refuse it with a ValueError. Fails for layers whose amplitude does not come from
     alpha alone, or that take 0 for "not given" (``alpha or 5.0``).
     """
+    if refusal := context.refused(0.0):
+        raise NotClaimedError(refusal)
 
     def body(batch: Batch) -> None:
         inputs = batch.inputs(context, "normal")
-        if refusal := context.refused(0.0):
-            raise NotClaimedError(refusal)
         layer = context.layer(dim=batch.dim, alpha=0.0)
         noise = layer.noise(inputs)
         moved = float(abs(noise).max(initial=0))
