@@ -100,6 +100,7 @@ def prepare_checked(
     alpha = noise.alpha_at(step, xp)
     if isinstance(alpha, float) and alpha == 0:
         return None
+    tokens.warn_of_equal_documents(shape[0])
     return Prepared(shape, step, alpha, tokens)
 
 

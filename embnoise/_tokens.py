@@ -6,6 +6,7 @@ over an array namespace ``xp``.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -53,6 +54,22 @@ class TokenArrays(NamedTuple):
                     accepts_bool=name in ("mask", "where"),
                     accepts_rows=name == "sample_ids",
                 )
+
+    def warn_of_equal_documents(self, batch: Size | None) -> None:
+        """Warn if documents of a packed row may share their noise."""
+        if self.segment_ids is None or self.positions is None:
+            return
+        # Traced positions have no values to look at, and reading those of a GPU would wait for it.
+        if self.sample_ids is None or _per_row(self.sample_ids, batch):
+            warnings.warn(
+                "embnoise: segment_ids and positions are given without sample_ids for each token: "
+                "documents of a row have the same noise wherever their positions are equal, as "
+                "they are if positions count from 0 in each document. Leave positions out, or "
+                "pass sample_ids [B, L]: another id for each document, or the row's number if no "
+                "position occurs twice in a row",
+                RuntimeWarning,
+                stacklevel=5,
+            )
 
     def given(self) -> dict[str, Any]:
         """The arrays that are not ``None``, by name."""
@@ -119,7 +136,7 @@ def coordinates(batch: Size, length: Size, arrays: TokenArrays, *, xp: ArrayName
     return Tokens(sequences, sample_ids, rank if positions is None else positions, noised)
 
 
-def _per_row(sample_ids: Array, batch: Size) -> bool:
+def _per_row(sample_ids: Array, batch: Size | None) -> bool:
     """Whether sample ids are per row; a vector may also hold those of the tokens of one row."""
     one_row = isinstance(batch, int) and batch == 1
     return len(sample_ids.shape) == 1 and not (one_row and sample_ids.shape[0] != 1)

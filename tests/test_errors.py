@@ -294,6 +294,19 @@ def test_wrong_calls_of_add_noise_have_one_message_everywhere(case, backend):
 
 
 @pytest.mark.parametrize("backend", OURS, ids=lambda backend: backend.name)
+def test_documents_that_may_share_their_noise_are_warned_of(backend):
+    segments, positions = np.array([[1, 1, 2, 2]]), np.array([[0, 1, 0, 1]])
+    x, noise = np.zeros((1, 4, 16), np.float32), neftune()
+    given = {"step": 0, "segment_ids": segments, "positions": positions}
+    with pytest.warns(RuntimeWarning, match="Leave positions out, or pass sample_ids"):
+        alike = backend.add_noise(x, noise, **given)
+    assert (alike[:, :2] == alike[:, 2:]).all()
+    apart = backend.add_noise(x, noise, **given, sample_ids=np.array([[0, 0, 1, 1]]))
+    assert (apart[:, :2] != apart[:, 2:]).any()
+    assert (backend.add_noise(x, noise, **given, training=False) == x).all()
+
+
+@pytest.mark.parametrize("backend", OURS, ids=lambda backend: backend.name)
 def test_a_step_is_required(backend):
     """A default would repeat one draw in every call."""
     x = backend.native(np.zeros((2, 3, 4), np.float32))

@@ -36,6 +36,8 @@ class ClaimViolatedError(Exception):
 
     def __init__(self, seen: str, likely: str) -> None:
         super().__init__(f"{seen}. Likely: {likely}.")
+        self.seen = seen
+        self.likely = likely
 
 
 class UntestableError(Exception):

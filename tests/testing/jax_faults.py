@@ -274,6 +274,25 @@ def bad(layer, code, says, fault, claims=None, inputs="embeddings", make=None):
     return Faulty(name, make, "jax", inputs, None, claims or Claims(), code, says, fault)
 
 
+class MaskedSteps(Folded):
+    """With padding, the key is not folded."""
+
+    share = staticmethod(lambda step: 1)
+
+    def __call__(self, x, *, training, mask, step):
+        ragged = jnp.where(mask.all(), step, 0)
+        return super().__call__(x, training=training, mask=mask, step=ragged)
+
+
+class ReadsTheMask(Folded):
+    share = staticmethod(lambda step: 1)
+
+    def __call__(self, x, *, training, mask, step):
+        if bool(mask.all()):
+            mask = jnp.ones_like(mask)
+        return super().__call__(x, training=training, mask=mask, step=step)
+
+
 FAULTY = [
     bad(FromNumPy, "EN22", "while tracing", "drawn by NumPy: frozen while compiling"),
     bad(CountsInPython, "EN22", "treats as a constant",
@@ -310,5 +329,7 @@ FAULTY = [
     bad(FrozenTable, "EN13", "stop_gradient", "the table does not train", inputs="ids"),
     bad(MultipliedAfter, "EN10", r"multiplied by sqrt\(d\) after", "embeddings multiplied after",
         inputs="ids"),
+    bad(MaskedSteps, "EN63", "one draw", "the same noise at every step, if there is padding"),
+    bad(ReadsTheMask, "EN22", "cannot be traced", "a mask that is read: not traced"),
     *UNDER_TRANSFORMATIONS,
 ]  # fmt: skip

@@ -320,6 +320,21 @@ OF_THE_FRAMEWORK = [
 
 PADDED = Claims(length="padded")
 
+
+class OneRowIfPadded(Neftune):
+    """One draw for all rows, if there is padding."""
+
+    def call(self, x, mask=None, training=None):
+        noisy = super().call(x, mask=mask, training=training)
+        if mask is None or not training:
+            return noisy
+        real = ops.cast(mask, "float32")
+        length = ops.maximum(ops.sum(real, axis=1, keepdims=True), 1.0)
+        magnitude = self.alpha * real / ops.sqrt(length * x.shape[2])
+        units = random.uniform((1, *x.shape[1:]), -1.0, 1.0, seed=self.seed_generator)
+        return x + ops.cast(units * magnitude[..., None], x.dtype)
+
+
 FAULTY = [
     *OF_THE_FRAMEWORK,
     Faulty(
@@ -404,6 +419,10 @@ FAULTY = [
         "AheadOfSchedule", of(AheadOfSchedule), "keras",
         claims=Claims(length="padded", schedule=linear(1, 0, 8), saved_names=("count",)),
         caught_by="EN21", says="one step ahead", fault="alpha's schedule one step ahead",
+    ),
+    Faulty(
+        "OneRowIfPadded", of(OneRowIfPadded), "keras",
+        caught_by="EN63", says="one draw", fault="one draw for all rows, if there is padding",
     ),
     Faulty(
         "NoisesTheTable", lambda *, dim, alpha, seed: NoisesTheTable(dim, alpha, seed), "keras",

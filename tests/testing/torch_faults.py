@@ -21,6 +21,7 @@ from tests.testing.torch_layers import (
     Uniform,
     of,
 )
+from tests.testing.torch_path_faults import FAULTY as ON_OTHER_PATHS
 from tests.testing.transformation_faults import TORCH as UNDER_TRANSFORMATIONS
 from tests.testing.zoo import Faulty
 
@@ -928,5 +929,6 @@ FAULTY = [
     bad(MultipliedAfter, "EN10", r"multiplied by sqrt\(d\) after", "embeddings multiplied after",
         None, "ids"),
     bad(FrozenTable, "EN13", "detached", "the table does not train", None, "ids"),
+    *ON_OTHER_PATHS,
     *UNDER_TRANSFORMATIONS,
 ]  # fmt: skip

@@ -68,6 +68,22 @@ class Normal(Uniform):
         return torch.randn(x.shape, generator=self.generator)
 
 
+class Packs(Uniform):
+    """Right, for packed rows too: the length of each document."""
+
+    def forward(self, x, mask, segment_ids=None):
+        if segment_ids is None:
+            return super().forward(x, mask)
+        return x + self.packed(x, segment_ids).to(x.dtype) if self.training else x
+
+    def lengths(self, segments):
+        return (segments[:, :, None] == segments[:, None, :]).sum(dim=-1)
+
+    def packed(self, x, segments):
+        magnitude = self.alpha / torch.sqrt(self.lengths(segments) * x.shape[2])
+        return self.units(x, segments > 0) * (magnitude * (segments > 0))[..., None]
+
+
 class Stepped(Uniform):
     """Right, as a function of the step that it is given; alpha goes down to 0 in 10 steps."""
 
@@ -188,6 +204,7 @@ CORRECT = [
     one("Alike", of(Alike), Claims(seeded="global")),
     one("NormalAlike", of(NormalAlike), Claims(distribution="gaussian", seeded="global")),
     one("Normal", of(Normal), GAUSSIAN),
+    one("Packs", of(Packs), Claims()),
     one("Stepped", of(Stepped), DECAY),
     one("Embedded", embedded(Uniform), Claims(), "ids"),
     one("AnotherTable", embedded(Uniform, AnotherTable), Claims(), "ids"),

@@ -6,14 +6,14 @@ import numpy as np
 
 from embnoise.testing.context import CheckContext
 from embnoise.testing.failures import ClaimViolatedError, NotClaimedError, UntestableError
-from embnoise.testing.inputs import Inputs
+from embnoise.testing.inputs import SMALL, Inputs, right_mask
 from embnoise.testing.registry import NOISE, check
 
 
 @check(
     "EN22",
     claimed=lambda claims: None if claims.compilable else "compilable=False",
-    premises=(*NOISE, "EN02", "EN05", "EN06", "EN15", "EN55"),
+    premises=(*NOISE, "EN02", "EN05", "EN06", "EN15", "EN55", "EN63", "EN64"),
 )
 def compiled_equals_eager(context: CheckContext) -> None:
     """Under the framework's compiler the noise equals that of uncompiled calls, step by step.
@@ -22,7 +22,26 @@ def compiled_equals_eager(context: CheckContext) -> None:
     training after it, and other noise at each step. Fails for layers whose noise is drawn while
     tracing and frozen, or that are compiled once for both modes.
     """
-    inputs = context.batch()
+    _compiled_equals_eager(context, context.batch())
+    layer = context.layer()
+    ragged = {}
+    if layer.gets("mask"):
+        ragged["a mask"] = context.batch(mask=right_mask([7, 4, 2, 1], SMALL[1]))
+    if layer.takes("segment_ids"):
+        ragged["segment_ids"] = context.batch(segments=np.array([[1, 1, 1, 2, 2, 0, 0]] * SMALL[0]))
+    for what, inputs in ragged.items():
+        context.transcript.clear()
+        try:
+            _compiled_equals_eager(context, inputs)
+        except ClaimViolatedError as error:
+            raise ClaimViolatedError(
+                f"with {what}, {error.seen}",
+                f"{error.likely}; without {what} it is right, so look for what depends on its "
+                "values: mask.any(), x[mask], an int() of a length",
+            ) from None
+
+
+def _compiled_equals_eager(context: CheckContext, inputs: Inputs) -> None:
     start = context.first_step()
     steps = [step for step in range(start, start + 20) if context.claims.share(step) > 0][:2]
     eager = context.layer()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from embnoise.testing.claims import Claims
@@ -23,6 +25,15 @@ FACTORS = (
 def _key(units: Array) -> bytes:
     """The same for equal noise, and for no other; not for noise that is 0."""
     return np.round(units * 2.0**12).astype(np.int32).tobytes()
+
+
+def _keys_of_parts(units: Array) -> Iterator[bytes]:
+    """The keys of single rows and tokens that have too much noise to be equal by chance."""
+    for row in units:
+        for part in (row, *row):
+            words = np.round(part * 2.0**12).astype(np.int32)
+            if np.unique(words).size >= 12:
+                yield words.tobytes()
 
 
 def _own_seed(claims: Claims) -> str | None:
@@ -76,14 +87,17 @@ def seed_and_step_differ(context: CheckContext) -> None:
     inputs = context.batch()
     start = context.seed % 2**5 * 2**25 + 2**24  # for a smaller number, + and xor are the same
     first = context.layer(seed=start)
-    seen = {_key(first.units(inputs, step)): step for step in range(4)}
+    noises = [first.units(inputs, step) for step in range(4)]
+    seen = {_key(units): step for step, units in enumerate(noises)}
     if len(seen) < 4:
         raise NotTestedError("steps repeat, which EN06 reports")
+    parts = {key for units in noises for key in _keys_of_parts(units)}
     for seed in (*(start + apart for apart in FACTORS), 2 * start):
         context.transcript.clear()
         layer = context.layer(seed=seed)
         for step in range(2):
-            twin = seen.get(_key(layer.units(inputs, step)))
+            units = layer.units(inputs, step)
+            twin = seen.get(_key(units))
             context.expect(
                 twin is None or twin == step,  # EN44 reports the latter
                 f"seed {start} at step {twin} and seed {seed} at step {step} have the same noise",
@@ -92,6 +106,12 @@ def seed_and_step_differ(context: CheckContext) -> None:
                 if seed == 2 * start
                 else "seed and step are added (or combined by xor) into one number: give both to "
                 "the generator, as a pair or through a hash",
+            )
+            context.expect(
+                twin is not None or parts.isdisjoint(_keys_of_parts(units)),
+                f"a row or a token of seed {start} has the noise of another one of seed {seed}",
+                "the seed is added to the number of the row or of the token: give both to the "
+                "generator, as a pair or through a hash",
             )
 
 

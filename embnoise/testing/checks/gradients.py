@@ -14,7 +14,7 @@ from embnoise.testing.layer_under_test import LayerUnderTest
 from embnoise.testing.registry import NOISE, check, needs_repeats
 
 
-@check("EN13", premises=("EN12",))
+@check("EN13", dtypes="all", premises=("EN12",))
 def gradient_is_one(context: CheckContext) -> None:
     """The gradient passes through the noise unchanged, to the input or to the embedding table.
 
@@ -27,7 +27,7 @@ def gradient_is_one(context: CheckContext) -> None:
 
 @check("EN59", premises=(*NOISE, "EN12", "EN13"))
 def gradient_of_any_batch(context: CheckContext) -> None:
-    """The gradient passes unchanged in batches of any size, in padded ones, and in later calls.
+    """The gradient passes unchanged in batches of any size, padded and packed, and in later calls.
 
     Fails for layers that block the gradient of padding, scale it by a size of the batch, or keep
     something of it from call to call.
@@ -43,6 +43,11 @@ def gradient_of_any_batch(context: CheckContext) -> None:
     inputs = context.batch(fill=_fill(context), mask=left_mask([2, 7, 4, 1], SMALL[1]))
     for _ in range(2):
         _gradient_is_one(context, inputs, layer)
+    if layer.takes("segment_ids"):
+        context.transcript.clear()
+        segments = np.array([[1, 1, 1, 2, 2, 0, 0]] * SMALL[0])
+        inputs = context.batch(fill=_fill(context), segments=segments)
+        _gradient_is_one(context, inputs, context.layer())
 
 
 def _fill(context: CheckContext) -> str | None:

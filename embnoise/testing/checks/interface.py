@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from embnoise._validation import dtype_name
 from embnoise.testing.context import CheckContext
 from embnoise.testing.diagnosis import NO_NOISE
@@ -94,7 +96,7 @@ def edge_shapes(context: CheckContext) -> None:
     Fails for layers that squeeze axes of size 1 away, divide by L - 1, or cannot take a batch
     without rows, which some ranks get at the end of an epoch.
     """
-    for shape in [(1, 7, 16), (4, 1, 1), (0, 7, 16)]:
+    for shape in [(1, 7, 16), (4, 1, 1), (4, 1, 16), (0, 7, 16)]:
         context.transcript.clear()
         inputs = context.batch(shape)
         step = context.first_step()
@@ -110,6 +112,14 @@ def edge_shapes(context: CheckContext) -> None:
         except UntestableError as error:
             raise UntestableError(f"for B, L, d = {shape}: {error}") from None
         _within(context, units, inputs.shape)
+        if units.size >= 16 and context.claims.share(step + 1) > 0:
+            again = layer.units(inputs, step + 1)
+            context.expect(
+                not units.any() or not np.allclose(units, again, rtol=2.0**-12, atol=0),
+                f"inputs of shape {shape} get the same noise at steps {step} and {step + 1}",
+                "a batch of one row takes another path, which seeds its generator again",
+                ("EN06",),
+            )
 
 
 @check(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -139,14 +141,24 @@ def length_of_packed_rows(context: CheckContext) -> None:
     if context.claims.length != "tokens":
         raise NotClaimedError(f"length={context.claims.length!r}")
     batch, width, dim = context.profile.shape("float32")
-    cuts = [width // 2, width // 4, 5]
     if not context.layer(dim=dim).takes("segment_ids"):
         raise NotClaimedError("the layer takes no segment_ids")
-    context.transcript.clear()
-    segments = np.zeros((batch, width), np.int64)
-    for row in range(batch):
-        segments[row, : sum(cuts)] = np.repeat([1, 2, 3], cuts[:: (-1) ** row])
-    _rows_have_their_length(context, segments, dim)
+    for cuts in ([width // 2, width // 4, 5], short_documents(width)):
+        context.transcript.clear()
+        segments = np.zeros((batch, width), np.int64)
+        for row in range(batch):
+            segments[row, : sum(cuts)] = np.repeat(range(1, len(cuts) + 1), cuts[:: (-1) ** row])
+        _rows_have_their_length(context, segments, dim)
+
+
+def short_documents(width: int) -> list[int]:
+    """The lengths of many documents in a row of a width, some of one token; padding is left."""
+    lengths: list[int] = []
+    for length in itertools.cycle((1, 3, 2, 1, 1, 5)):
+        if sum(lengths) + length > width - 3:
+            break
+        lengths.append(length)
+    return lengths
 
 
 def _rows_have_their_length(

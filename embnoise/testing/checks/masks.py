@@ -60,7 +60,7 @@ def mask_of_any_dtype(context: CheckContext) -> None:
         raise NotClaimedError("the layer takes no mask")
     context.transcript.clear()
     expected = context.layer().noise(inputs, step)
-    for dtype in ("int64", "float32"):
+    for dtype in ("int64", "int32", "uint8", "float32"):
         other = inputs.with_mask_of(dtype)
         try:
             found = context.layer(name="other").noise(other, step)
@@ -125,6 +125,7 @@ def long_rows_and_wide_channels(context: CheckContext) -> None:
         inputs = context.batch(shape)
         layer = context.layer(dim=shape[2])
         try:
+            moved = float(abs(layer.eval(inputs) - layer.clean(inputs)).max())
             units = units_of(layer, inputs, step)
         except NotFiniteError:
             raise
@@ -132,6 +133,12 @@ def long_rows_and_wide_channels(context: CheckContext) -> None:
             if context.case.inputs == "ids" and which == "tokens":  # more than it has positions
                 raise NotClaimedError(f"the layer takes no rows of {shape[1]} ids") from None
             raise
+        context.expect(
+            moved == 0,
+            f"with {shape[axis]} {which}, evaluation mode changes the embeddings, by {moved:.3g}",
+            f"batches of many {which} take another path, which adds noise in every mode",
+            ("EN02",),
+        )
         repeated = repeated_run(context.independent(units), rule)
         context.expect(
             repeated is None,
@@ -164,23 +171,27 @@ def long_rows_and_wide_channels(context: CheckContext) -> None:
 def every_call_counts_anew(context: CheckContext) -> None:
     """A call uses the mask and the shape that it is given, not those of an earlier call.
 
-    Fails for layers that keep the first mask, length or magnitude.
+    Batches grow and shrink. Fails for layers that keep the first mask, length or magnitude, or draw
+    for as many rows and tokens as the first batch had.
     """
     start = context.first_step()
-    steps = [step for step in range(start, start + 20) if context.claims.share(step) > 0][:4]
-    if len(steps) < 4:
-        raise NotClaimedError("the schedule is above 0 at fewer than 4 steps")
+    steps = [step for step in range(start, start + 20) if context.claims.share(step) > 0]
     batches = [
         context.batch(),
         context.batch(mask=right_mask([2, 7, 4, 1], SMALL[1])),
         context.batch(mask=right_mask([7, 1, 5, 3], SMALL[1])),
         context.batch((1, *SMALL[1:])),
+        context.batch((6, 11, SMALL[2])),
+        context.batch((2, 5, SMALL[2])),
     ]
+    if len(steps) < 4:
+        raise NotClaimedError("the schedule is above 0 at fewer than 4 steps")
+    batches = batches[: len(steps)]
     draws: list[list[np.ndarray]] = [[] for _ in batches]
     for k in range(DRAWS):
         context.transcript.clear()
         layer = fresh(context, k, SMALL[2])
-        for step, inputs, found in zip(steps, batches, draws, strict=True):
+        for step, inputs, found in zip(steps, batches, draws, strict=False):
             found.append(units_of(layer, inputs, step))
     for number, (inputs, found) in enumerate(zip(batches, draws, strict=True), start=1):
         expect_right_rows(
@@ -192,4 +203,12 @@ def every_call_counts_anew(context: CheckContext) -> None:
             "call, which it has kept"
             if number > 1
             else "the first call of a layer is not like the others",
+        )
+        repeated = repeated_run(context.independent(found[0]), context.claims.distribution_rule)
+        context.expect(
+            repeated is None,
+            f"in call {number}, of B, L, d = {inputs.shape}, the same values occur twice: at (row, "
+            f"token, channel) {repeated and ' and '.join(map(str, repeated[0]))}",
+            "the draw has the shape of an earlier batch, and is repeated for the rest",
+            ("EN63",),
         )

@@ -14,6 +14,8 @@ from embnoise.testing.runs import repeated_run, shuffled_slices
 from embnoise.testing.statistics import RATE, band, once_in
 from embnoise.testing.tables import splits_at_median
 
+__all__ = ["expect_not_repeated", "expect_uncorrelated"]
+
 STEPS = 36
 """How many steps are compared: with a batch of ``SMALL`` they have 2^14 values."""
 
@@ -32,21 +34,24 @@ def _signs(context: CheckContext, units: Array) -> dict[str, Array]:
     distribution = context.claims.distribution_rule
     if distribution is not None and splits_at_median(distribution):
         sizes = np.sign(abs(units) - distribution.median)
-        sizes *= units.any(axis=(1, 2), keepdims=True)  # rows without noise are alike anyway
+        sizes *= units.any(axis=2, keepdims=True)  # tokens without noise are alike anyway
         if abs(float(sizes.mean())) <= allowed:  # else the scale is wrong, which others report
             found["sizes"] = sizes
     return found
 
 
-def _uncorrelated(context: CheckContext, units: Array, which: str) -> None:
+def expect_uncorrelated(
+    context: CheckContext, units: Array, which: str, rate: float = RATE
+) -> None:
+    """Expect units [B, L, d], 0 for padding, to be uncorrelated with their own copies."""
     context.expect(bool(units.any()), "there is no noise in training mode", NO_NOISE)
     for name, signs in _signs(context, units).items():
-        match = most_correlated(signs, RATE / 2)
+        match = most_correlated(signs, rate / 2)
         context.expect(
             match.by_chance,
             f"the {name} of the noise of {which} are correlated with a copy ({match.words()}), by "
             f"{match.correlation:+.3f}, expected within {match.allowed:.3f} (a correct layer fails "
-            f"this less than {once_in()})",
+            f"this less than {once_in(rate)})",
             f"one draw is used at several places: {match.words()}",
         )
 
@@ -59,7 +64,7 @@ def uncorrelated_at_any_lag(context: CheckContext) -> None:
     again shows too. Fails for layers that make some rows, tokens or channels from others that are
     not their neighbors.
     """
-    _uncorrelated(context, context.independent(context.sampled()), "one call")
+    expect_uncorrelated(context, context.independent(context.sampled()), "one call")
 
 
 @check("EN42", premises=(*NOISE, "EN12", "EN25"))
@@ -71,10 +76,11 @@ def draws_not_transformed(context: CheckContext) -> None:
     """
     units = context.independent(context.sampled())
     context.expect(bool(units.any()), "there is no noise in training mode", NO_NOISE)
-    _not_repeated(context, units, "")
+    expect_not_repeated(context, units, "")
 
 
-def _not_repeated(context: CheckContext, units: Array, steps: str) -> None:
+def expect_not_repeated(context: CheckContext, units: Array, steps: str) -> None:
+    """Expect no run of the units to occur twice, and no slice to be another one, shuffled."""
     distribution = context.claims.distribution_rule
     found = repeated_run(units, distribution)
     places, how = found or ((), "")
@@ -94,8 +100,8 @@ def _not_repeated(context: CheckContext, units: Array, steps: str) -> None:
     )
 
 
-LARGE = 24, 88, 8
-"""B, L and d of a batch with more values and rows than a careless counter leaves for a step."""
+LARGE = (24, 88, 8), (300, 4, 8)
+"""Batches with more values, or rows, than a careless counter leaves for a step."""
 
 
 def _stack(
@@ -122,15 +128,17 @@ def steps_uncorrelated_at_any_lag(context: CheckContext) -> None:
     units, rows = _stack(context)
     if abs(units).max(initial=0) == 0:
         raise NotTestedError("there is no noise, which EN06 reports")
-    _not_repeated(context, units, f", with {rows} rows to a step")
-    _uncorrelated(context, units, f"{len(units) // rows} steps of {rows} rows")
-    context.transcript.clear()
-    units, rows = _stack(context, LARGE, 3)  # counters that overlap after many values
-    repeated = repeated_run(units, context.claims.distribution_rule)
-    context.expect(
-        repeated is None,
-        "the same values occur at two steps: at (row, token, channel) "
-        f"{repeated and ' and '.join(map(str, repeated[0]))}, with {rows} rows to a step",
-        "the steps' counters or seeds overlap, as if a step had fewer rows or values than it has",
-        ("EN50",),  # which sees that within one step
-    )
+    expect_not_repeated(context, units, f", with {rows} rows to a step")
+    expect_uncorrelated(context, units, f"{len(units) // rows} steps of {rows} rows")
+    for shape, steps in zip(LARGE, (3, 2), strict=True):
+        context.transcript.clear()
+        units, rows = _stack(context, shape, steps)
+        repeated = repeated_run(units, context.claims.distribution_rule)
+        context.expect(
+            repeated is None,
+            "the same values occur at two steps: at (row, token, channel) "
+            f"{repeated and ' and '.join(map(str, repeated[0]))}, with {rows} rows to a step",
+            "the steps' counters or seeds overlap, as if a step had fewer rows or values than it "
+            "has",
+            ("EN50",),  # which sees that within one step
+        )

@@ -25,7 +25,7 @@ def _same(left: Array, right: Array, tolerance: float = 2.0**-18) -> bool:
     return bool(abs(left - right).max() <= tolerance * abs(left).max())
 
 
-@check("EN05", claimed=needs_repeats)
+@check("EN05", dtypes="all", claimed=needs_repeats)
 def same_seed_same_noise(context: CheckContext) -> None:
     """A layer made again with the same seed draws the same noise at the same steps.
 
@@ -60,6 +60,18 @@ def same_seed_same_noise(context: CheckContext) -> None:
         f"two layers made with seed {context.seed} draw different noise ({other} global seed)",
         likely,
     )
+    if own and context.layer().takes("step"):
+        context.transcript.clear()
+        layer = context.layer()
+        first_time = layer.units(inputs, steps[0])
+        layer.units(inputs, steps[1])
+        context.expect(
+            same(first_time, layer.units(inputs, steps[0])),
+            f"step {steps[0]} has other noise, or none, when it is given again after step "
+            f"{steps[1]}",
+            "the layer counts its calls although it is given the step, so that a recomputed or a "
+            "restarted step draws anew",
+        )
     context.transcript.clear()
     layer = context.layer()
     parts = [layer.units(inputs, steps[0])]
@@ -107,11 +119,45 @@ def steps_differ(context: CheckContext) -> None:
             "seeded again in every call, the step is not used, or the noise repeats after some "
             "steps",
         )
+    if context.claims.seeded == "global" and context.driver.key is None:  # else it is given
+        _draws_move_on(context, inputs, steps[0])
     if len(steps) < 2:
         raise NotClaimedError("the schedule is above 0 at one step only")
 
 
-@check("EN07", claimed=needs_repeats, premises=(*NOISE, "EN05"))
+def _draws_move_on(context: CheckContext, inputs: Inputs, step: int) -> None:
+    """Expect two draws after one global seed to differ, and the second one to follow the seed.
+
+    All other calls are made after a seed of their own, as if training were seeded at each step.
+    """
+    context.transcript.clear()
+    layer = context.layer()
+    native = layer.prepared(inputs)
+    layer.advance(inputs, step)
+    clean = layer.clean(inputs)
+    seconds = []
+    for moment in ("one", "other"):
+        layer.seed(moment)
+        first, second = (
+            layer.checked(layer.call(inputs, native, training=True, step=step), inputs) - clean
+            for _ in range(2)
+        )
+        context.expect(
+            not _same(first, second, 2.0**-12),
+            "two calls after one global seed have the same noise, as all steps of a run would",
+            "the draw does not move the global generator on: it is made by one that is seeded from "
+            "the global seed in every call, or the global state is put back after it",
+        )
+        seconds.append(second)
+    context.expect(
+        not _same(*seconds, 2.0**-12),
+        "the second call after a global seed has the same noise whatever the seed is",
+        "the layer seeds the global generator with a number of its own",
+        ("EN07",),
+    )
+
+
+@check("EN07", dtypes="all", claimed=needs_repeats, premises=(*NOISE, "EN05"))
 def seeds_differ(context: CheckContext) -> None:
     """Another seed draws other noise: the layer's with ``seeded=True``, else the global one.
 
@@ -139,6 +185,7 @@ def seeds_differ(context: CheckContext) -> None:
 
 @check(
     "EN14",
+    dtypes="all",
     premises=("EN03",),
     claimed=lambda claims: None if claims.seeded is True else f"seeded={claims.seeded!r}",
 )

@@ -11,12 +11,31 @@ from embnoise._distributions import Distribution
 from embnoise.testing.claims import Claims
 from embnoise.testing.context import CheckContext
 from embnoise.testing.diagnosis import NO_NOISE
-from embnoise.testing.failures import NotTestedError
+from embnoise.testing.failures import (
+    NotClaimedError,
+    NotFiniteError,
+    NotTestedError,
+    UntestableError,
+)
 from embnoise.testing.inputs import Array
 from embnoise.testing.magnitudes import claimed_magnitudes
-from embnoise.testing.registry import DISTRIBUTION, NOISE, check, needs_distribution, needs_repeats
-from embnoise.testing.right_rows import fresh
-from embnoise.testing.statistics import RATE, amplitude, amplitude_window, once_in, rms_window
+from embnoise.testing.registry import (
+    DISTRIBUTION,
+    NOISE,
+    SIZE,
+    check,
+    needs_distribution,
+    needs_repeats,
+)
+from embnoise.testing.right_rows import fresh, units_of
+from embnoise.testing.statistics import (
+    RATE,
+    amplitude,
+    amplitude_window,
+    once_in,
+    rms_window,
+    run_length,
+)
 from embnoise.testing.tables import LATTICE, has_few_values
 
 VALUES = 2**18
@@ -96,6 +115,68 @@ def _measured(
     if window := rms_window(rule, count, rate / 4):
         roots = np.sqrt(np.square(slices).mean(axis=1)) / rule.rms
         yield "RMS", roots, (window[0] / rule.rms, window[1] / rule.rms)
+
+
+USUAL = {"of powers of two": (16, 128, 256), "of odd numbers": (3, 33, 65)}
+"""Sizes as models have them; those of the other checks have nothing in common with each other."""
+
+
+@check("EN65", random=True, premises=(*SIZE, "EN02"))
+def sizes_of_models(context: CheckContext) -> None:
+    """Batches of powers of two, of half a million values, and of odd numbers get the claimed noise.
+
+    Fails for layers that divide a batch into blocks, and lose the rest of the last one or meet a
+    special case where nothing is left; and for those that run out of counters.
+    """
+    step = context.first_step()
+    rule = context.claims.distribution_rule
+    for what, shape in USUAL.items():
+        context.transcript.clear()
+        inputs = context.batch(shape)
+        layer = context.layer(dim=shape[2])
+        try:
+            moved = float(abs(layer.eval(inputs) - layer.clean(inputs)).max())
+            units = context.independent(units_of(layer, inputs, step))
+        except NotFiniteError:
+            raise
+        except UntestableError:
+            if context.case.inputs == "ids":  # more than it has positions
+                raise NotClaimedError(f"the layer takes no rows of {shape[1]} ids") from None
+            raise
+        about = f"in a batch {what}, B, L, d = {shape},"
+        likely = f"sizes {what} are a special case of the layer, or of its blocks"
+        context.expect(
+            moved == 0, f"{about} evaluation mode changes the embeddings, by {moved:.3g}", likely
+        )
+        for axis, which in enumerate(("row", "place", "channel")):
+            others = tuple(other for other in range(3) if other != axis)
+            silent = np.flatnonzero(~units.any(axis=others)).tolist()
+            context.expect(
+                not silent,
+                f"{about} {which}s {silent[:5]} get no noise ({len(silent)} of them)",
+                likely,
+            )
+        words = np.round(units.reshape(-1, shape[2]) * 2.0**15).astype(np.int64)
+        if run_length(rule, words) <= shape[2]:
+            differing = np.unique(words.view(f"V{8 * shape[2]}")).size
+            context.expect(
+                differing == len(words),
+                f"{about} {len(words) - differing} of {len(words)} tokens repeat the noise of "
+                "another",
+                "the draw is for fewer values than there are, and is repeated for the rest",
+            )
+        parts = np.split(units, [units.shape[0] // 2])
+        for half, part in zip(("first", "second"), parts, strict=True):
+            found = amplitude(rule, part)
+            low, high = amplitude_window(rule, part.size, RATE / 4)
+            slack = 2 * context.usual_slack(inputs) + 2.0**-16
+            context.expect(
+                low - slack <= found / (1.0 if rule else amplitude(rule, units)) <= high + slack,
+                f"{about} the noise of the {half} half of the rows is {found:.4g} of "
+                f"{context.claims.formula}, expected {low:.4g} to {high:.4g}",
+                likely,
+                DISTRIBUTION,
+            )
 
 
 def _many_values(claims: Claims) -> str | None:

@@ -16,7 +16,7 @@ from embnoise.testing.registry import check
 State = dict[str, NDArray[Any]]
 
 
-@check("EN16", premises=())
+@check("EN16", dtypes="all", premises=())
 def input_unchanged(context: CheckContext) -> None:
     """A training call does not change its input.
 
