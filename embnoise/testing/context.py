@@ -6,9 +6,10 @@ import hashlib
 import re
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from embnoise._distributions import Distribution
 from embnoise._validation import format_value
@@ -27,6 +28,8 @@ from embnoise.testing.profiles import Profile
 from embnoise.testing.transcript import Transcript
 
 __all__ = ["CheckContext"]
+
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 KIT = "embnoise.testing 1"
 """The kit's version. A new version changes every seed."""
@@ -299,7 +302,7 @@ class CheckContext:
         inputs = self.sample()
         return self.layer(dim=inputs.dim).units(inputs, self.first_step())
 
-    def independent(self, units: Array) -> Array:
+    def independent(self, units: NDArray[Scalar]) -> NDArray[Scalar]:
         """The rows that do not repeat others: every second one if the noise is antithetic."""
         return units[::2] if self.claims.antithetic else units
 

@@ -66,10 +66,10 @@ def packed_as_good_as_full(context: CheckContext) -> None:
     whose documents in a row share their noise, since positions count from 0 in each.
     """
     batch, width, dim = SHAPE
-    layer = context.layer(dim=dim)
-    if not layer.takes("segment_ids"):
+    if not context.layer(dim=dim).takes("segment_ids"):
         raise NotClaimedError("the layer takes no segment_ids")
     context.transcript.clear()
+    layer = context.layer(dim=dim)
     cuts = short_documents(width)
     segments = np.zeros((batch, width), np.int64)
     segments[:, : sum(cuts)] = np.repeat(range(1, len(cuts) + 1), cuts)
@@ -81,6 +81,7 @@ def packed_as_good_as_full(context: CheckContext) -> None:
         f"in evaluation mode packed rows change, by up to {moved:.3g}",
         "with segment_ids, noise is added in every mode",
     )
+    context.transcript.clear()
     _as_good(context, inputs, "packed")
 
 

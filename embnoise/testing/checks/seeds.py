@@ -150,7 +150,7 @@ def _draws_move_on(context: CheckContext, inputs: Inputs, step: int) -> None:
         )
         seconds.append(second)
     context.expect(
-        not _same(*seconds, 2.0**-12),
+        not _same(seconds[0], seconds[1], 2.0**-12),
         "the second call after a global seed has the same noise whatever the seed is",
         "the layer seeds the global generator with a number of its own",
         ("EN07",),
