@@ -36,7 +36,7 @@ def extended(kind: Any, prefix: str, members: Mapping[str, Any]) -> Any:
             del clean.embedding_noise
         build, *rest = kind.__reduce_ex__(clean, protocol)
         # pickle takes the usual function only for the class of the object itself.
-        return object.__new__ if build.__name__ == "__newobj__" else build, *rest
+        return object.__new__ if getattr(build, "__name__", "") == "__newobj__" else build, *rest
 
     made = {**members, "__reduce_ex__": __reduce_ex__}
     return type(kind)(f"{prefix}{kind.__name__}", (kind,), made)

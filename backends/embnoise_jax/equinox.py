@@ -151,7 +151,7 @@ def attach(
     row by row: the noise takes the axes of one or two such ``jax.vmap`` for the tokens and the
     rows. An embedding that is looked up twice in a call, or a layer that is called twice, gets the
     same noise twice, of the same token arrays: where an encoder and a decoder share one table, call
-    ``add_noise`` in the model. ``layer="layers.*", at="input"`` is noise on what goes into each of
+    ``add_noise`` after each lookup. ``layer="layers.*", at="input"`` is noise on what goes into each of
     a model's layers.
 
     The copy of a model in ``eqx.nn.inference_mode`` is in that mode too, so one loss function
@@ -320,7 +320,8 @@ def _with_derivative(function: _Rows, *, by_x: bool) -> _Rows:
 _FITS = (
     "The axes of jax.vmap around a lookup are taken for those of the tokens and the rows; run what "
     "else is mapped, such as models, steps or seeds, by jax.lax.map. Token arrays describe one "
-    "lookup; where one table is looked up twice, call add_noise in the model, with arrays for each"
+    "lookup: where one table is looked up twice, call add_noise after each lookup, with arrays and "
+    "a stream= of its own"
 )
 
 

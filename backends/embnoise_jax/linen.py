@@ -402,6 +402,6 @@ class _Interceptor:
             f"{path!r} is looked up again inside attach() with other ids, and "
             f"{', '.join(f'{name}=' for name in arrays)} of the first lookup went to both. Enter "
             "attach() for each call of the model, with another stream= of the noise; or if one "
-            "call looks up twice, as an encoder-decoder with one table, put an EmbeddingNoise into "
-            "the model, with arrays for each lookup"
+            "call looks up twice, as an encoder-decoder with one table, put an EmbeddingNoise "
+            "behind each lookup, with arrays and a stream= of its own"
         )
