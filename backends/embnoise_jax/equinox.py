@@ -151,8 +151,8 @@ def attach(
     row by row: the noise takes the axes of one or two such ``jax.vmap`` for the tokens and the
     rows. An embedding that is looked up twice in a call, or a layer that is called twice, gets the
     same noise twice, of the same token arrays: where an encoder and a decoder share one table, call
-    ``add_noise`` after each lookup. ``layer="layers.*", at="input"`` is noise on what goes into each of
-    a model's layers.
+    ``add_noise`` after each lookup. ``layer="layers.*", at="input"`` is noise on what goes into
+    each of a model's layers.
 
     The copy of a model in ``eqx.nn.inference_mode`` is in that mode too, so one loss function
     serves training and evaluation. A model without a flag ``inference`` is taken to train.

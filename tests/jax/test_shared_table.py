@@ -63,9 +63,7 @@ def test_linen_names_all_of_the_arrays_once():
 
 @over_ways
 def test_linen_says_so_where_the_shapes_tell(call):
-    message = (
-        r"(?m)mask must be of shape \(2, 3\), got shape \(2, 5\): 'embed' .* again.*of its own$"
-    )
+    message = r"(?m)mask must be of shape \(2, 3\), got shape \(2, 5\): 'embed' .* again.*its own$"
     with pytest.raises(ValueError, match=message):
         call(IDS, OTHER_IDS[:, :3], mask=MASK)
     message = r"(?m)mask must be of shape \(2, 5\), got shape \(2, 3\)$"
