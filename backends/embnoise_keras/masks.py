@@ -40,7 +40,8 @@ def find_mask(inputs: Mapping[str, Any], sources: Iterable[str] | None) -> Any:
         ValueError: There are several, and nothing tells which.
     """
     masks = _masks(inputs)
-    others = {stem(name) for name in inputs if inputs[name] is not None} - {None}
+    # Not a dict or a list, whose entries are among the inputs as well.
+    others = {stem(name) for name, value in inputs.items() if hasattr(value, "shape")} - {None}
     known = {*others, "", *_SIDES}
     masks = {whose: mask for whose, mask in masks.items() if whose in known}
     if not masks:
@@ -51,10 +52,15 @@ def find_mask(inputs: Mapping[str, Any], sources: Iterable[str] | None) -> Any:
         if len(found) == 1:
             return found[0]
         if not found:
-            return masks.get("", _only(masks, inputs))
+            taken = "" in masks and "" in others  # by ids that are not these
+            return None if taken else masks.get("", _only(masks, inputs))
     elif len(masks) == 1:
         ((whose, mask),) = masks.items()
-        if whose == "" or not {each for each in others if each and each != whose}:
+        if whose == "":
+            rivals = others & {*_SIDES} if "" in others else set()
+        else:
+            rivals = others - {whose, ""}
+        if not rivals:
             return mask
     raise ValueError(
         f"found several inputs in the model's call, {sorted(inputs)}, and cannot tell which mask "

@@ -181,6 +181,57 @@ def test_the_graph_tells_masks_apart(names):
     check_two(seen, clean, (MASK, np.ones_like(MASK)))
 
 
+class Shared(keras.Model):
+    """An encoder-decoder with one table, whose arguments have the names of Hugging Face."""
+
+    def __init__(self, computes=False):
+        super().__init__()
+        self.embed, self.computes = keras.layers.Embedding(VOCABULARY, DIM), computes
+
+    def call(self, inputs, training=None):
+        sides = [inputs["input_ids"], inputs["decoder_input_ids"]]
+        return [self.embed(ops.maximum(side, 0) if self.computes else side) for side in sides]
+
+
+SHARED = {"input_ids": IDS, "attention_mask": INTEGERS, "decoder_input_ids": IDS.copy()}
+
+
+def shared_graph():
+    inputs = {name: keras.Input((5,), dtype="int32", name=name) for name in SHARED}
+    embed = keras.layers.Embedding(VOCABULARY, DIM)
+    return keras.Model(inputs, [embed(inputs["input_ids"]), embed(inputs["decoder_input_ids"])])
+
+
+@pytest.mark.parametrize("build", [Shared, shared_graph])
+def test_a_mask_of_other_ids_is_not_that_of_the_decoder(build):
+    model = build()
+    clean = [numpy(x) for x in model(SHARED)]
+    with attach(model, NOISE):
+        check_two(model(SHARED, training=True), clean, (MASK, np.ones_like(MASK)))
+
+
+def test_a_mask_of_other_ids_or_of_computed_ones_is_asked_for():
+    model = Shared(computes=True)
+    model(SHARED)
+    with (
+        attach(model, NOISE),
+        pytest.raises(ValueError, match="cannot tell which mask belongs to a lookup; pass tokens"),
+    ):
+        model(SHARED, training=True)
+
+
+class Both(Shared):
+    def call(self, inputs, training=None):
+        return self.embed(inputs["encoder_ids"]), self.embed(inputs["decoder_ids"])
+
+
+def test_one_mask_without_ids_of_its_own_is_that_of_both_sides():
+    model, inputs = Both(), {"encoder_ids": IDS, "decoder_ids": IDS.copy(), "mask": INTEGERS}
+    clean = [numpy(x) for x in model(inputs)]
+    with attach(model, NOISE):
+        check_two(model(inputs, training=True), clean, (MASK, MASK))
+
+
 def untied(prefixes, direct=True):
     sides = [keras.Input((5,), dtype="int32", name=f"{each}_input_ids") for each in prefixes]
     masks = [keras.Input((5,), dtype="int32", name=f"{each}_attention_mask") for each in prefixes]
