@@ -8,10 +8,14 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from embnoise.backend import no_hidden_states
+from embnoise_jax._compat import trace_of
+from embnoise_jax._tracing import is_traced
 
 __all__ = [
+    "are_other_ids",
     "checked_hidden",
     "first_argument",
     "is_hidden",
@@ -23,6 +27,23 @@ __all__ = [
 def is_hidden(argument: Any) -> bool:
     """Whether an argument is hidden states, and not ids that an embedding looks up."""
     return isinstance(argument, jax.Array) and jnp.issubdtype(argument.dtype, jnp.inexact)
+
+
+def are_other_ids(ids: Any, first: Any) -> bool:
+    """Whether ids are known to differ from those of the first lookup.
+
+    In one trace, another tracer is taken for other ids. In two traces, as where a lookup is
+    recomputed, different tracers may stand for the same ids.
+    """
+    if ids is first:
+        return False
+    if jnp.shape(ids) != jnp.shape(first):
+        return True
+    if is_traced(ids) or is_traced(first):
+        return trace_of(ids) is trace_of(first)
+    # No process can read all of an array that several hold.
+    known = all(getattr(each, "is_fully_addressable", True) for each in (ids, first))
+    return known and not np.array_equal(ids, first)
 
 
 def checked_hidden(argument: Any) -> jax.Array:

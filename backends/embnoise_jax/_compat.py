@@ -19,6 +19,7 @@ __all__ = [
     "seed_words",
     "set_property",
     "staging_level",
+    "trace_of",
     "varying_axes",
 ]
 
@@ -57,12 +58,17 @@ def set_property(module: Any, name: str, value: Any) -> None:
     object.__setattr__(module, name, value)
 
 
-def staging_level() -> object:
-    """What stands for the innermost compilation that records the running operations, or None.
+def trace_of(value: object) -> object:
+    """What stands for the transformation that traces a value, or None.
 
     JAX does not document where a traced array keeps it.
     """
-    return getattr(jnp.zeros(()), "_trace", None)
+    return getattr(value, "_trace", None)
+
+
+def staging_level() -> object:
+    """What stands for the innermost compilation that records the running operations, or None."""
+    return trace_of(jnp.zeros(()))
 
 
 def varying_axes(value: object) -> frozenset[Any]:

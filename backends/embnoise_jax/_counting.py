@@ -39,7 +39,17 @@ def add_counted_noise(
 
     Returns:
         The noisy embeddings, and the packed counter after the call.
+
+    Raises:
+        ValueError: ``count`` has another shape, as where it is scanned along with a layer.
     """
+    if count.shape != (len(Counter._fields),):
+        raise ValueError(
+            f"the noise's count must be of shape ({len(Counter._fields)},), got {count.shape}: "
+            "layers that nnx.scan or nnx.vmap runs as one stack cannot count their calls. Attach "
+            "to a layer outside of the stack, such as the embedding, or call add_noise(x, noise, "
+            "step=...) in the layers, with a seed= or a step of its own for each"
+        )
     batch = embedding_shape(x)[0]
     counter = Counter(*count)
     if tokens.sample_ids is None:

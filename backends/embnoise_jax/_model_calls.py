@@ -11,6 +11,7 @@ from typing import Any
 
 from embnoise.backend import TokenArrays, TokenFunctions
 from embnoise_jax._compat import change_class, staging_level
+from embnoise_jax._nnx_modules import extended
 
 __all__ = ["described", "record_calls"]
 
@@ -93,4 +94,4 @@ def _recording_class(kind: Hashable) -> Any:
         finally:
             _RUNNING.calls = before
 
-    return type(base)(f"Recording{base.__name__}", (base,), {"__call__": __call__})
+    return extended(base, "Recording", {"__call__": __call__})

@@ -1,4 +1,4 @@
-"""The modules of an NNX model by path, and those of them that ``layer`` names."""
+"""The modules of an NNX model by path, those that ``layer`` names, and classes with noise."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flax import nnx
 from embnoise.backend import check_layers, format_value, match_layers
 from embnoise_jax._find import Candidates, list_embeddings, only_embedding
 
-__all__ = ["call_of", "find_layers", "modules_of"]
+__all__ = ["call_of", "extended", "find_layers", "modules_of"]
 
 
 def call_of(kind: Any) -> str:
@@ -20,6 +20,26 @@ def call_of(kind: Any) -> str:
     """
     # Not hasattr: a class can be called itself.
     return "__call__" if any("__call__" in vars(each) for each in kind.__mro__) else "encode"
+
+
+def extended(kind: Any, prefix: str, members: Mapping[str, Any]) -> Any:
+    """A class that extends that of a module.
+
+    A pickle or a shallow copy of a module that was given it has the class ``kind``, and no noise.
+    NNX itself makes deep copies in another way.
+    """
+
+    def __reduce_ex__(self: Any, protocol: Any) -> Any:  # noqa: N807
+        clean = object.__new__(kind)
+        vars(clean).update(vars(self))
+        if hasattr(clean, "embedding_noise"):
+            del clean.embedding_noise
+        build, *rest = kind.__reduce_ex__(clean, protocol)
+        # pickle takes the usual function only for the class of the object itself.
+        return object.__new__ if getattr(build, "__name__", "") == "__newobj__" else build, *rest
+
+    made = {**members, "__reduce_ex__": __reduce_ex__}
+    return type(kind)(f"{prefix}{kind.__name__}", (kind,), made)
 
 
 def modules_of(model: nnx.Module) -> dict[str, Any]:

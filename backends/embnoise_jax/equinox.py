@@ -150,8 +150,9 @@ def attach(
     are known. The embedding is looked up token by token under ``jax.vmap``, and the model perhaps
     row by row: the noise takes the axes of one or two such ``jax.vmap`` for the tokens and the
     rows. An embedding that is looked up twice in a call, or a layer that is called twice, gets the
-    same noise twice. ``layer="layers.*", at="input"`` is noise on what goes into each of a model's
-    layers.
+    same noise twice, of the same token arrays: where an encoder and a decoder share one table, call
+    ``add_noise`` after each lookup. ``layer="layers.*", at="input"`` is noise on what goes into
+    each of a model's layers.
 
     The copy of a model in ``eqx.nn.inference_mode`` is in that mode too, so one loss function
     serves training and evaluation. A model without a flag ``inference`` is taken to train.
@@ -316,9 +317,11 @@ def _with_derivative(function: _Rows, *, by_x: bool) -> _Rows:
     return across
 
 
-_AXES = (
+_FITS = (
     "The axes of jax.vmap around a lookup are taken for those of the tokens and the rows; run what "
-    "else is mapped, such as models, steps or seeds, by jax.lax.map"
+    "else is mapped, such as models, steps or seeds, by jax.lax.map. Token arrays describe one "
+    "lookup: where one table is looked up twice, call add_noise after each lookup, with arrays and "
+    "a stream= of its own"
 )
 
 
@@ -335,7 +338,7 @@ def _across_vmap(function: _Rows) -> _Rows:
             tokens.check(embedding_shape(rows))
         except ValueError as error:
             # They may fit under one more jax.vmap, which replaces this function.
-            return raise_unless_replaced(x, f"{error}. {_AXES}")
+            return raise_unless_replaced(x, f"{error}. {_FITS}")
         return function(rows, batch._replace(tokens=tokens)).reshape(x.shape)
 
     @across.def_vmap

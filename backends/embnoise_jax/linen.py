@@ -28,8 +28,10 @@ from embnoise.backend import (
     resolve_step,
 )
 from embnoise_jax._arguments import (
+    are_other_ids,
     checked_hidden,
     first_argument,
+    is_hidden,
     with_first_argument,
     with_output,
 )
@@ -198,7 +200,8 @@ def attach(
             not accept; or the lookup is being compiled and the block was entered outside of that.
 
     Warns:
-        RuntimeWarning: No embedding was called inside the block, or one of ``layer`` was not.
+        RuntimeWarning: No embedding was called inside the block, or one of ``layer`` was not; or an
+            embedding was looked up again with other ids, which the token arrays do not describe.
 
     Example:
         >>> import jax
@@ -247,6 +250,12 @@ def attach(
             RuntimeWarning,
             stacklevel=3,
         )
+    if interceptor.misused:
+        warnings.warn(
+            f"embnoise: {interceptor.misused}. If they describe both, filter this warning",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 def _adds_noise(module: nn.Module, kwargs: Mapping[str, Any]) -> TypeGuard[EmbeddingNoise]:
@@ -270,6 +279,10 @@ class _Interceptor:
     ) -> None:
         self.called: set[str] = set()
         """The paths and patterns by which there was noise."""
+        self.misused = ""
+        """What to say of token arrays that went to a lookup of other ids, if any did."""
+        self._first_ids: dict[str, Any] = {}
+        """What the first lookup of each embedding looked up."""
         self._added: dict[str, Noise] = {}
         """The last noise of each layer."""
         self._present: dict[str, Noise] = {}
@@ -335,13 +348,15 @@ class _Interceptor:
             self._inside.pop()
         if self._at == "input":
             return result
-        return with_output(result, lambda x: self._add_noise(x, place, path))
+        argument = first_argument(type(module).__call__, args, kwargs)
+        return with_output(result, lambda x: self._add_noise(x, place, path, argument))
 
     def _is_inside(self, module: nn.Module) -> bool:
         """Whether the call of a module is inside one of the model."""
         return self._depth > 0 or is_same(root_of(module), self._model)
 
-    def _add_noise(self, x: Array, place: str, path: str) -> Array:
+    def _add_noise(self, x: Array, place: str, path: str, argument: Any = None) -> Array:
+        retold = self._retold(place, path, argument)
         if self._places.only:
             if self._path not in (None, path):
                 raise ValueError(
@@ -367,4 +382,26 @@ class _Interceptor:
             noise = replace(noise, stream=f"{noise.stream}/{self._calls[path]}")
         self._added[path] = noise
         refuse_equal_streams({path: noise}, self._present, noise_key)
-        return add_noise(x, noise, step=self._step, **self._tokens[place].given())
+        try:
+            noisy = add_noise(x, noise, step=self._step, **self._tokens[place].given())
+        except ValueError as error:
+            if not retold:
+                raise
+            raise ValueError(f"{error}: {retold}") from error
+        self.misused = self.misused or retold
+        return noisy
+
+    def _retold(self, place: str, path: str, argument: Any) -> str:
+        """What to say if token arrays describe another lookup of an embedding than this one."""
+        arrays = [name for name in self._tokens[place].given() if name != "sample_ids"]
+        if argument is None or is_hidden(argument) or not arrays:
+            return ""
+        if not are_other_ids(argument, self._first_ids.setdefault(path, argument)):
+            return ""
+        return (
+            f"{path!r} is looked up again inside attach() with other ids, and "
+            f"{', '.join(f'{name}=' for name in arrays)} of the first lookup went to both. Enter "
+            "attach() for each call of the model, with another stream= of the noise; or if one "
+            "call looks up twice, as an encoder-decoder with one table, put an EmbeddingNoise "
+            "behind each lookup, with arrays and a stream= of its own"
+        )

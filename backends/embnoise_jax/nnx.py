@@ -39,7 +39,7 @@ from embnoise_jax._compat import change_class, set_property
 from embnoise_jax._counting import add_counted_noise, pack
 from embnoise_jax._model_calls import described, record_calls
 from embnoise_jax._modes import is_evaluating
-from embnoise_jax._nnx_modules import call_of, find_layers, modules_of
+from embnoise_jax._nnx_modules import call_of, extended, find_layers, modules_of
 from embnoise_jax.functional import add_noise, noise_key
 
 __all__ = ["EmbeddingNoise", "Handle", "NoiseCount", "attach"]
@@ -196,7 +196,8 @@ def attach(
     A layer keeps its place, its parameters their paths, and an embedding's ``attend`` stays clean.
     It gets an ``EmbeddingNoise``, which ``model.train()`` and ``model.eval()`` switch on and off.
     Attach before ``nnx.jit``, ``nnx.split`` and the like: inside a compiled function, every call
-    would start at step 0 and repeat its noise.
+    would start at step 0 and repeat its noise. Attach after ``nnx.clone`` and ``copy.deepcopy``: a
+    copy keeps its noise, which no handle removes. A pickle of the model has no noise.
 
     ``layer="layers.*", at="input"`` is noise on what goes into each of a model's layers.
 
@@ -253,7 +254,11 @@ def attach(
     noises = noise_by_layer(noise, layers)
     for path, module in layers.items():
         if hasattr(module, "embedding_noise"):
-            raise ValueError(f"model has noise attached to {path!r} already; remove() that first")
+            raise ValueError(
+                f"model has noise attached to {path!r} already; call remove() of its handle first. "
+                "A copy of a model with noise, by nnx.clone or copy.deepcopy, has no handle: copy "
+                "it before attach()"
+            )
     modules = modules_of(model)
     present = {
         path.removesuffix(".embedding_noise"): module.noise
@@ -365,5 +370,4 @@ def _noisy_class(kind: Any, at: str) -> Any:
         args, kwargs = with_first_argument(call, noisy, args, kwargs)
         return call(self, *args, **kwargs)
 
-    members = {name: at_input if at == "input" else at_output}
-    return type(kind)(f"Noisy{kind.__name__}", (kind,), members)
+    return extended(kind, "Noisy", {name: at_input if at == "input" else at_output})

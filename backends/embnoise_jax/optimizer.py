@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from embnoise.backend import format_value
+
 __all__ = ["step_of"]
 
 # In the order of preference: of optax.MultiSteps's updates only every n-th is a step, and the count
@@ -40,6 +42,7 @@ def step_of(state: Any) -> Array:
         ``step`` of what holds it.
 
     Raises:
+        TypeError: ``state`` is an Optax optimizer, which has no state.
         ValueError: There is no such count, or ``optax.apply_every`` accumulates the gradients.
 
     Example:
@@ -52,6 +55,11 @@ def step_of(state: Any) -> Array:
         >>> int(step_of(state))
         1
     """
+    if callable(getattr(state, "init", None)):
+        raise TypeError(
+            "state must be an Optax state, as optimizer.init(...) returns it, got the optimizer "
+            f"itself, {format_value(state)}"
+        )
     counts = _scalars(getattr(state, "opt_state", state))
     for name in _COUNTS:
         if name in counts:

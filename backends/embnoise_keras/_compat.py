@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from inspect import signature
 from typing import Any, NamedTuple
 
 import keras
@@ -16,6 +17,7 @@ __all__ = [
     "GraphCall",
     "add_state",
     "all_layers",
+    "compared_tokens",
     "forget_train_function",
     "graph_calls",
     "graph_inputs",
@@ -23,7 +25,6 @@ __all__ = [
     "is_recomputed",
     "keras_mask",
     "outlives",
-    "padding_tokens",
     "remove_state",
     "run_layer_test",
     "states",
@@ -167,17 +168,34 @@ def _nodes(model: Any) -> list[Any]:
     return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
 
 
-def padding_tokens(model: Any, names: Iterable[str]) -> set[int]:
-    """The integers that the graph of a functional model compares the named inputs with."""
+def compared_tokens(model: Any, names: Iterable[str]) -> dict[int, set[str]]:
+    """The integers that the graph of a functional model compares the named inputs with.
+
+    Each with the names of the arguments that the comparison is passed as, as it stands or after
+    other operations.
+    """
     inputs = [id(graph_inputs(model)[name]) for name in names]
-    compared = [
-        node.arguments.args for node in _nodes(model) if type(node.operation).__name__ == "NotEqual"
-    ]
-    return {
-        args[1]
-        for args in compared
-        if len(args) == 2 and id(args[0]) in inputs and isinstance(args[1], int)
-    }
+    found: dict[int, set[str]] = {}
+    for node in _nodes(model):
+        args = node.arguments.args
+        compares = type(node.operation).__name__ == "NotEqual" and len(args) == 2
+        if compares and id(args[0]) in inputs and isinstance(args[1], int):
+            found.setdefault(args[1], set()).update(_passed_as(model, node))
+    return found
+
+
+def _passed_as(model: Any, node: Any) -> set[str]:
+    """The arguments of layers and operations that the outputs of an operation reach."""
+    names, reached = set(), {id(tensor) for tensor in node.outputs}
+    for other in _nodes(model):  # in the order of execution
+        if not reached & {id(tensor) for tensor in other.input_tensors}:
+            continue
+        parameters = list(signature(other.operation.call).parameters)
+        named = dict(zip(parameters, other.arguments.args, strict=False)) | other.arguments.kwargs
+        names |= {name for name, value in named.items() if id(value) in reached}
+        if not isinstance(other.operation, keras.Layer):
+            reached |= {id(tensor) for tensor in other.outputs}
+    return names
 
 
 def graph_calls(model: Any, layer: Any) -> list[GraphCall]:

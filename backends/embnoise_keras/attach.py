@@ -106,7 +106,10 @@ def attach(
         for each in noise_layers(model)
     }
     refuse_equal_streams({layers[0].name: noise}, present)
-    if isinstance(model, keras.Model) and "training" not in signature(type(model).call).parameters:
+    call = type(model).call
+    # A model without a call of its own is trained by a train_step that calls what is in it.
+    own = isinstance(model, keras.Model) and call is not keras.Model.call
+    if own and "training" not in signature(call).parameters:
         warnings.warn(
             f"embnoise: {type(model).__name__}.call has no argument `training`, so Keras does not "
             "tell its layers that it trains: there will be no noise, and no dropout, in fit",

@@ -81,13 +81,10 @@ class EmbeddingNoise(NoiseState, keras.layers.Layer):  # type: ignore[misc]
         self.calls_per_step = check_integer("calls_per_step", calls_per_step, minimum=1)
         self.supports_masking = True
         with keras.name_scope(self.name, caller=self):
-            # The counter, and how many contexts without noise are open.
-            self._state = State(
-                "count",
-                shape=(_COUNT + 1,),
-                dtype="int",  # like the iterations of Keras's optimizers
-                initial=[0] * (_COUNT + 1),
-            )
+            # The dtype is that of the iterations of Keras's optimizers.
+            self._state = State("count", shape=(_COUNT,), dtype="int")
+            # How many contexts without noise are open, which is not saved.
+            self._open_pauses = State("pauses", dtype="int")
         self.last_call = LastCall()
         # There is nothing to build, unless a subclass has something.
         self.built = type(self).build is keras.Layer.build
@@ -103,7 +100,7 @@ class EmbeddingNoise(NoiseState, keras.layers.Layer):  # type: ignore[misc]
     def save_own_variables(self, store: Any) -> None:
         """Save the count, and the weights of a subclass."""
         super().save_own_variables(store)
-        store["count"] = self._count[:_COUNT]
+        store["count"] = self._count
 
     def load_own_variables(self, store: Any) -> None:
         """Load what ``save_own_variables`` saved.
@@ -118,6 +115,10 @@ class EmbeddingNoise(NoiseState, keras.layers.Layer):  # type: ignore[misc]
             raise ValueError(f"{self.name!r} expected its count to be saved, got {list(saved)}")
         super().load_own_variables(saved)
         self._set_counters({self.name: Counter(*map(int, count))})
+
+    def _trackable_children(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        # What `tf.train.Checkpoint` saves. It leaves random generators out, which this is to Keras.
+        return {**super()._trackable_children(*args, **kwargs), "count": self._count}
 
     def call(
         self,
@@ -180,7 +181,7 @@ class EmbeddingNoise(NoiseState, keras.layers.Layer):  # type: ignore[misc]
         """``x`` with noise; while paused, with the same bits."""
         tokens.check(embedding_shape(x))
         # Compiled code takes `active` as data, so pausing silences what is compiled already.
-        active, where = self._count[_COUNT] == 0, tokens.where
+        active, where = self._open_pauses.state == 0, tokens.where
         if where is None:
             where = ops.broadcast_to(active, ops.shape(x)[:-1])
         else:
@@ -201,7 +202,7 @@ class EmbeddingNoise(NoiseState, keras.layers.Layer):  # type: ignore[misc]
 
     def _counter(self) -> Counter:
         """The counter as tensors that later assignments leave alone."""
-        return Counter(*ops.unstack(ops.copy(self._count.value), _COUNT + 1)[:_COUNT])
+        return Counter(*ops.unstack(ops.copy(self._count.value), _COUNT))
 
     def _advance(self, x: Any, counter: Counter) -> None:
         """Count a call with embeddings ``x``."""
@@ -210,12 +211,11 @@ class EmbeddingNoise(NoiseState, keras.layers.Layer):  # type: ignore[misc]
 
     def _assign(self, counter: Counter) -> None:
         """Store the counter after a call, which does not count while paused."""
-        pauses = self._count[_COUNT]
-        after = ops.cast(ops.stack([*counter, pauses]), self._count.dtype)
-        self._count.assign(ops.where(pauses == 0, after, self._count.value))
+        after = ops.cast(ops.stack([*counter]), self._count.dtype)
+        self._count.assign(ops.where(self._open_pauses.state == 0, after, self._count.value))
 
     def _counters(self) -> dict[str, Counter]:
-        return {self.name: Counter(*self._values()[:_COUNT])}
+        return {self.name: Counter(*map(int, ops.convert_to_numpy(self._synced(self._state))))}
 
     def _set_counters(self, counters: Mapping[str, Counter]) -> None:
         (counter,) = counters.values()
@@ -223,21 +223,22 @@ class EmbeddingNoise(NoiseState, keras.layers.Layer):  # type: ignore[misc]
         for name, value in counter._asdict().items():
             if value > largest:
                 raise ValueError(f"{name} must be at most {largest}, got {value}")
-        self._count.assign([*counter, self._values()[_COUNT]])
+        self._synced(self._state).assign([*counter])
 
     def _pauses(self) -> int:
-        return self._values()[_COUNT]
+        return int(ops.convert_to_numpy(self._synced(self._open_pauses)))
 
     def _set_pauses(self, pauses: int) -> None:
-        self._count.assign([*self._values()[:_COUNT], pauses])
+        self._synced(self._open_pauses).assign(pauses)
 
-    def _values(self) -> list[int]:
-        if not has_value(self._count):
+    def _synced(self, state: State) -> Any:
+        """The variable of a state, to be read or set from outside of compiled code."""
+        if not has_value(state.state):
             raise RuntimeError(
                 f"{self.name!r} has no state while fit runs with JAX; call "
                 "model.jax_state_sync() before reading or setting it"
             )
-        return [int(value) for value in ops.convert_to_numpy(self._count)]
+        return state.state
 
     def compute_output_spec(self, x: Any, **_: Any) -> Any:
         """The shape and dtype of ``x``."""

@@ -20,11 +20,16 @@ from embnoise_keras._compat import (
     graph_calls,
     keras_mask,
     outlives,
-    padding_tokens,
     with_keras_mask,
 )
 from embnoise_keras.calls import around_calls
-from embnoise_keras.masks import find_mask, is_mask
+from embnoise_keras.masks import (
+    find_mask,
+    mask_of_scores,
+    padding_tokens,
+    unknown_mask,
+    unknown_tokens,
+)
 from embnoise_keras.model_call import ModelCall, running_calls
 
 __all__ = ["Lookups", "around_lookups"]
@@ -126,7 +131,7 @@ class Lookups:
             self._check_shape(mask, tuple(ids.shape)[:2], calls, graph)
         arrays = self._arrays(ids, calls, graph)
         if mask is None and arrays.mask is None and not self._functions.describes:
-            self._warn_of_scores(calls)
+            self._warn_of_unknown(tuple(ids.shape)[:2], calls, graph)
         if any(outlives(array, ids) for array in (mask, *arrays)):
             raise ValueError(
                 f"{self._layer.name!r} is looked up in a tf.function inside the model's call, "
@@ -179,18 +184,26 @@ class Lookups:
                 stacklevel=2,
             )
 
-    def _warn_of_scores(self, calls: list[ModelCall]) -> None:
-        """Warn of a mask that is one of attention scores, from which padding is not told."""
-        for name, value in ((name, value) for call in calls for name, value in call.inputs.items()):
-            if is_mask(name) and len(_shape(value)) > 2 and not self._has_warned:
-                self._has_warned = True
-                warnings.warn(
-                    f"embnoise: {name} of shape {_shape(value)} is not [B, L], so it does not tell "
-                    f"the padding of what {self._layer.name!r} looked up, whose rows are taken as "
-                    "full. Pass tokens= to attach, such as tokens=lambda ids: {'mask': ids != 0}",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
+    def _warn_of_unknown(
+        self, shape: tuple[Any, ...], calls: list[ModelCall], graph: list[GraphCall | None]
+    ) -> None:
+        """Warn, once, of what may tell the padding of ids of a shape, but is not known to."""
+        said = [mask_of_scores(call.inputs) for call in calls]
+        if not self._functions:  # where= may be what takes it
+            said += [unknown_mask(call.inputs, shape) for call in calls]
+        for call, known in zip(calls, graph, strict=True):
+            if known and known.direct:
+                said.append(unknown_tokens(call.layer, known.sources))
+        found = next(filter(None, said), None)
+        if found and not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                f"embnoise: {found}, so it does not tell the padding of what {self._layer.name!r} "
+                "looked up, whose rows are taken as full. Pass tokens= to attach, such as "
+                "tokens=lambda ids: {'mask': ids != 0}, or tokens=lambda ids: {} if they are full",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
     def _graph_calls(self, calls: list[ModelCall], number: int) -> list[GraphCall | None]:
         """For each running call, what its graph says of the call in it that is running."""

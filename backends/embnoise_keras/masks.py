@@ -1,11 +1,20 @@
-"""Which mask among the inputs of a call tells the real tokens of a lookup."""
+"""Which mask tells the real tokens of a lookup, and what may be one but is not known to be."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["find_mask", "is_mask", "stem"]
+from embnoise_keras._compat import compared_tokens
+
+__all__ = [
+    "find_mask",
+    "mask_of_scores",
+    "padding_tokens",
+    "stem",
+    "unknown_mask",
+    "unknown_tokens",
+]
 
 # What masks of tokens are called, the most specific first; encoder-decoders put a name before it.
 _MASKS = ("padding_mask", "attention_mask", "input_mask", "mask")
@@ -24,9 +33,55 @@ def stem(name: str, endings: tuple[str, ...] = _IDS) -> str | None:
     return None
 
 
-def is_mask(name: str) -> bool:
-    """Whether an input's name is that of a mask of tokens."""
+def _is_mask(name: str) -> bool:
+    """Whether an argument's name is that of a mask of tokens."""
     return stem(name, _MASKS) in ("", *_SIDES)
+
+
+def padding_tokens(model: Any, names: Iterable[str]) -> set[int]:
+    """The ids of padding that the graph of a functional model compares the named inputs with.
+
+    Any other id than 0 may be that of [MASK], say, unless the comparison becomes a mask.
+    """
+    compared = compared_tokens(model, names).items()
+    return {token for token, passed in compared if token == 0 or any(map(_is_mask, passed))}
+
+
+def mask_of_scores(inputs: Mapping[str, Any]) -> str | None:
+    """What to say of an input that is a mask of attention scores; ``None`` if none is."""
+    for name, value in inputs.items():
+        if _is_mask(name) and len(_shape(value)) > 2:
+            return f"{name} of shape {_shape(value)} is not [B, L]"
+    return None
+
+
+def unknown_mask(inputs: Mapping[str, Any], shape: tuple[Any, ...]) -> str | None:
+    """What to say of an input that may be a mask of tokens of that shape; ``None`` if none is."""
+    known = {*_whose(inputs), "", *_SIDES}
+    for name, value in inputs.items():
+        unknown = "mask" in name.lower() and stem(name, _MASKS) not in known
+        if unknown and _shape(value) == shape:
+            return f"the name of {name} of shape {shape} is not known"
+    return None
+
+
+def unknown_tokens(model: Any, names: Iterable[str]) -> str | None:
+    """What to say of the ids that a graph compares the named inputs with; ``None`` if none are."""
+    if compared := compared_tokens(model, names):
+        tokens = " and ".join(map(str, sorted(compared)))
+        return f"the model's comparison of ids with {tokens} may be with other tokens than padding"
+    return None
+
+
+def _shape(value: Any) -> tuple[Any, ...]:
+    return tuple(getattr(value, "shape", ()))
+
+
+def _whose(inputs: Mapping[str, Any]) -> set[str]:
+    """What comes before the names of ids: "encoder" of "encoder_token_ids", "" of "token_ids"."""
+    # Not those of a dict or a list, whose entries are among the inputs as well.
+    found = {stem(name) for name, value in inputs.items() if hasattr(value, "shape")}
+    return {each for each in found if each is not None}
 
 
 def find_mask(inputs: Mapping[str, Any], sources: Iterable[str] | None) -> Any:
@@ -40,7 +95,7 @@ def find_mask(inputs: Mapping[str, Any], sources: Iterable[str] | None) -> Any:
         ValueError: There are several, and nothing tells which.
     """
     masks = _masks(inputs)
-    others = {stem(name) for name in inputs if inputs[name] is not None} - {None}
+    others = _whose(inputs)
     known = {*others, "", *_SIDES}
     masks = {whose: mask for whose, mask in masks.items() if whose in known}
     if not masks:
@@ -51,10 +106,15 @@ def find_mask(inputs: Mapping[str, Any], sources: Iterable[str] | None) -> Any:
         if len(found) == 1:
             return found[0]
         if not found:
-            return masks.get("", _only(masks, inputs))
+            taken = "" in masks and "" in others  # by ids that are not these
+            return None if taken else masks.get("", _only(masks, inputs))
     elif len(masks) == 1:
         ((whose, mask),) = masks.items()
-        if whose == "" or not {each for each in others if each and each != whose}:
+        if whose == "":
+            rivals = others & {*_SIDES} if "" in others else set()
+        else:
+            rivals = others - {whose, ""}
+        if not rivals:
             return mask
     raise ValueError(
         f"found several inputs in the model's call, {sorted(inputs)}, and cannot tell which mask "

@@ -15,7 +15,7 @@ __all__ = ["LastCall", "State"]
 
 
 class State(keras.random.SeedGenerator):  # type: ignore[misc]
-    """A variable that Keras takes for the state of a random generator of a layer.
+    """A variable, 0 at first, that Keras takes for the state of a random generator of a layer.
 
     Such a variable is among the layer's ``variables``, so compiled code gets and returns its value,
     and not among its ``weights``. As an attribute of the layer, a plain variable would be a weight.
@@ -24,19 +24,16 @@ class State(keras.random.SeedGenerator):  # type: ignore[misc]
         name: The variable's name.
         shape: Its shape; a scalar by default.
         dtype: Its dtype.
-        initial: The values of its elements.
 
     Attributes:
         state: The variable.
     """
 
-    def __init__(
-        self, name: str, *, shape: tuple[int, ...] = (), dtype: str, initial: Any = 0
-    ) -> None:
+    def __init__(self, name: str, *, shape: tuple[int, ...] = (), dtype: str) -> None:
         # Not that of SeedGenerator, which draws a seed.
         self.name = name
         self.state = keras.Variable(
-            lambda shape, dtype: ops.broadcast_to(ops.convert_to_tensor(initial, dtype), shape),
+            "zeros",
             shape=shape,
             dtype=dtype,
             trainable=False,

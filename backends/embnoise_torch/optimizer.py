@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import warnings
 from collections.abc import Callable
@@ -52,7 +53,7 @@ class FollowedOptimizer:
             self._stop = undo.close
         elif found is not None:
             self._stop = self._follow_calls(found)
-        elif callable(optimizer) and not isinstance(optimizer, nn.Module):
+        elif _returns_an_optimizer(optimizer):
             self._find = optimizer
             self._stop = register_optimizer_step_post_hook(self._stepped).remove
         else:
@@ -132,6 +133,22 @@ class FollowedOptimizer:
             )
 
 
+def _returns_an_optimizer(function: Any) -> bool:
+    """Whether an argument may be a function without parameters that returns an optimizer.
+
+    A class makes an optimizer that nobody steps.
+    """
+    if not callable(function) or isinstance(function, type | nn.Module):
+        return False
+    try:
+        inspect.signature(function).bind()
+    except TypeError:
+        return False
+    except ValueError:  # a builtin without a signature
+        pass
+    return True
+
+
 def _first_parameters(optimizer: Optimizer) -> set[int]:
     """One parameter of each group, which tells whether optimizers share some."""
     return {id(each) for group in optimizer.param_groups for each in group["params"][:1]}
@@ -139,8 +156,8 @@ def _first_parameters(optimizer: Optimizer) -> set[int]:
 
 def _wrong_type(role: str, value: object) -> TypeError:
     return TypeError(
-        f"{role} a torch.optim.Optimizer, a DeepSpeed engine or its optimizer, a function that "
-        f"returns one of these, or 'manual', got {format_value(value)}"
+        f"{role} a torch.optim.Optimizer, a DeepSpeed engine or its optimizer, a function without "
+        f"parameters that returns one of these, or 'manual', got {format_value(value)}"
     )
 
 

@@ -133,7 +133,7 @@ def test_the_compilation_that_records_is_told_from_others():
 
     outer(1.0)
     outside, around, inside, derived = levels
-    message = "JAX keeps the compilation elsewhere: adapt embnoise_jax._compat.staging_level"
+    message = "JAX keeps the compilation elsewhere: adapt embnoise_jax._compat.trace_of"
     assert outside is None, message
     assert around is derived is not None, message
     assert inside not in (None, around), message

@@ -154,3 +154,29 @@ def test_a_handle_is_named_after_the_path():
     nested = nnx.Dict(inner=NnxModel(nnx.Rngs(0)))
     handle = attach(nested, neftune(), layer=nested.inner.embed)
     assert list(handle.state_dict()) == ["inner.embed"]
+
+
+class Stack(nnx.Module):
+    """Its layers are one module, whose parameters are stacked."""
+
+    def __init__(self, depth):
+        make = nnx.split_rngs(splits=depth)(nnx.vmap(lambda rngs: nnx.Linear(16, 16, rngs=rngs)))
+        self.blocks = make(nnx.Rngs(0))
+
+    def __call__(self, x):
+        call = nnx.scan(lambda block, x: block(x), in_axes=(0, nnx.Carry), out_axes=nnx.Carry)
+        return call(self.blocks, x)
+
+
+def test_layers_that_are_scanned_cannot_count():
+    model = Stack(4)  # as many layers as a count has numbers
+    attach(model, neftune(), layer="blocks", at="input")
+    with pytest.raises(ValueError, match=r"shape \(4,\), got \(\): .*nnx.scan.*outside.*add_noise"):
+        model(X)
+
+
+def test_other_numbers_of_scanned_layers_fail_in_jax():
+    model = Stack(3)
+    attach(model, neftune(), layer="blocks", at="input")
+    with pytest.raises(ValueError, match="leading axis sizes"):
+        model(X)

@@ -115,3 +115,9 @@ def test_micro_batches_that_are_counted_alone_are_no_steps(inner):
 def test_a_state_without_a_count_is_refused():
     with pytest.raises(ValueError, match="state must be an Optax state that counts its steps"):
         step_of(optax.sgd(0.1, momentum=0.9).init(WEIGHTS))
+
+
+@pytest.mark.parametrize("optimizer", [optax.sgd(0.1), optax.MultiSteps(optax.adam(0.1), 4)])
+def test_an_optimizer_is_not_its_state(optimizer):
+    with pytest.raises(TypeError, match=r"state must be .* optimizer.init.*, got the optimizer"):
+        step_of(optimizer)

@@ -176,6 +176,22 @@ def test_a_lookup_of_another_class_may_be_named():
     np.testing.assert_allclose(noisy, expected.reshape(4, -1), rtol=0, atol=1e-6)
 
 
+class Backbone(keras.Model):
+    """Has no call of its own: what trains it calls the backbone."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = sequential()
+
+
+def test_a_model_without_a_call_is_not_told_to_take_training():
+    model = Backbone()
+    clean = numpy(model.backbone(IDS))
+    with attach(model, neftune(50.0)) as handle:  # without a warning
+        assert (numpy(model.backbone(IDS, training=True)) != clean).all()
+        assert handle.step == 1
+
+
 class Two(keras.Model):
     def __init__(self):
         super().__init__()

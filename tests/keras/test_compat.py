@@ -108,12 +108,25 @@ def test_the_graph_of_a_sequential_model():
     assert _compat.graph_calls(model, embedding) == [(frozenset({name}), True)], hint
 
 
-def test_the_padding_in_a_graph():
-    hint = changed("ops.NotEqual or Node.arguments", "padding_tokens")
+def test_what_a_graph_compares_its_inputs_with():
+    hint = changed("ops.NotEqual or Node.arguments", "compared_tokens")
     ids, other = (keras.Input((5,), dtype="int32", name=name) for name in ("ids", "other"))
-    outputs = [keras.ops.not_equal(ids, 3), keras.ops.not_equal(other, 4), ids != other]
-    model = keras.Model([ids, other], outputs)
-    assert _compat.padding_tokens(model, ["ids"]) == {3}, hint
+    x = keras.layers.Embedding(9, 4)(ids)
+    by_name = keras.ops.expand_dims(keras.ops.not_equal(ids, 3), 1)
+    outputs = [
+        keras.layers.MultiHeadAttention(1, 4)(x, x, attention_mask=by_name),
+        keras.layers.GlobalAveragePooling1D()(x, keras.ops.not_equal(ids, 5)),
+        keras.ops.not_equal(ids, 7),
+        keras.ops.not_equal(other, 4),
+        ids != other,
+    ]
+    compared = _compat.compared_tokens(keras.Model([ids, other], outputs), ["ids"])
+    assert {token: "attention_mask" in names for token, names in compared.items()} == {
+        3: True,
+        5: False,
+        7: False,
+    }, hint
+    assert (compared[5], compared[7]) == ({"mask"}, set()), hint
 
 
 def test_the_mask_of_a_tensor():

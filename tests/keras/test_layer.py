@@ -9,7 +9,7 @@ import pytest
 import embnoise
 from embnoise import Noise, linear, neftune
 from embnoise.backend import Counter
-from embnoise_keras import EmbeddingNoise
+from embnoise_keras import EmbeddingNoise, attach
 from tests.keras.models import DIM, IDS, MASK, fit, functional, numpy, sequential
 
 X = np.random.default_rng(0).standard_normal((4, 5, DIM)).astype(np.float32)
@@ -172,6 +172,17 @@ def test_it_may_be_made_while_a_model_is_built():
     model.compile(keras.optimizers.SGD(0.0), "mse")
     assert fit(model) != fit(model)
     assert outer.noise.step == 4
+
+
+def test_each_time_step_of_a_time_distributed_layer_is_a_call():
+    inner = sequential(layer := EmbeddingNoise(neftune(50.0), calls_per_step=3))
+    ids = keras.Input((3, 5), dtype="int32")
+    model = keras.Model(ids, keras.layers.TimeDistributed(inner)(ids))
+    model(np.stack([IDS] * 3, axis=1), training=True)
+    assert (layer.step, layer.lookups) == (1, 3)
+    with attach(model, neftune(50.0, stream="attached")) as handle:
+        model(np.stack([IDS] * 3, axis=1), training=True)
+        assert (handle.step, handle.lookups) == (1, 3)
 
 
 def test_symbolic_calls_keep_shape_dtype_and_mask():

@@ -181,6 +181,57 @@ def test_the_graph_tells_masks_apart(names):
     check_two(seen, clean, (MASK, np.ones_like(MASK)))
 
 
+class Shared(keras.Model):
+    """An encoder-decoder with one table, whose arguments have the names of Hugging Face."""
+
+    def __init__(self, computes=False):
+        super().__init__()
+        self.embed, self.computes = keras.layers.Embedding(VOCABULARY, DIM), computes
+
+    def call(self, inputs, training=None):
+        sides = [inputs["input_ids"], inputs["decoder_input_ids"]]
+        return [self.embed(ops.maximum(side, 0) if self.computes else side) for side in sides]
+
+
+SHARED = {"input_ids": IDS, "attention_mask": INTEGERS, "decoder_input_ids": IDS.copy()}
+
+
+def shared_graph():
+    inputs = {name: keras.Input((5,), dtype="int32", name=name) for name in SHARED}
+    embed = keras.layers.Embedding(VOCABULARY, DIM)
+    return keras.Model(inputs, [embed(inputs["input_ids"]), embed(inputs["decoder_input_ids"])])
+
+
+@pytest.mark.parametrize("build", [Shared, shared_graph])
+def test_a_mask_of_other_ids_is_not_that_of_the_decoder(build):
+    model = build()
+    clean = [numpy(x) for x in model(SHARED)]
+    with attach(model, NOISE):
+        check_two(model(SHARED, training=True), clean, (MASK, np.ones_like(MASK)))
+
+
+def test_a_mask_of_other_ids_or_of_computed_ones_is_asked_for():
+    model = Shared(computes=True)
+    model(SHARED)
+    with (
+        attach(model, NOISE),
+        pytest.raises(ValueError, match="cannot tell which mask belongs to a lookup; pass tokens"),
+    ):
+        model(SHARED, training=True)
+
+
+class Both(Shared):
+    def call(self, inputs, training=None):
+        return self.embed(inputs["encoder_ids"]), self.embed(inputs["decoder_ids"])
+
+
+def test_one_mask_without_ids_of_its_own_is_that_of_both_sides():
+    model, inputs = Both(), {"encoder_ids": IDS, "decoder_ids": IDS.copy(), "mask": INTEGERS}
+    clean = [numpy(x) for x in model(inputs)]
+    with attach(model, NOISE):
+        check_two(model(inputs, training=True), clean, (MASK, MASK))
+
+
 def untied(prefixes, direct=True):
     sides = [keras.Input((5,), dtype="int32", name=f"{each}_input_ids") for each in prefixes]
     masks = [keras.Input((5,), dtype="int32", name=f"{each}_attention_mask") for each in prefixes]
@@ -349,6 +400,74 @@ def test_a_mask_of_attention_scores_is_warned_of(mask):
         model(inputs, training=True)  # once is enough
     with attach(model, NOISE, tokens=lambda ids: {"mask": ids != 0}):
         close(model(inputs, training=True), noise_of(clean, mask=MASK))
+
+
+def compares(*tokens, pools=None):
+    """A functional model that compares its ids with tokens, and pools where they are not one."""
+    ids = keras.Input((5,), dtype="int32")
+    x = keras.layers.Embedding(VOCABULARY, DIM)(ids)
+    outputs = [x, *[ops.not_equal(ids, token) for token in tokens]]
+    if pools is not None:
+        outputs.append(keras.layers.GlobalAveragePooling1D()(x, mask=ops.not_equal(ids, pools)))
+    return keras.Model(ids, outputs)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "pools", "padding"), [([0], None, 0), ([0, 9], None, 0), ([], 9, 9), ([1], 9, 9)]
+)
+def test_a_graph_that_compares_ids_with_padding_tells_it(tokens, pools, padding):
+    model = compares(*tokens, pools=pools)
+    clean = numpy(model(IDS)[0])
+    with attach(model, NOISE):
+        close(model(IDS, training=True)[0], noise_of(clean, mask=padding != IDS))
+
+
+@pytest.mark.parametrize(("tokens", "pools"), [([9], None), ([1, 9], None), ([0], 9)])
+def test_a_graph_that_compares_ids_with_another_token_is_warned_of(tokens, pools):
+    model = compares(*tokens, pools=pools)
+    clean = numpy(model(IDS)[0])
+    with attach(model, NOISE):
+        with pytest.warns(
+            RuntimeWarning, match=r"comparison of ids with .*9.* does not tell the pa"
+        ):
+            close(model(IDS, training=True)[0], noise_of(clean))
+        model(IDS, training=True)  # once is enough
+    with attach(model, NOISE, tokens=lambda ids: {}):
+        close(model(IDS, training=True)[0], noise_of(clean))
+
+
+NAMES = ["pad_mask", "key_padding_mask", "src_mask", "attn_mask", "input_masks", "ValidMask"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_mask_with_another_name_is_warned_of(name):
+    model, inputs = Dictionary(), {"ids": IDS, name: INTEGERS}
+    clean = numpy(model(inputs))
+    with attach(model, NOISE):
+        with pytest.warns(
+            RuntimeWarning, match=rf"{name} of shape \(4, 5\) is not known, so it do"
+        ):
+            close(model(inputs, training=True), noise_of(clean))
+        model(inputs, training=True)  # once is enough
+    with attach(model, NOISE, tokens=lambda **all_of_it: {"mask": all_of_it[name]}):
+        close(model(inputs, training=True), noise_of(clean, mask=MASK))
+
+
+@pytest.mark.parametrize(
+    ("others", "options"),
+    [
+        ({"padding_mask": INTEGERS}, {}),
+        ({}, {"tokens": lambda ids: {}}),
+        ({}, {"where": lambda prompt_mask: prompt_mask}),
+        ({"prompt_mask": INTEGERS[:, :4]}, {}),
+        ({"prompt_mask": INTEGERS, "prompt_ids": INTEGERS}, {}),
+    ],
+)
+def test_a_mask_with_another_name_is_not_warned_of_without_need(others, options):
+    model, inputs = Dictionary(), {"ids": IDS, "prompt_mask": INTEGERS, **others}
+    with attach(model, NOISE, **options) as handle:
+        model(inputs, training=True)  # a warning would be an error
+        assert handle.step == 1
 
 
 def test_single_ids_are_refused_in_training_alone():

@@ -13,6 +13,8 @@ from embnoise_keras import EmbeddingNoise, attach
 from tests.keras.models import DIM, IDS, MASK, MODELS, fit, functional, numpy, sequential
 
 BACKEND = keras.backend.backend()
+if BACKEND == "tensorflow":
+    import tensorflow as tf
 NOISE = neftune(alpha=linear(50, 0, 10))
 X = np.random.default_rng(0).standard_normal((4, 5, DIM)).astype(np.float32)
 
@@ -31,6 +33,7 @@ def with_handle(build, **options):
     return model, attach(model, NOISE, **options)
 
 
+tensorflows = pytest.mark.skipif(BACKEND != "tensorflow", reason="it has these checkpoints")
 over_owners = pytest.mark.parametrize("noised", [with_layer, with_handle])
 over_models = pytest.mark.parametrize("build", MODELS.values(), ids=MODELS)
 
@@ -100,8 +103,6 @@ def test_paused_is_clean_and_not_counted_in_fit(noised, build, eager):
 def compiled(layer):
     """The layer in training, in a function that is traced once."""
     if BACKEND == "tensorflow":
-        import tensorflow as tf  # noqa: PLC0415, the backend that is there
-
         return tf.function(lambda x: layer(x, training=True), autograph=False)
     import jax  # noqa: PLC0415
 
@@ -202,10 +203,46 @@ def test_a_layer_is_saved_in_the_middle_of_a_step(tmp_path):
     close(loaded(IDS, training=True), model(IDS, training=True))
 
 
+@tensorflows
+def test_a_checkpoint_of_tensorflow_has_the_count_but_no_pause(tmp_path):
+    model, layer = with_layer(functional, calls_per_step=2)
+    for _ in range(3):
+        model(IDS, training=True)
+    with layer.paused():
+        path = tf.train.Checkpoint(model=model).save(tmp_path / "checkpoint")
+    other, twin = with_layer(functional, calls_per_step=2)
+    weights = [weight.path for weight in other.weights]
+    tf.train.Checkpoint(model=other).restore(path).assert_consumed()
+    assert list(twin._counters().values()) == [Counter(1, 1, 4, 3)]
+    close(other(IDS, training=True), model(IDS, training=True))
+    assert [weight.path for weight in other.weights] == weights
+
+
+@tensorflows
+def test_a_checkpoint_of_tensorflow_without_the_count_loads_in_part(tmp_path):
+    path = tf.train.Checkpoint(model=functional(keras.layers.Dropout(0.1))).save(tmp_path / "old")
+    model, layer = with_layer(functional)
+    model(IDS, training=True)
+    tf.train.Checkpoint(model=model).restore(path).expect_partial()
+    assert layer.step == 1
+    with pytest.raises(AssertionError, match="count"):
+        tf.train.Checkpoint(model=model).restore(path).assert_consumed()
+
+
+@tensorflows
+def test_a_checkpoint_of_tensorflow_has_nothing_of_a_handle(tmp_path):
+    model, handle = with_handle(functional)
+    model(IDS, training=True)
+    path = tf.train.Checkpoint(model=model).save(tmp_path / "checkpoint")
+    handle.remove()
+    tf.train.Checkpoint(model=functional()).restore(path).assert_consumed()
+
+
 def test_the_count_is_no_weight():
     layer = EmbeddingNoise(NOISE)
     assert layer.weights == []
-    assert [variable.name for variable in layer.non_trainable_variables] == ["count"]
+    names = [variable.name for variable in layer.non_trainable_variables]
+    assert names == ["count", "pauses"]
 
 
 def test_a_handle_continues_in_the_middle_of_a_step():

@@ -98,6 +98,19 @@ def test_something_else_is_an_error(wrong):
         train(model, optimizer)
 
 
+class Made:
+    """Callable without arguments, like a function, but what it returns is new each time."""
+
+
+@pytest.mark.parametrize("wrong", [SGD, Made, lambda trainer: trainer.optimizer])
+def test_a_class_or_a_function_with_parameters_is_refused_before_any_step(wrong):
+    model = Embedder()
+    message = r"optimizer must be .*, a function without parameters that returns .*, got <(cl|fu)"
+    with pytest.raises(TypeError, match=message):
+        attach(model, NOISE, optimizer=wrong)
+    train(model, SGD(model.parameters(), lr=0.1))
+
+
 def test_nothing_is_left_behind():
     model, made = Embedder(), SGD([torch.zeros(2, requires_grad=True)], lr=0.1)
     calls = []
