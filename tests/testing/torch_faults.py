@@ -775,6 +775,14 @@ class FrozenTable(Embedded):
             return super().forward(ids, mask)
 
 
+class TokensCounted(Uniform):
+    """Right, with another claim: that L is the width of the row."""
+
+
+class TokensCountedNormal(Normal):
+    """Likewise."""
+
+
 class ImagesCounted(Embedded):
     """Image positions get no noise, and count in L."""
 
@@ -869,6 +877,10 @@ FAULTY = [
     bad(OnPadding, "EN09", "padding gets noise", "padding noised"),
     bad(PaddedLength, "EN19", "row's width, padding included", "padded length used"),
     bad(LongestRow, "EN19", "longest row", "the longest row's length used"),
+    bad(TokensCounted, "EN10", "L is the real tokens", "real tokens, claimed as the padded length",
+        Claims(length="padded")),
+    bad(TokensCountedNormal, "EN19", "L is the real tokens",
+        "real tokens, claimed as the padded length", Claims("gaussian", length="padded")),
     bad(ImagesCounted, "EN19", "row's width", "image positions count in L", None, "ids"),
     bad(Packed, "EN20", "whole packed row", "packed length used"),
     bad(Normalized, "EN02", "normalizes the embeddings", "LayerNorm inside the layer"),
