@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from embnoise._distributions import Distribution
-from embnoise._validation import format_value
+from embnoise._validation import dtype_name, format_value
 from embnoise.testing._case import Case
 from embnoise.testing.diagnosis import cause_of_noise
 from embnoise.testing.failures import (
@@ -92,8 +92,11 @@ class CheckContext:
 
     @property
     def grid(self) -> float:
-        """The step of the coarsest grid that a correct draw in this dtype may have."""
-        return GRID.get(self.dtype, 2.0**-22)
+        """The step of the coarsest grid that a correct draw may have, and its sum be rounded to.
+
+        A layer that embeds ids may have embeddings of another dtype than its table.
+        """
+        return max(GRID.get(dtype, 2.0**-22) for dtype in (self.dtype, self._output_dtype()))
 
     def expect(
         self,
@@ -138,6 +141,7 @@ class CheckContext:
         world = self.world if world is None else world
         layer = partial(self._layer, dim=dim, seed=seed, world=world)
         reference = None
+        self._output_dtype()  # finding it seeds, which must not happen between the layer's calls
         if self.case.inputs == "ids" and self._has_reference():
             reference = layer(alpha=0.0, name="reference")
         return layer(alpha=alpha, name=name, reference=reference)
@@ -175,6 +179,27 @@ class CheckContext:
             reference=reference,
             findings=self.findings,
         )
+
+    def _output_dtype(self) -> str:
+        """The dtype of the embeddings, which a layer that embeds ids chooses itself."""
+        if self.case.inputs == "embeddings":
+            return self.dtype
+        if self.dtype not in self.findings.output_dtypes:
+            with self.transcript.paused():
+                self.findings.output_dtypes[self.dtype] = self._finds_output_dtype()
+        return self.findings.output_dtypes[self.dtype]
+
+    def _finds_output_dtype(self) -> str:
+        inputs = self.case.batch(SMALL, seed=self.seed)
+        try:
+            layer = self._layer(
+                dim=SMALL[2], alpha=self.alpha, seed=self.seed, world=self.world, name="layer"
+            )
+            output = layer.raw(inputs, layer.prepared(inputs), training=False, step=0)
+            layer.checked(output, inputs)
+        except UntestableError:  # which EN01 reports
+            return self.dtype
+        return dtype_name(output)
 
     def _has_reference(self) -> bool:
         """Whether a layer with alpha = 0 shows the embeddings of a layer that embeds ids.

@@ -53,7 +53,7 @@ def alpha_is_proportional(context: CheckContext) -> None:
         else "alpha enters the claimed scale in another way"
     )
     # The noise of ids is a difference, which has the rounding of the embeddings.
-    rounding = 2.0**-22 * (1 + float(growth.max())) * (largest + float(abs(once).max()))
+    rounding = context.grid * (1 + float(growth.max())) * (largest + float(abs(once).max()))
     context.expect(
         bool(known)
         and np.allclose(twice, growth * once, rtol=2.0**-18, atol=2.0**-18 * known + rounding),
@@ -87,7 +87,7 @@ def noise_is_added(context: CheckContext) -> None:
     reach = float(abs(np.stack(noises[1:])).max())
     error = max(float(abs(noises[0] - other).max()) for other in noises[1:])
     context.expect(
-        error <= 2.0**-20 * (clean + reach),
+        error <= max(2.0**-20, context.grid) * (clean + reach),
         f"the noise depends on the embeddings: for others it differs by up to {error:.3g} "
         f"(its largest value is {reach:.3g})",
         lambda: _cause_of_dependence(context, np.stack(noises), np.stack(outputs)),
