@@ -80,6 +80,8 @@ class CheckContext:
         """The premises of the assertion that did not hold, besides those of the check."""
         self.depends: set[str] = set()
         """The codes of checks without which a pass shows nothing either."""
+        self.note = ""
+        """What a passing check did not look at."""
         self.transcript = Transcript()
         self._last: Any = None
 

@@ -187,7 +187,7 @@ class Check:
             return untestable.status, self._message(context, str(untestable))
         if not context.assertions:
             return "error", self._message(context, "the check made no assertion: it shows nothing")
-        return "passed", ""
+        return "passed", context.note
 
     def _message(self, context: CheckContext, found: str) -> str:
         title = f"{self.spec.code} {self.spec.name}[{self.dtype}]"

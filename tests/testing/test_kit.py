@@ -17,6 +17,7 @@ from embnoise import linear, neftune
 from embnoise.testing import (
     CheckFailedError,
     Claims,
+    Report,
     case,
     check_layer,
     driver_of,
@@ -437,6 +438,24 @@ def test_wrong_options_of_a_run_are_refused():
         parametrize_with_checks(numpy_case())
     with pytest.raises(ValueError, match="different names"):
         parametrize_with_checks([numpy_case(), numpy_case()])
+
+
+def test_a_check_that_passed_says_what_it_did_not_look_at():
+    class Counting:
+        def __init__(self, alpha, seed):
+            self.noise, self.calls = neftune(linear(alpha, 0, 5000), seed=seed), 0
+
+        def __call__(self, x, training, mask=None):
+            step = self.calls
+            self.calls += training
+            return embnoise.add_noise(x, self.noise, training=training, mask=mask, step=step)
+
+    counting = lambda *, dim, alpha, seed: Counting(alpha, seed)  # noqa: E731
+    made = numpy_case(counting, claims=Claims(schedule=linear(1, 0, 5000)))
+    (result,) = results(made, "EN21", profile="quick")
+    assert result.status == "passed"
+    assert result.message == "up to step 1001, since the layer takes no step"
+    assert result.message in Report(made, "quick", 0, (result,)).table()
 
 
 # How a layer is called.

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from embnoise import linear
 from embnoise.testing import Claims
 from tests.testing.torch_layers import (
     DECAY,
@@ -687,6 +688,29 @@ class Ignored(Stepped):
         return 1.0
 
 
+class NeverHalved(Ignored):
+    """It should be halved at step 100."""
+
+
+class EpochLate(Stepped):
+    """Alpha goes down after epochs of 100 steps, and the first lasts for two."""
+
+    def share(self, step):
+        return 1 - max(step // 100 - 1, 0) / 10 if step < 1100 else 0.0
+
+
+class StopsAtHalf(Uniform):
+    """Its calls are its steps, of which the last ones should have less than half of alpha."""
+
+    def __init__(self, alpha, seed):
+        super().__init__(alpha, seed)
+        self.calls = 0
+
+    def magnitude(self, x, mask):
+        self.calls += 1
+        return super().magnitude(x, mask) * max(1 - (self.calls - 1) / 1000, 0.5)
+
+
 class StepUnused(Stepped):
     def forward(self, x, mask, step):
         noise = super().forward(torch.zeros_like(x), mask, 0)
@@ -924,6 +948,12 @@ FAULTY = [
     bad(Late, "EN21", "one step behind", "alpha's schedule one step behind", DECAY),
     bad(Backwards, "EN21", "backwards", "alpha's schedule reversed", DECAY),
     bad(Ignored, "EN21", "ignored", "alpha's schedule ignored", DECAY),
+    bad(NeverHalved, "EN21", "ignored", "alpha not halved at step 100",
+        Claims(schedule=lambda step: 1.0 if step < 100 else 0.5)),
+    bad(EpochLate, "EN21", r"1 at step 100 \(claimed 0\.9\)", "alpha's epochs are one late",
+        Claims(schedule=lambda step: max(1 - step // 100 / 10, 0.0))),
+    bad(StopsAtHalf, "EN21", r"0\.5 at step 999", "alpha stops at half of it after 500 calls",
+        Claims(schedule=linear(1, 0, 1000))),
     bad(Frozen, "EN22", "drawn while tracing", "noise frozen while tracing"),
     bad(SameOnRanks, "EN38", "same noise", "the same noise on every rank",
         Claims(distinct_ranks=True)),
