@@ -88,6 +88,8 @@ def check_keys(
     owner: str, given: Mapping[str, object], known: Sequence[str], required: Sequence[str] = ()
 ) -> None:
     """Raise if ``given`` has a key that is not ``known``, or lacks a ``required`` one."""
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{owner} must be a mapping with {list(known)}, got {format_value(given)}")
     for key in given:
         if key not in known:
             hint = did_you_mean(key, known)

@@ -1,6 +1,7 @@
 """The kit itself: cases, checks, statuses, reports, misuse. Its layers are NumPy functions."""
 
 import json
+import math
 import random
 import re
 import subprocess
@@ -418,7 +419,19 @@ def test_a_wrong_case_is_refused(options, error, says):
         ({"schedule": linear(1, 0)}, ValueError, "schedule must be bound"),
         ({"schedule": lambda step: 0.0}, ValueError, "above 0 at one of its first 1000 steps"),
         ({"schedule": lambda step: -1.0}, ValueError, "schedule at step 0 must be finite"),
+        ({"schedule": math.cos}, ValueError, "schedule at step 2 must be finite"),
+        ({"schedule": lambda: 1}, TypeError, "schedule must be a function step -> share of alpha"),
+        ({"schedule": [1, 0].__getitem__}, ValueError, "for any step; at step 2, .* IndexError"),
+        ({"distribution": lambda: 0}, TypeError, "quantile of distribution '<lambda>' must be a"),
+        ({"distribution": lambda p: "a"}, ValueError, "quantile of distribution '<lambda>' must"),
+        (
+            {"distribution": lambda p: p},
+            ValueError,
+            r"distribution must be a symmetric .* quantile\(0\.25\) is 0\.25 and quantile\(0\.75\)",
+        ),
         ({"antithetic": 1}, TypeError, "antithetic must be True or False"),
+        ({"saved_names": None}, TypeError, "saved_names must be a tuple of names, got None"),
+        ({"saved_names": 3}, TypeError, "saved_names must be a tuple of names, got 3"),
         ({"saved_names": "count"}, TypeError, "saved_names must be a tuple of names"),
     ],
 )
@@ -434,6 +447,12 @@ def test_wrong_options_of_a_run_are_refused():
         check_layer(numpy_case(), seed="random")
     with pytest.raises(TypeError, match=r"case must be what case\(\.\.\.\) returned"):
         check_layer(right)
+    with pytest.raises(TypeError, match="raises must be True or False, got 'no'"):
+        check_layer(numpy_case(), raises="no")
+    with pytest.raises(TypeError, match="progress must be a callable, got 3"):
+        check_layer(numpy_case(), progress=3)
+    with pytest.raises(TypeError, match="cases must be a list of cases, got None"):
+        parametrize_with_checks(None)
     with pytest.raises(TypeError, match="put it in a list"):
         parametrize_with_checks(numpy_case())
     with pytest.raises(ValueError, match="different names"):
