@@ -122,7 +122,7 @@ def test_a_state_dict_comes_back():
         second.load_state_dict(state)
     with pytest.raises(ValueError, match="state is missing the key 'decoder'"):
         second.load_state_dict({"encoder": state["encoder"]})
-    with pytest.raises(TypeError, match="state must be a mapping with .*, got 5"):
+    with pytest.raises(TypeError, match=r"state must be a mapping with .*, got 5"):
         second.load_state_dict(5)
     assert second.counters == first.counters
 
