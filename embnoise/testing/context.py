@@ -251,8 +251,8 @@ class CheckContext:
         """What ``make_layer`` returns.
 
         Raises:
-            UntestableError: It raises, or returns something that cannot be called, or the same
-                object twice.
+            UntestableError: It raises, or returns something that cannot be called (without
+                ``call``), or the same object twice.
         """
         self.transcript.write(
             f"{name} = driver.make(make_layer, dtype={self.dtype!r}, dim={dim}, alpha={alpha}, "
@@ -271,10 +271,10 @@ class CheckContext:
             if made:
                 what = f"make of the driver {self.driver.name!r}, after {what},"
             raise raised_by_layer(what, error) from None
-        if not callable(layer):
+        if not (callable(layer) or self.case.call):
             raise UntestableError(
-                f"make_layer returned {format_value(layer)}, which cannot be called; "
-                "it must return a layer"
+                f"make_layer returned {format_value(layer)}, which cannot be called; it must "
+                "return a layer, or the case needs call=, which calls it"
             )
         if isinstance(layer, type):
             raise UntestableError(

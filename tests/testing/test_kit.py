@@ -495,6 +495,16 @@ def test_call_is_given_the_keywords_that_it_names():
     assert [each.code for each in report.results if each.wrong] == []
 
 
+def test_what_cannot_be_called_is_tested_by_its_call():
+    pair = lambda *, dim, alpha, seed: (None, right(dim=dim, alpha=alpha, seed=seed))  # noqa: E731
+    assert "or the case needs call=" in results(numpy_case(pair), "EN01")[0].message
+
+    def call(layer, x, *, training, mask, step, segment_ids):
+        return layer[1](x, training=training, mask=mask, step=step, segment_ids=segment_ids)
+
+    assert check_layer(numpy_case(pair, call=call), profile="quick").ok
+
+
 def test_a_layer_without_a_step_advances_by_being_called():
     def make(*, dim, alpha, seed):
         steps = iter(range(1000))

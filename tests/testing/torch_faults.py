@@ -773,6 +773,14 @@ class NoiseInTable(Embedded):
         return super().forward(ids, mask)
 
 
+class Renormalized(Embedded):
+    """The lookup scales the rows of its table down."""
+
+    def __init__(self, dim, noise):
+        super().__init__(dim, noise)
+        self.table.max_norm = 1.0
+
+
 class NeverCalled(Embedded):
     """The hook sits on a module that forward does not call, as in T5 and BART."""
 
@@ -965,6 +973,8 @@ FAULTY = [
         Claims(validates_alpha=True)),
     bad(OnTheTable, "EN17", "added to the table", "noise written into the table", None, "ids"),
     bad(NoiseInTable, "EN17", "added to the table", "the table itself changed", None, "ids"),
+    bad(Renormalized, "EN17", "evaluation, which has no noise, changes it too",
+        "a lookup that renormalizes its table", None, "ids"),
     bad(NeverCalled, "EN24", "forward never calls", "a hook on a module that is never called",
         None, "ids"),
     bad(MultipliedAfter, "EN10", r"multiplied by sqrt\(d\) after", "embeddings multiplied after",
