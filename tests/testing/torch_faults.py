@@ -756,6 +756,28 @@ class UnlikePairs(Uniform):
 # Layers that embed ids themselves.
 
 
+class FollowsNumPy(Follower):
+    """It claims to follow PyTorch's seed."""
+
+    def rand(self, shape):
+        return torch.from_numpy(np.random.random_sample(tuple(shape))).float()  # noqa: NPY002
+
+
+class FromLengths(Uniform):
+    """Padding is on the right, it believes."""
+
+    def forward(self, x, mask):
+        places = torch.arange(x.shape[1])
+        return super().forward(x, places < mask.sum(dim=1, keepdim=True))
+
+
+class NormalIfPaddedLeft(Uniform):
+    def units(self, x, mask):
+        if mask[:, 0].all():
+            return super().units(x, mask)
+        return torch.randn(x.shape, generator=self.generator).div(4).clamp(-1, 1)
+
+
 class OnTheTable(Embedded):
     def forward(self, ids, mask):
         if self.training:
@@ -839,7 +861,7 @@ RELATIVE = Claims(scale="relative", compilable=False)
 
 def bad(layer, code, says, fault, claims=None, inputs="embeddings"):
     make = on(layer) if inputs == "ids" else of(layer)
-    claims, repeatable = claims or Claims(), layer is not Clock
+    claims, repeatable = claims or Claims(), layer not in (Clock, FollowsNumPy)
     return Faulty(
         layer.__name__, make, "torch", inputs, None, claims, code, says, fault, repeatable
     )
@@ -902,6 +924,12 @@ FAULTY = [
     bad(Periodic, "EN06", "repeats after some steps", "noise that repeats after some steps"),
     bad(SeedDropped, "EN07", "seed is not used", "the seed is dropped"),
     bad(Clock, "EN05", "seeded by the clock", "seeded by the clock"),
+    bad(FollowsNumPy, "EN05", "NumPy's or Python's global generator",
+        "NumPy's generator, claimed as the framework's", GLOBAL),
+    bad(FromLengths, "EN09", "padded on the left.*made again from the lengths",
+        "a mask made again from the lengths"),
+    bad(NormalIfPaddedLeft, "EN47", "in batches such as this one, the noise is gaussian",
+        "another distribution if padding is on the left"),
     bad(Follower, "EN05", "global generator", "the global generator, claimed as its own seed"),
     bad(DrawsAnyway, "EN14", "changes the global random state of the framework",
         "global random state moved"),

@@ -91,7 +91,8 @@ def saved_state_clean(context: CheckContext) -> None:
             f"the saved state has an entry {name!r}, of shape {value.shape}",
             "the noise, alpha or a counter is a persistent buffer, a parameter or a variable: keep "
             "it out of the state (in PyTorch persistent=False, in Keras a plain attribute, in "
-            "Flax no Variable), or name it in Claims(saved_names=...)",
+            "Flax no Variable, in Equinox a number in eqx.field(static=True)), or name it in "
+            "Claims(saved_names=...)",
         )
     context.expect(
         set(before) <= set(after),
