@@ -81,13 +81,19 @@ class Distribution:
         """The unit values of all lattice integers, float32 of shape [65536], read-only.
 
         Raises:
-            ValueError: A value is not finite, below 0 for a probability above 1/2, or above
-                ``bound``.
+            TypeError: A value is not a number, or ``quantile`` does not take a probability.
+            ValueError: Likewise; or a value is not finite, below 0 for a probability above 1/2, or
+                above ``bound``.
         """
-        upper = [
-            self.quantile((k + 0.5) / LATTICE_SIZE) for k in range(LATTICE_SIZE // 2, LATTICE_SIZE)
-        ]
-        half = np.array(upper, dtype=np.float64).astype(np.float32)
+        places = [(k + 0.5) / LATTICE_SIZE for k in range(LATTICE_SIZE // 2, LATTICE_SIZE)]
+        try:
+            upper = np.array([self.quantile(place) for place in places], dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise type(error)(
+                f"quantile of distribution {self.name!r} must be a function of a probability that "
+                f"returns a float: {error}"
+            ) from error
+        half = upper.astype(np.float32)
         if not (np.isfinite(half).all() and (half >= 0).all() and half.any()):
             raise ValueError(
                 f"quantile of distribution {self.name!r} must be finite and at least 0 for a "

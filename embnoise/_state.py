@@ -10,7 +10,7 @@ from typing import Any, NoReturn, Self
 
 from embnoise._counter import Counter
 from embnoise._noise import Noise
-from embnoise._validation import check_integer, check_keys
+from embnoise._validation import check_integer, check_keys, did_you_mean
 
 __all__ = ["Handle", "NoiseState"]
 
@@ -89,7 +89,8 @@ class NoiseState:
 class Handle(NoiseState):
     """Noise that is attached to a model; made by ``attach``.
 
-    Leaving ``with attach(...):`` removes it.
+    Leaving ``with attach(...):`` removes it. The attributes of a subclass are private, or declared
+    in its class.
 
     Attributes:
         noise: What noise is added.
@@ -97,6 +98,13 @@ class Handle(NoiseState):
         alpha: The amplitude at the current step.
         lookups: How many lookups got noise so far.
     """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        declared = getattr(type(self), name, print)  # what can be called is a method
+        if not name.startswith("_") and name != "noise" and callable(declared):
+            hint = did_you_mean(name, ["step"])
+            raise AttributeError(f"a Handle has no attribute {name!r} to set{hint}; it has: step")
+        super().__setattr__(name, value)
 
     def remove(self) -> None:
         """Remove the noise and leave the model as it was. Calling it again does nothing."""

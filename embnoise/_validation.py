@@ -13,6 +13,9 @@ from embnoise._arrays import Array
 FLOAT_DTYPES = ("float16", "bfloat16", "float32", "float64")
 """The dtypes that embeddings may have."""
 
+_SYNONYMS = {"normal": "gaussian"}
+"""Names that look like another one than the one that means the same."""
+
 _FLOAT32_MAX = 3.4028234663852886e38
 
 
@@ -26,7 +29,8 @@ def format_value(value: Any, limit: int = 120) -> str:
 
 def did_you_mean(name: object, known: Iterable[str], cutoff: float = 0.6) -> str:
     """`` (did you mean 'x'?)`` for the closest known name, or an empty string."""
-    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=cutoff)
+    meant = _SYNONYMS.get(str(name).lower(), str(name))
+    close = difflib.get_close_matches(meant, list(known), n=1, cutoff=cutoff)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
@@ -84,6 +88,8 @@ def check_keys(
     owner: str, given: Mapping[str, object], known: Sequence[str], required: Sequence[str] = ()
 ) -> None:
     """Raise if ``given`` has a key that is not ``known``, or lacks a ``required`` one."""
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{owner} must be a mapping with {list(known)}, got {format_value(given)}")
     for key in given:
         if key not in known:
             hint = did_you_mean(key, known)

@@ -51,6 +51,11 @@ CONFIGURATION = [
         ValueError,
         "distribution must be one of ['uniform', 'rademacher', 'gaussian'",
     ),
+    (
+        lambda: Noise(1, distribution="Normal"),
+        ValueError,
+        "got 'Normal' (did you mean 'gaussian'?)",
+    ),
     (lambda: Noise(1, distribution=3), TypeError, "distribution must be one of"),
     (lambda: Noise(1, scale="neft"), ValueError, "scale must be one of ['neftune', 'per_token'"),
     (

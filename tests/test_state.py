@@ -57,6 +57,8 @@ def test_a_state_that_does_not_fit(state, kind, message):
 class Recording(Handle):
     """A handle of a framework that has no model: its two counters are all there is."""
 
+    counters = pauses = removed = None
+
     def __init__(self, noise):
         self.noise = noise
         self.counters = {"encoder": Counter(), "decoder": Counter()}
@@ -99,6 +101,14 @@ def test_what_a_handle_tells():
         handle.step = -1
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"), [("steps", r" \(did you mean 'step'\?\)"), ("nose", ""), ("paused", "")]
+)
+def test_a_handle_refuses_attributes_that_it_does_not_have(name, hint):
+    with pytest.raises(AttributeError, match=f"no attribute '{name}' to set{hint}; it has: step"):
+        setattr(Recording(neftune()), name, 7)
+
+
 def test_a_state_dict_comes_back():
     first, second = Recording(neftune()), Recording(neftune())
     first.look_up("encoder")
@@ -112,6 +122,8 @@ def test_a_state_dict_comes_back():
         second.load_state_dict(state)
     with pytest.raises(ValueError, match="state is missing the key 'decoder'"):
         second.load_state_dict({"encoder": state["encoder"]})
+    with pytest.raises(TypeError, match=r"state must be a mapping with .*, got 5"):
+        second.load_state_dict(5)
     assert second.counters == first.counters
 
 

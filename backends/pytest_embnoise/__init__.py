@@ -7,8 +7,9 @@ nor NumPy, nor a framework.
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pytest
@@ -62,13 +63,32 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     options = {name: config.getoption(f"embnoise_{name}") for name in names}
     if all(value is None for value in options.values()):
         return
+    for params in _tested(items):
+        try:
+            params["check"] = params["check"].with_options(**options)
+        except (OSError, ValueError) as error:  # of the file
+            import pytest  # noqa: PLC0415, it is loaded already
+
+            raise pytest.UsageError(f"--embnoise-expected-failures: {error}") from None
+
+
+def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> list[str]:
+    """The expected failures of cases that the run does not have, if they look misspelled."""
+    path = config.getoption("embnoise_expected_failures")
+    names = {params["check"].check.case.name for params in _tested(items)}
+    if path is None or not names:
+        return []
+    from embnoise.testing.expected import misspelled_cases  # noqa: PLC0415, it is loaded already
+
+    try:
+        return [f"embnoise: {note}" for note in misspelled_cases(path, names)]
+    except (OSError, ValueError):  # a usage error, which ends the run
+        return []
+
+
+def _tested(items: list[pytest.Item]) -> Iterator[dict[str, Any]]:
+    """The parameters of the tests of ``parametrize_with_checks``."""
     for item in items:
         params = getattr(getattr(item, "callspec", None), "params", {})
-        check = params.get("check")
-        if check is not None and type(check).__module__ == "embnoise.testing.run":
-            try:
-                params["check"] = check.with_options(**options)
-            except (OSError, ValueError) as error:  # of the file
-                import pytest  # noqa: PLC0415, it is loaded already
-
-                raise pytest.UsageError(f"--embnoise-expected-failures: {error}") from None
+        if type(params.get("check")).__module__ == "embnoise.testing.run":
+            yield params

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import EntryPoints, entry_points
 
 from embnoise import __version__
@@ -40,14 +40,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if command in installed.names:
             return int(installed[command].load()(arguments[1:]))
-        options = _parser(installed).parse_args(arguments)
+        parser, commands = _parsers(installed)
+        options, unknown = parser.parse_known_args(arguments)
+        if unknown:  # argparse shows the usage of `embnoise`, which has no options
+            commands[options.command].error(f"unrecognized arguments: {' '.join(unknown)}")
         return int(options.run(options))
     except (UsageError, ValueError, TypeError, ImportError, OSError) as error:
         print(f"embnoise {command}: {error}", file=sys.stderr)
         return 2
 
 
-def _parser(installed: EntryPoints) -> argparse.ArgumentParser:
+def _parsers(
+    installed: EntryPoints,
+) -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
+    """The command's parser, and those of its subcommands by name."""
     parser = argparse.ArgumentParser(
         prog="embnoise", description="Check, measure and plot noise on embeddings."
     )
@@ -58,4 +64,4 @@ def _parser(installed: EntryPoints) -> argparse.ArgumentParser:
     for entry in installed:  # listed without loading them, which may take seconds
         help_text = f"of {entry.module}: see embnoise {entry.name} --help"
         commands.add_parser(entry.name, help=help_text)
-    return parser
+    return parser, commands.choices

@@ -17,7 +17,7 @@ from embnoise._noise import Noise
 from embnoise._validation import check_choice
 from embnoise.testing import check_adapter, check_layer, check_model
 from embnoise.testing.claims import NOTES
-from embnoise.testing.expected import with_expected_failures
+from embnoise.testing.expected import misspelled_cases, with_expected_failures
 from embnoise.testing.find_driver import adapters
 from embnoise.testing.profiles import PROFILES
 from embnoise.testing.report import Findings
@@ -113,6 +113,8 @@ def _check_layer(options: argparse.Namespace) -> int:
     tested, seed = case_of(options), _seed(options)
     if options.expected_failures is not None:
         tested = with_expected_failures(tested, options.expected_failures)
+        for note in misspelled_cases(options.expected_failures, [tested.name]):
+            print(f"embnoise check: {note}", file=sys.stderr)
     with _progress() as progress:
         report = check_layer(
             tested,

@@ -37,7 +37,10 @@ def add_target(parser: argparse.ArgumentParser, more: str = "") -> None:
     parser.add_argument("--call", metavar="module:function", help="how to call the layer")
     claims = parser.add_argument_group("claims", "what the layer claims")
     for name, default in vars(Claims()).items():
-        if name not in NOTES or name == "schedule":  # a function cannot be typed
+        if name not in NOTES:
+            continue
+        if name == "schedule":  # a function, which cannot be typed
+            claims.add_argument("--schedule", help=argparse.SUPPRESS)
             continue
         option, note = name.replace("_", "-"), NOTES[name].replace("`", "").rstrip(".")
         if name in FLAGS:
@@ -53,6 +56,11 @@ def add_target(parser: argparse.ArgumentParser, more: str = "") -> None:
 
 def case_of(options: argparse.Namespace) -> Case:
     """The case that the command line describes."""
+    if options.schedule is not None:
+        raise UsageError(
+            f"--schedule={options.schedule}: a schedule is a function, which cannot be typed; make "
+            "a case with Claims(schedule=...), such as linear(1, 0, 100), and pass module:case"
+        )
     target = load(options.target)
     if not (isinstance(target, Case) or callable(target)):
         raise UsageError(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from embnoise._validation import check_callable, check_integer, format_value
+from embnoise._validation import check_bool, check_callable, check_integer, format_value
 from embnoise.testing._case import Case
 from embnoise.testing.agreement import agrees_with_numpy
 from embnoise.testing.cases import case
@@ -89,6 +89,8 @@ def check_driver(
         True
     """
     __tracebackhide__ = True
+    check_bool("raises", raises)
+    check_callable("progress", progress)
     probe = _probe(driver, add_noise, profile, seed)
     results = tuple(_driver_results(probe, progress))
     report = AdapterReport(probe.driver.name, profile, seed, results)
@@ -128,6 +130,8 @@ def check_adapter(
         ImportError: The adapter's framework is not installed.
     """
     __tracebackhide__ = True
+    check_bool("raises", raises)
+    check_callable("progress", progress)
     adapter, driver = adapter_of(name), driver_of(name)
     add_noise = getattr(adapter.load(), "add_noise", None)
     if add_noise is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
@@ -11,7 +11,7 @@ from embnoise._distributions import Distribution, resolve_distribution
 from embnoise._scales import ScaleRule, resolve_scale
 from embnoise._schedules import Schedule
 from embnoise._validation import check_amplitude, check_bool, format_value
-from embnoise.testing.tables import agreement
+from embnoise.testing.tables import agreement, is_symmetric
 
 __all__ = ["FLAGS", "NOTES", "Claims"]
 
@@ -59,8 +59,8 @@ class Claims:
 
     Raises:
         TypeError: An argument has the wrong type.
-        ValueError: A name is unknown, the schedule is unbound, or the distribution repeats its
-            values too often.
+        ValueError: A name is unknown, the schedule is unbound or negative, or the distribution is
+            not symmetric or repeats its values too often.
 
     Example:
         >>> Claims(distribution="gaussian", scale="absolute", length=None).magnitude(0.1, 9, 64)
@@ -87,6 +87,13 @@ class Claims:
 
     def __post_init__(self) -> None:
         rule = self.distribution_rule
+        if rule is not None and not is_symmetric(rule):
+            low, high = (float(rule.quantile(place)) for place in (0.25, 0.75))
+            raise ValueError(
+                "distribution must be a symmetric quantile function, with quantile(1 - p) == "
+                f"-quantile(p); of {rule.name!r}, quantile(0.25) is {low:.4g} and quantile(0.75) "
+                f"is {high:.4g}"
+            )
         if rule is not None and (equal := agreement(rule)) > _MOST_EQUAL:
             raise ValueError(
                 "distribution must have varied values, or equal noise would show nothing: two "
@@ -112,7 +119,7 @@ class Claims:
             check_bool(name, getattr(self, name))
         for each in ("transformations", "saved_names"):
             names = getattr(self, each)
-            if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+            if not _are_names(names):
                 raise TypeError(f"{each} must be a tuple of names, got {format_value(names)}")
             object.__setattr__(self, each, tuple(names))
 
@@ -128,11 +135,8 @@ class Claims:
             raise ValueError(
                 f"schedule must be bound: give {self.schedule} its steps, or call .bind(n)"
             )
-        for step in range(1000):
-            share = check_amplitude(f"schedule at step {step}", self.schedule(step))
-            if share > 0:
-                return
-        raise ValueError("schedule must be above 0 at one of its first 1000 steps")
+        if not max(self.share(step) for step in range(1000)):
+            raise ValueError("schedule must be above 0 at one of its first 1000 steps")
 
     @cached_property
     def distribution_rule(self) -> Distribution | None:
@@ -177,8 +181,22 @@ class Claims:
         return float(self.scale_rule(float(alpha), float(length), float(dim), rms))
 
     def share(self, step: int) -> float:
-        """The factor of alpha at a step."""
-        return 1.0 if self.schedule is None else float(self.schedule(step))
+        """The factor of alpha at a step.
+
+        Raises:
+            TypeError: The schedule does not take a step, or returns no number.
+            ValueError: The factor is negative or not finite, or the schedule raised an error.
+        """
+        if self.schedule is None:
+            return 1.0
+        try:
+            share = self.schedule(step)
+        except Exception as error:
+            raise (TypeError if isinstance(error, TypeError) else ValueError)(
+                "schedule must be a function step -> share of alpha, for any step; at step "
+                f"{step}, {format_value(self.schedule)} raised {type(error).__name__}: {error}"
+            ) from error
+        return float(check_amplitude(f"schedule at step {step}", share))
 
     def __str__(self) -> str:
         given = [
@@ -187,6 +205,14 @@ class Claims:
             if getattr(self, each.name) != each.default
         ]
         return f"Claims({', '.join(given)})"
+
+
+def _are_names(value: object) -> bool:
+    return (
+        isinstance(value, Collection)
+        and not isinstance(value, str)
+        and all(isinstance(name, str) for name in value)
+    )
 
 
 def _shown(value: object) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embnoise._distributions import Distribution
-from embnoise._validation import format_value
+from embnoise._validation import dtype_name, format_value
 from embnoise.testing._case import Case
 from embnoise.testing.diagnosis import cause_of_noise
 from embnoise.testing.failures import (
@@ -83,6 +83,8 @@ class CheckContext:
         """The premises of the assertion that did not hold, besides those of the check."""
         self.depends: set[str] = set()
         """The codes of checks without which a pass shows nothing either."""
+        self.note = ""
+        """What a passing check did not look at."""
         self.transcript = Transcript()
         self._last: Any = None
 
@@ -95,8 +97,11 @@ class CheckContext:
 
     @property
     def grid(self) -> float:
-        """The step of the coarsest grid that a correct draw in this dtype may have."""
-        return GRID.get(self.dtype, 2.0**-22)
+        """The step of the coarsest grid that a correct draw may have, and its sum be rounded to.
+
+        A layer that embeds ids may have embeddings of another dtype than its table.
+        """
+        return max(GRID.get(dtype, 2.0**-22) for dtype in (self.dtype, self._output_dtype()))
 
     def expect(
         self,
@@ -141,6 +146,7 @@ class CheckContext:
         world = self.world if world is None else world
         layer = partial(self._layer, dim=dim, seed=seed, world=world)
         reference = None
+        self._output_dtype()  # finding it seeds, which must not happen between the layer's calls
         if self.case.inputs == "ids" and self._has_reference():
             reference = layer(alpha=0.0, name="reference")
         return layer(alpha=alpha, name=name, reference=reference)
@@ -178,6 +184,27 @@ class CheckContext:
             reference=reference,
             findings=self.findings,
         )
+
+    def _output_dtype(self) -> str:
+        """The dtype of the embeddings, which a layer that embeds ids chooses itself."""
+        if self.case.inputs == "embeddings":
+            return self.dtype
+        if self.dtype not in self.findings.output_dtypes:
+            with self.transcript.paused():
+                self.findings.output_dtypes[self.dtype] = self._finds_output_dtype()
+        return self.findings.output_dtypes[self.dtype]
+
+    def _finds_output_dtype(self) -> str:
+        inputs = self.case.batch(SMALL, seed=self.seed)
+        try:
+            layer = self._layer(
+                dim=SMALL[2], alpha=self.alpha, seed=self.seed, world=self.world, name="layer"
+            )
+            output = layer.raw(inputs, layer.prepared(inputs), training=False, step=0)
+            layer.checked(output, inputs)
+        except UntestableError:  # which EN01 reports
+            return self.dtype
+        return dtype_name(output)
 
     def _has_reference(self) -> bool:
         """Whether a layer with alpha = 0 shows the embeddings of a layer that embeds ids.
@@ -227,8 +254,8 @@ class CheckContext:
         """What ``make_layer`` returns.
 
         Raises:
-            UntestableError: It raises, or returns something that cannot be called, or the same
-                object twice.
+            UntestableError: It raises, or returns something that cannot be called (without
+                ``call``), or the same object twice.
         """
         self.transcript.write(
             f"{name} = driver.make(make_layer, dtype={self.dtype!r}, dim={dim}, alpha={alpha}, "
@@ -247,10 +274,10 @@ class CheckContext:
             if made:
                 what = f"make of the driver {self.driver.name!r}, after {what},"
             raise raised_by_layer(what, error) from None
-        if not callable(layer):
+        if not (callable(layer) or self.case.call):
             raise UntestableError(
-                f"make_layer returned {format_value(layer)}, which cannot be called; "
-                "it must return a layer"
+                f"make_layer returned {format_value(layer)}, which cannot be called; it must "
+                "return a layer, or the case needs call=, which calls it"
             )
         if isinstance(layer, type):
             raise UntestableError(

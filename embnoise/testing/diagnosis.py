@@ -23,8 +23,10 @@ __all__ = [
     "cause_of_noise",
     "cause_of_ratio",
     "is_close",
+    "key_of_another_name",
     "mask_of_another_name",
     "mode_of_another_name",
+    "other_distribution",
 ]
 
 
@@ -71,6 +73,17 @@ def mask_of_another_name(parameters: Iterable[str]) -> str | None:
                 f"the mask is passed as `mask`, true for real tokens, and the layer has `{name}`: "
                 f"pass call=lambda layer, x, *, mask=None: layer(x, {name}={value}), with the "
                 "layer's other arguments"
+            )
+    return None
+
+
+def key_of_another_name(parameters: Iterable[str]) -> str | None:
+    """The cause, if a layer has a parameter for JAX's key that the kit does not know."""
+    for name in parameters:
+        if name in ("rng", "rng_key", "prng_key", "prng", "random_key"):
+            return (
+                f"the key is passed as `key`, and the layer has `{name}`: pass call=lambda layer, "
+                f"x, *, key: layer(x, {name}=key), with the layer's other arguments"
             )
     return None
 
@@ -212,6 +225,15 @@ def cause_of_noise(
             "smaller than the others"
         )
     return guess or cause_of_ratio(size, batch=batch, length=length, dim=dim, vocabulary=vocabulary)
+
+
+def other_distribution(units: Array, claimed: Distribution) -> str | None:
+    """The registered distribution that units have rather than the claimed one, if that is clear."""
+    kurtosis = float((units**4).mean()) / float(np.square(units).mean()) ** 2
+    nearest = min(DISTRIBUTIONS, key=lambda rule: abs(rule.kurtosis - kurtosis))
+    if not is_close(kurtosis, nearest.kurtosis, 0.1) or is_close(kurtosis, claimed.kurtosis, 0.2):
+        return None
+    return f"the noise is {nearest.name} rather than {claimed.name}"
 
 
 def _nearest(kurtosis: float, claimed: Distribution, root: float, within: float) -> str | None:

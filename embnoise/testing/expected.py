@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from embnoise._validation import did_you_mean
 from embnoise.testing._case import Case
 from embnoise.testing.cases import check_applies, check_codes
 
-__all__ = ["with_expected_failures"]
+__all__ = ["misspelled_cases", "with_expected_failures"]
 
 _LINE = re.compile(r"(?:(?P<case>.+):)?(?P<code>EN\w+(?:\[\w+\])?)(?:\s+(?P<reason>\S.*))?")
 
@@ -26,6 +28,39 @@ def with_expected_failures(case: Case, path: Path) -> Case:
         OSError: The file cannot be read.
     """
     found: dict[str, str] = {}
+    for where, parts in _lines(path):
+        code = parts["code"]
+        if parts["case"] not in (None, case.name):
+            continue
+        if code in found or code in case.expected_failures:
+            raise ValueError(f"{where}: {code} is expected to fail twice")
+        try:
+            check_applies(case, code)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}. Remove the line") from None
+        found[code] = parts["reason"]
+    return replace(case, expected_failures={**case.expected_failures, **found})
+
+
+def misspelled_cases(path: Path, names: Collection[str]) -> list[str]:
+    """A note on each line whose case a run does not have, if one of the run has such a name.
+
+    No error, and nothing on the other cases, since a file may serve several runs.
+
+    Args:
+        path: The file.
+        names: The names of the cases of the run.
+    """
+    return [
+        f"{where} is of no case in this run: {parts['case']!r}{hint}"
+        for where, parts in _lines(path)
+        if parts["case"] not in (None, *names)
+        and (hint := did_you_mean(parts["case"], names, cutoff=0.75))
+    ]
+
+
+def _lines(path: Path) -> Iterator[tuple[str, re.Match[str]]]:
+    """The lines with a code, each with where it stands."""
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         text = line.strip()
         if not text or text.startswith("#"):
@@ -37,18 +72,8 @@ def with_expected_failures(case: Case, path: Path) -> Case:
                 f"{where}: expected a code and a reason, such as 'EN09 padding gets noise' or "
                 f"'MyNoise:EN09[float16] padding gets noise', got {text!r}"
             )
-        code = parts["code"]
         try:
-            check_codes({code: parts["reason"]})
+            check_codes({parts["code"]: parts["reason"]})
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
-        if parts["case"] not in (None, case.name):
-            continue
-        if code in found or code in case.expected_failures:
-            raise ValueError(f"{where}: {code} is expected to fail twice")
-        try:
-            check_applies(case, code)
-        except ValueError as error:
-            raise ValueError(f"{where}: {error}. Remove the line") from None
-        found[code] = parts["reason"]
-    return replace(case, expected_failures={**case.expected_failures, **found})
+        yield where, parts

@@ -19,6 +19,8 @@ class Findings:
     """By code, dtype, profile and seed."""
     references: dict[str, bool] = field(default_factory=dict)
     """Whether a layer with alpha = 0 shows the embeddings without noise, by dtype."""
+    output_dtypes: dict[str, str] = field(default_factory=dict)
+    """The dtype of the output of a layer that embeds ids, by the dtype of its table."""
     refused: set[str] = field(default_factory=set)
     """The keywords that the layer refused although its signature takes any."""
     required: set[str] = field(default_factory=set)

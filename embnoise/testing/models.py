@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from embnoise._noise import Noise, check_noise, neftune
+from embnoise._validation import check_bool, check_callable
 from embnoise.testing.failures import (
     ClaimViolatedError,
     NotClaimedError,
@@ -64,6 +65,8 @@ def check_model(
         ImportError: What loads it is not installed.
     """
     __tracebackhide__ = True
+    check_bool("raises", raises)
+    check_callable("progress", progress)
     noise = neftune(5.0, seed=0) if noise is None else check_noise(noise)
     if not noise.alpha_at(0) > 0:
         raise ValueError(f"alpha must be above 0 at step 0, got {noise.alpha_at(0)}")

@@ -17,8 +17,8 @@ STATUSES = (
     "passed", "failed", "expected_failure", "unexpected_pass", "not_claimed", "not_tested", "error",
 )  # fmt: skip
 WRONG = ("failed", "unexpected_pass", "error")
-EXPLAINED = ("not_claimed", "not_tested", "expected_failure")
-"""The statuses whose message is the reason, in a word."""
+EXPLAINED = ("passed", "not_claimed", "not_tested", "expected_failure")
+"""The statuses whose message, if there is one, is the reason in a word."""
 _COLORS = {"passed": 32, "failed": 31, "error": 31, "unexpected_pass": 31, "expected_failure": 33}
 
 
@@ -32,7 +32,7 @@ class Result:
         dtype: The dtype of the embeddings.
         status: passed, failed, expected_failure, unexpected_pass, not_claimed, not_tested or error.
         message: What was observed and expected, and the likely cause; or why it is not claimed, or
-            not tested.
+            not tested; or what a check that passed did not look at.
         assertions: How many assertions the check made.
         seconds: How long it took.
     """

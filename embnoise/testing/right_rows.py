@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from embnoise.testing.context import CheckContext
+from embnoise.testing.diagnosis import other_distribution
 from embnoise.testing.inputs import Array, Inputs
 from embnoise.testing.layer_under_test import LayerUnderTest
 from embnoise.testing.magnitudes import claimed_magnitudes
@@ -60,9 +61,21 @@ def expect_right_rows(
             low - slack <= ratio <= high + slack,
             f"row {row} gets {ratio:.4g} of {claims.formula}, expected {low:.4g} to {high:.4g} "
             f"({about})",
-            likely,
+            lambda: _other_distribution(context, inputs, units) or likely,
             DISTRIBUTION,
         )
+
+
+def _other_distribution(context: CheckContext, inputs: Inputs, units: Array) -> str | None:
+    """The cause, if a batch has another distribution, whatever the sizes of its rows are."""
+    rule = context.claims.distribution_rule
+    rows = [units[:, row][:, mask] for row, mask in enumerate(inputs.mask) if mask.any()]
+    sizes = [float(np.sqrt(np.square(row).mean())) for row in rows]
+    if rule is None or not all(sizes):
+        return None
+    pooled = np.concatenate([(row / size).ravel() for row, size in zip(rows, sizes, strict=True)])
+    other = other_distribution(pooled, rule)
+    return f"in batches such as this one, {other}" if other else None
 
 
 def units_of(layer: LayerUnderTest, inputs: Inputs, step: int) -> Array:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from embnoise._validation import check_integer, format_value
+from embnoise._validation import check_bool, check_callable, check_integer, format_value
 from embnoise.testing._case import Case
 from embnoise.testing.checks import ALL
 from embnoise.testing.context import CheckContext
@@ -187,7 +187,7 @@ class Check:
             return untestable.status, self._message(context, str(untestable))
         if not context.assertions:
             return "error", self._message(context, "the check made no assertion: it shows nothing")
-        return "passed", ""
+        return "passed", context.note
 
     def _message(self, context: CheckContext, found: str) -> str:
         title = f"{self.spec.code} {self.spec.name}[{self.dtype}]"
@@ -251,6 +251,8 @@ def check_layer(
         ValueError: The profile is unknown.
     """
     __tracebackhide__ = True
+    check_bool("raises", raises)
+    check_callable("progress", progress)
     results: list[Result] = []
     for check in iter_checks(case, profile=profile, seed=seed):
         progress(check)
@@ -281,6 +283,8 @@ def parametrize_with_checks(cases: Iterable[Case]) -> Any:
 
     if isinstance(cases, Case):
         raise TypeError("cases must be a list of cases, got one case: put it in a list")
+    if not isinstance(cases, Iterable):
+        raise TypeError(f"cases must be a list of cases, got {format_value(cases)}")
     cases = list(cases)
     checks = [check for case in cases for check in iter_checks(case)]
     names = [case.name for case in cases]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -17,6 +17,7 @@ __all__ = [
     "agreement",
     "entropy",
     "has_few_values",
+    "is_symmetric",
     "is_two_point",
     "splits_at_median",
     "upper_quantile",
@@ -86,17 +87,29 @@ def upper_quantile(distribution: Distribution, tail: float) -> float:
         return -NormalDist().inv_cdf(tail)
     if tail >= 2.0**-40:
         return float(distribution.quantile(1 - tail))
-    if not _is_symmetric(distribution.quantile):
+    if not _agrees(distribution.quantile, (2.0**-10, 2.0**-20, 2.0**-30)):
         return math.inf
     value = -float(distribution.quantile(tail))
     return value if value >= distribution.table[LATTICE_SIZE - 1] else math.inf
 
 
-def _is_symmetric(quantile: Callable[[float], float]) -> bool:
+def is_symmetric(distribution: Distribution) -> bool:
+    """Whether the lower half of the quantile function agrees with the upper one.
+
+    A function that is written for the upper half alone is taken for one, if its median is 0: below,
+    it may be undefined, or have other values.
+    """
+    middle = float(distribution.table[LATTICE_SIZE // 2])
+    if middle <= 1e-3 * distribution.rms:
+        return True
+    return _agrees(distribution.quantile, (0.05, 0.25, 0.45)) is not False
+
+
+def _agrees(quantile: Callable[[float], float], tails: Sequence[float]) -> bool | None:
+    """Whether a function is symmetric at some tails; ``None`` if it is not defined there."""
     try:
         return all(
-            math.isclose(-quantile(tail), quantile(1 - tail), rel_tol=1e-3)
-            for tail in (2.0**-10, 2.0**-20, 2.0**-30)
+            math.isclose(-quantile(tail), quantile(1 - tail), rel_tol=1e-3) for tail in tails
         )
     except (ArithmeticError, TypeError, ValueError):
-        return False
+        return None

@@ -133,6 +133,18 @@ class NoisyModel(keras.Model):
         return self.noise(self.embed(ids))
 
 
+class InHalf(keras.layers.Layer):
+    """A table in float32, and embeddings in float16: Keras's mixed precision."""
+
+    def __init__(self, dim, alpha, seed):
+        super().__init__(dtype="mixed_float16")
+        self.embed = keras.layers.Embedding(8, dim, mask_zero=True, dtype="mixed_float16")
+        self.noise = Neftune(alpha, seed, dtype="mixed_float16")
+
+    def call(self, ids, mask=None, training=None):
+        return self.noise(self.embed(ids), training=training)
+
+
 def of(layer, **fixed):
     """A ``make_layer`` for a class with the arguments alpha and seed."""
     return lambda *, dim, alpha, seed: layer(alpha, seed, **fixed)
@@ -216,6 +228,13 @@ CORRECT = [
     Correct(
         "keras_model",
         lambda *, dim, alpha, seed: NoisyModel(dim, alpha, seed),
+        "keras",
+        inputs="ids",
+        expected_failures=SEEDED_BY_KERAS,
+    ),
+    Correct(
+        "keras_mixed_precision",
+        lambda *, dim, alpha, seed: InHalf(dim, alpha, seed),
         "keras",
         inputs="ids",
         expected_failures=SEEDED_BY_KERAS,

@@ -212,6 +212,9 @@ def test_the_file_that_write_makes_runs_as_it_is(more, capsys, tmp_path):
         (("check", TARGET, "--driver", "torhc"), "did you mean 'torch'"),
         ((*CHECK, "--seed", "x"), "--seed must be an integer or 'random', got 'x'"),
         ((*CHECK, "--length", "none"), "length must be 'tokens' or 'padded'"),
+        ((*CHECK, "--distribution", "normal"), "got 'normal' (did you mean 'gaussian'?)"),
+        ((*CHECK, "--schedule", "linear"), "make a case with Claims(schedule=...)"),
+        (("write", TARGET, "--schedule", "linear"), "make a case with Claims(schedule=...)"),
         (("check", "made_for_cli.layers:mine", "--driver", "numpy"), "leave out the options"),
         (("check", "made_for_cli.layers:call", "--driver", "numpy"), "must take the keywords"),
         (
@@ -234,6 +237,15 @@ def test_argparse_exits_with_2_as_well():
     with pytest.raises(SystemExit) as left:
         main(["check"])
     assert left.value.code == 2
+
+
+def test_an_unknown_option_shows_the_usage_of_its_command(capsys):
+    with pytest.raises(SystemExit) as left:
+        main([*CHECK, "--dim", "3"])
+    assert left.value.code == 2
+    seen = capsys.readouterr().err
+    assert seen.startswith("usage: embnoise check [-h] [--driver DRIVER]")
+    assert "embnoise check: error: unrecognized arguments: --dim 3" in seen
 
 
 def test_a_package_may_add_a_command(tmp_path, monkeypatch, capsys):

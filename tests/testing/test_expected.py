@@ -82,6 +82,22 @@ def test_expected_failures_of_a_file_in_pytest(folder):
     assert "--embnoise-expected-failures: known.txt, line 1" in output
 
 
+def test_a_misspelled_case_is_told(folder, capsys):
+    lines = "make_layr:EN09 padding\nBlynd:EN09 padding\nOther:EN09 padding\n"
+    (folder / "known.txt").write_text(f"{lines}EN09 padding\nEN19 length\n")
+    assert check() == 0
+    assert capsys.readouterr().err.splitlines()[0] == (
+        "embnoise check: known.txt, line 1 is of no case in this run: 'make_layr' (did you mean "
+        "'make_layer'?)"
+    )
+    (folder / "known.txt").write_text(lines)
+    options = ("--embnoise-profile", "quick", "--embnoise-expected-failures", "known.txt")
+    output = pytest_in(folder, *options, "-k", "EN02")[1]
+    said = "embnoise: known.txt, line 2 is of no case in this run: 'Blynd' (did you mean 'Blind'?)"
+    assert said in output
+    assert output.count("is of no case in this run") == 1
+
+
 def test_those_of_the_case_stay(tmp_path):
     path = tmp_path / "known.txt"
     path.write_text("mine:EN08 more\n")

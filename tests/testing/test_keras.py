@@ -20,7 +20,7 @@ SLOW = {
     "attach_functional", "attach_sequential", "EmbeddingNoise_by_its_count",
     "EmbeddingNoise_gaussian", "EmbeddingNoise_linear", "EmbeddingNoise_symnoise", "keras_model",
     "GaussianNoise_without_seed", "keras_embedding", "keras_neftune", "keras_padded",
-    "keras_without_seed",
+    "keras_without_seed", "keras_mixed_precision",
 }  # fmt: skip
 SAMPLED = without_slow(CORRECT, SLOW)
 

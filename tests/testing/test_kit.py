@@ -1,6 +1,7 @@
 """The kit itself: cases, checks, statuses, reports, misuse. Its layers are NumPy functions."""
 
 import json
+import math
 import random
 import re
 import subprocess
@@ -17,6 +18,7 @@ from embnoise import linear, neftune
 from embnoise.testing import (
     CheckFailedError,
     Claims,
+    Report,
     case,
     check_layer,
     driver_of,
@@ -406,7 +408,7 @@ def test_a_wrong_case_is_refused(options, error, says):
 @pytest.mark.parametrize(
     ("options", "error", "says"),
     [
-        ({"distribution": "normal"}, ValueError, "distribution must be one of"),
+        ({"distribution": "normal"}, ValueError, r"one of .*\(did you mean 'gaussian'\?\)"),
         ({"scale": "neftun"}, ValueError, "scale must be one of .* got 'neftun'"),
         ({"scale": 3}, TypeError, "scale must be one of .* got 3"),
         ({"scale": lambda a: a}, TypeError, r"function \(alpha, L, d\) -> magnitude, which may"),
@@ -417,7 +419,19 @@ def test_a_wrong_case_is_refused(options, error, says):
         ({"schedule": linear(1, 0)}, ValueError, "schedule must be bound"),
         ({"schedule": lambda step: 0.0}, ValueError, "above 0 at one of its first 1000 steps"),
         ({"schedule": lambda step: -1.0}, ValueError, "schedule at step 0 must be finite"),
+        ({"schedule": math.cos}, ValueError, "schedule at step 2 must be finite"),
+        ({"schedule": lambda: 1}, TypeError, "schedule must be a function step -> share of alpha"),
+        ({"schedule": [1, 0].__getitem__}, ValueError, "for any step; at step 2, .* IndexError"),
+        ({"distribution": lambda: 0}, TypeError, "quantile of distribution '<lambda>' must be a"),
+        ({"distribution": lambda p: "a"}, ValueError, "quantile of distribution '<lambda>' must"),
+        (
+            {"distribution": lambda p: p},
+            ValueError,
+            r"distribution must be a symmetric .* quantile\(0\.25\) is 0\.25 and quantile\(0\.75\)",
+        ),
         ({"antithetic": 1}, TypeError, "antithetic must be True or False"),
+        ({"saved_names": None}, TypeError, "saved_names must be a tuple of names, got None"),
+        ({"saved_names": 3}, TypeError, "saved_names must be a tuple of names, got 3"),
         ({"saved_names": "count"}, TypeError, "saved_names must be a tuple of names"),
     ],
 )
@@ -433,10 +447,34 @@ def test_wrong_options_of_a_run_are_refused():
         check_layer(numpy_case(), seed="random")
     with pytest.raises(TypeError, match=r"case must be what case\(\.\.\.\) returned"):
         check_layer(right)
+    with pytest.raises(TypeError, match="raises must be True or False, got 'no'"):
+        check_layer(numpy_case(), raises="no")
+    with pytest.raises(TypeError, match="progress must be a callable, got 3"):
+        check_layer(numpy_case(), progress=3)
+    with pytest.raises(TypeError, match="cases must be a list of cases, got None"):
+        parametrize_with_checks(None)
     with pytest.raises(TypeError, match="put it in a list"):
         parametrize_with_checks(numpy_case())
     with pytest.raises(ValueError, match="different names"):
         parametrize_with_checks([numpy_case(), numpy_case()])
+
+
+def test_a_check_that_passed_says_what_it_did_not_look_at():
+    class Counting:
+        def __init__(self, alpha, seed):
+            self.noise, self.calls = neftune(linear(alpha, 0, 5000), seed=seed), 0
+
+        def __call__(self, x, training, mask=None):
+            step = self.calls
+            self.calls += training
+            return embnoise.add_noise(x, self.noise, training=training, mask=mask, step=step)
+
+    counting = lambda *, dim, alpha, seed: Counting(alpha, seed)  # noqa: E731
+    made = numpy_case(counting, claims=Claims(schedule=linear(1, 0, 5000)))
+    (result,) = results(made, "EN21", profile="quick")
+    assert result.status == "passed"
+    assert result.message == "up to step 1001, since the layer takes no step"
+    assert result.message in Report(made, "quick", 0, (result,)).table()
 
 
 # How a layer is called.
@@ -455,6 +493,16 @@ def test_call_is_given_the_keywords_that_it_names():
     )
     assert seen == {bool, int}
     assert [each.code for each in report.results if each.wrong] == []
+
+
+def test_what_cannot_be_called_is_tested_by_its_call():
+    pair = lambda *, dim, alpha, seed: (None, right(dim=dim, alpha=alpha, seed=seed))  # noqa: E731
+    assert "or the case needs call=" in results(numpy_case(pair), "EN01")[0].message
+
+    def call(layer, x, *, training, mask, step, segment_ids):
+        return layer[1](x, training=training, mask=mask, step=step, segment_ids=segment_ids)
+
+    assert check_layer(numpy_case(pair, call=call), profile="quick").ok
 
 
 def test_a_layer_without_a_step_advances_by_being_called():

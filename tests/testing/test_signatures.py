@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import re
 
 import pytest
 
@@ -204,6 +205,23 @@ def test_a_mode_of_another_name_is_named_with_the_call_that_passes_it():
     messages = [each.message for each in report.results if each.wrong]
     assert {each.code for each in report.results if each.wrong} == {"EN02"}
     assert "layer(x, deterministic=not training)" in messages[0]
+
+
+@needs("jax")
+@pytest.mark.parametrize(
+    ("parameters", "says"),
+    [
+        ("x, rng", r"the layer has `rng`: pass call=lambda layer, x, \*, key: layer\(x, rng=key\)"),
+        ("x, *, key, is_training", r"layer\(x, is_training=training\)"),
+        ("x, y", "mask, step, segment_ids, training, train, deterministic, inference, key are"),
+    ],
+)
+def test_what_a_call_lacks_is_named_with_the_call_that_passes_it(parameters, says):
+    make = lambda *, dim, alpha, seed: eval(f"lambda {parameters}: x")  # noqa: E731, S307
+    made = case("mine", make, driver="jax")
+    (result,) = check_layer(made, profile="quick", raises=False).results
+    assert result.code == "EN01"
+    assert re.search(says, result.message), result.message
 
 
 def test_a_mask_of_another_name_is_named_with_the_call_that_passes_it():

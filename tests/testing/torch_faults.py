@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from embnoise import linear
 from embnoise.testing import Claims
 from tests.testing.torch_layers import (
     DECAY,
@@ -688,6 +689,29 @@ class Ignored(Stepped):
         return 1.0
 
 
+class NeverHalved(Ignored):
+    """It should be halved at step 100."""
+
+
+class EpochLate(Stepped):
+    """Alpha goes down after epochs of 100 steps, and the first lasts for two."""
+
+    def share(self, step):
+        return 1 - max(step // 100 - 1, 0) / 10 if step < 1100 else 0.0
+
+
+class StopsAtHalf(Uniform):
+    """Its calls are its steps, of which the last ones should have less than half of alpha."""
+
+    def __init__(self, alpha, seed):
+        super().__init__(alpha, seed)
+        self.calls = 0
+
+    def magnitude(self, x, mask):
+        self.calls += 1
+        return super().magnitude(x, mask) * max(1 - (self.calls - 1) / 1000, 0.5)
+
+
 class StepUnused(Stepped):
     def forward(self, x, mask, step):
         noise = super().forward(torch.zeros_like(x), mask, 0)
@@ -733,6 +757,28 @@ class UnlikePairs(Uniform):
 # Layers that embed ids themselves.
 
 
+class FollowsNumPy(Follower):
+    """It claims to follow PyTorch's seed."""
+
+    def rand(self, shape):
+        return torch.from_numpy(np.random.random_sample(tuple(shape))).float()  # noqa: NPY002
+
+
+class FromLengths(Uniform):
+    """Padding is on the right, it believes."""
+
+    def forward(self, x, mask):
+        places = torch.arange(x.shape[1])
+        return super().forward(x, places < mask.sum(dim=1, keepdim=True))
+
+
+class NormalIfPaddedLeft(Uniform):
+    def units(self, x, mask):
+        if mask[:, 0].all():
+            return super().units(x, mask)
+        return torch.randn(x.shape, generator=self.generator).div(4).clamp(-1, 1)
+
+
 class OnTheTable(Embedded):
     def forward(self, ids, mask):
         if self.training:
@@ -748,6 +794,14 @@ class NoiseInTable(Embedded):
         if self.training:
             self.table.weight.data[7] += 1e-3
         return super().forward(ids, mask)
+
+
+class Renormalized(Embedded):
+    """The lookup scales the rows of its table down."""
+
+    def __init__(self, dim, noise):
+        super().__init__(dim, noise)
+        self.table.max_norm = 1.0
 
 
 class NeverCalled(Embedded):
@@ -776,6 +830,14 @@ class FrozenTable(Embedded):
             return super().forward(ids, mask)
 
 
+class TokensCounted(Uniform):
+    """Right, with another claim: that L is the width of the row."""
+
+
+class TokensCountedNormal(Normal):
+    """Likewise."""
+
+
 class ImagesCounted(Embedded):
     """Image positions get no noise, and count in L."""
 
@@ -800,7 +862,7 @@ RELATIVE = Claims(scale="relative", compilable=False)
 
 def bad(layer, code, says, fault, claims=None, inputs="embeddings"):
     make = on(layer) if inputs == "ids" else of(layer)
-    claims, repeatable = claims or Claims(), layer is not Clock
+    claims, repeatable = claims or Claims(), layer not in (Clock, FollowsNumPy)
     return Faulty(
         layer.__name__, make, "torch", inputs, None, claims, code, says, fault, repeatable
     )
@@ -863,6 +925,12 @@ FAULTY = [
     bad(Periodic, "EN06", "repeats after some steps", "noise that repeats after some steps"),
     bad(SeedDropped, "EN07", "seed is not used", "the seed is dropped"),
     bad(Clock, "EN05", "seeded by the clock", "seeded by the clock"),
+    bad(FollowsNumPy, "EN05", "NumPy's or Python's global generator",
+        "NumPy's generator, claimed as the framework's", GLOBAL),
+    bad(FromLengths, "EN09", "padded on the left.*made again from the lengths",
+        "a mask made again from the lengths"),
+    bad(NormalIfPaddedLeft, "EN47", "in batches such as this one, the noise is gaussian",
+        "another distribution if padding is on the left"),
     bad(Follower, "EN05", "global generator", "the global generator, claimed as its own seed"),
     bad(DrawsAnyway, "EN14", "changes the global random state of the framework",
         "global random state moved"),
@@ -870,6 +938,10 @@ FAULTY = [
     bad(OnPadding, "EN09", "padding gets noise", "padding noised"),
     bad(PaddedLength, "EN19", "row's width, padding included", "padded length used"),
     bad(LongestRow, "EN19", "longest row", "the longest row's length used"),
+    bad(TokensCounted, "EN10", "L is the real tokens", "real tokens, claimed as the padded length",
+        Claims(length="padded")),
+    bad(TokensCountedNormal, "EN19", "L is the real tokens",
+        "real tokens, claimed as the padded length", Claims("gaussian", length="padded")),
     bad(ImagesCounted, "EN19", "row's width", "image positions count in L", None, "ids"),
     bad(Packed, "EN20", "whole packed row", "packed length used"),
     bad(Normalized, "EN02", "normalizes the embeddings", "LayerNorm inside the layer"),
@@ -913,6 +985,12 @@ FAULTY = [
     bad(Late, "EN21", "one step behind", "alpha's schedule one step behind", DECAY),
     bad(Backwards, "EN21", "backwards", "alpha's schedule reversed", DECAY),
     bad(Ignored, "EN21", "ignored", "alpha's schedule ignored", DECAY),
+    bad(NeverHalved, "EN21", "ignored", "alpha not halved at step 100",
+        Claims(schedule=lambda step: 1.0 if step < 100 else 0.5)),
+    bad(EpochLate, "EN21", r"1 at step 100 \(claimed 0\.9\)", "alpha's epochs are one late",
+        Claims(schedule=lambda step: max(1 - step // 100 / 10, 0.0))),
+    bad(StopsAtHalf, "EN21", r"0\.5 at step 999", "alpha stops at half of it after 500 calls",
+        Claims(schedule=linear(1, 0, 1000))),
     bad(Frozen, "EN22", "drawn while tracing", "noise frozen while tracing"),
     bad(SameOnRanks, "EN38", "same noise", "the same noise on every rank",
         Claims(distinct_ranks=True)),
@@ -924,6 +1002,8 @@ FAULTY = [
         Claims(validates_alpha=True)),
     bad(OnTheTable, "EN17", "added to the table", "noise written into the table", None, "ids"),
     bad(NoiseInTable, "EN17", "added to the table", "the table itself changed", None, "ids"),
+    bad(Renormalized, "EN17", "evaluation, which has no noise, changes it too",
+        "a lookup that renormalizes its table", None, "ids"),
     bad(NeverCalled, "EN24", "forward never calls", "a hook on a module that is never called",
         None, "ids"),
     bad(MultipliedAfter, "EN10", r"multiplied by sqrt\(d\) after", "embeddings multiplied after",

@@ -124,6 +124,13 @@ class Embedded(nn.Module):
         return self.noise(self.table(ids), mask)
 
 
+class InHalf(Embedded):
+    """A table in float32, and embeddings in bfloat16."""
+
+    def forward(self, ids, mask):
+        return self.noise(self.table(ids).bfloat16(), mask)
+
+
 def of(layer):
     """A factory for a class that takes alpha and a seed."""
     return lambda *, dim, alpha, seed: layer(alpha, seed)
@@ -207,6 +214,7 @@ CORRECT = [
     one("Packs", of(Packs), Claims()),
     one("Stepped", of(Stepped), DECAY),
     one("Embedded", embedded(Uniform), Claims(), "ids"),
+    one("InHalf", embedded(Uniform, InHalf), Claims(), "ids"),
     one("AnotherTable", embedded(Uniform, AnotherTable), Claims(), "ids"),
     one("hook of transformers", hooked, Claims(seeded="global", length="padded"), "ids"),
 ]

@@ -53,7 +53,7 @@ def alpha_is_proportional(context: CheckContext) -> None:
         else "alpha enters the claimed scale in another way"
     )
     # The noise of ids is a difference, which has the rounding of the embeddings.
-    rounding = 2.0**-22 * (1 + float(growth.max())) * (largest + float(abs(once).max()))
+    rounding = context.grid * (1 + float(growth.max())) * (largest + float(abs(once).max()))
     context.expect(
         bool(known)
         and np.allclose(twice, growth * once, rtol=2.0**-18, atol=2.0**-18 * known + rounding),
@@ -87,7 +87,7 @@ def noise_is_added(context: CheckContext) -> None:
     reach = float(abs(np.stack(noises[1:])).max())
     error = max(float(abs(noises[0] - other).max()) for other in noises[1:])
     context.expect(
-        error <= 2.0**-20 * (clean + reach),
+        error <= max(2.0**-20, context.grid) * (clean + reach),
         f"the noise depends on the embeddings: for others it differs by up to {error:.3g} "
         f"(its largest value is {reach:.3g})",
         lambda: _cause_of_dependence(context, np.stack(noises), np.stack(outputs)),
@@ -111,25 +111,27 @@ def _cause_of_dependence(context: CheckContext, noises: Array, outputs: Array) -
     return "the draw depends on the embeddings: a seed or a key is made from them"
 
 
-LONGEST = 300
-"""The last step of a schedule that is tested if each step takes a call."""
+LATEST = 1001
+"""The last step that is tested if each step takes a call."""
+
+LATE = [20, 50, 100, 101, 500, 1000, 10000]
+"""Steps of schedules that go on longer than their first steps tell."""
 
 
 @check("EN21", random=True, premises=("EN12",))
 def schedule_followed(context: CheckContext) -> None:
-    """Alpha has the claimed share at every step tested, which include the first and the last.
+    """Alpha has the claimed share at every step tested.
 
-    Without a schedule it is the same at all of them. Fails for layers whose schedule is off by one
-    step, runs backwards, or is ignored.
+    These are the first steps, some up to step 10,000, the middle and the end of the schedule, and
+    those of the first 1,000 at which it changes its course. A layer that takes no ``step`` is
+    called until step 1,001 at most; the report says if its schedule goes on. Without a schedule
+    alpha is the same at all steps. Fails for layers whose schedule is off by one step, runs
+    backwards, stops, or is ignored.
     """
     claims, schedule = context.claims, context.claims.schedule
-    end = schedule.length if isinstance(schedule, Schedule) and schedule.length else 10
     inputs = context.sample()
     layer = context.layer(dim=inputs.dim)
-    start = context.first_step()
-    steps = sorted({0, 1, 2, end // 2, end - 1, end, end + 1, start, start + 1} - {-1})
-    if not layer.takes("step"):  # each step takes a call
-        steps = [step for step in steps if step <= max(LONGEST, start)]
+    steps, end = _steps(context, counts=not layer.takes("step"))
     distribution, seen, sizes, count = claims.distribution_rule, {}, {}, 0
     for step in steps:
         layer.eval(inputs)  # must not count as a step
@@ -176,6 +178,34 @@ def schedule_followed(context: CheckContext) -> None:
         lambda: _schedule_cause(schedule, share, found, end),
         premises=_other_causes(ratios),
     )
+
+
+def _steps(context: CheckContext, *, counts: bool) -> tuple[list[int], int]:
+    """The steps to test, and the one at which the schedule is taken to end."""
+    claims, schedule, start = context.claims, context.claims.schedule, context.first_step()
+    end = schedule.length if isinstance(schedule, Schedule) and schedule.length else 10
+    steps = {0, 1, 2, end // 2, end - 1, end, end + 1, start, start + 1} - {-1}
+    if schedule is not None:
+        steps |= _turns(claims)
+    if schedule is not None or not counts:
+        steps.update(LATE)
+    if not counts:
+        return sorted(steps), end
+    last = max(LATEST, start)
+    if any(claims.share(step) != claims.share(last) for step in steps if step > last):
+        context.note = f"up to step {last}, since the layer takes no step"
+    # A schedule that has come to rest is not worth hundreds of calls.
+    rest = max((s for s in steps if s <= last and claims.share(s) != claims.share(last)), default=0)
+    return sorted(step for step in steps if step <= max(rest + 50, 101)), end
+
+
+def _turns(claims: Claims) -> set[int]:
+    """The steps around which the schedule changes its course, of the first 1,000."""
+    shares = np.array([claims.share(step) for step in range(LATEST)])
+    bends = abs(np.diff(shares, 2))
+    sharpest = np.argsort(-bends, kind="stable")[:6]
+    turns = sharpest[bends[sharpest] > 1e-3 * shares.max()]
+    return {int(turn) + after for turn in turns for after in (1, 2)}
 
 
 def _other_causes(ratios: list[float]) -> tuple[str, ...]:

@@ -9,7 +9,12 @@ import numpy as np
 
 from embnoise._validation import dtype_name
 from embnoise.testing.context import CheckContext
-from embnoise.testing.diagnosis import NO_NOISE
+from embnoise.testing.diagnosis import (
+    NO_NOISE,
+    key_of_another_name,
+    mask_of_another_name,
+    mode_of_another_name,
+)
 from embnoise.testing.failures import (
     ClaimViolatedError,
     NotClaimedError,
@@ -18,6 +23,7 @@ from embnoise.testing.failures import (
     raised_by_layer,
 )
 from embnoise.testing.inputs import Array
+from embnoise.testing.layer_under_test import LayerUnderTest
 from embnoise.testing.registry import SIZE, check
 from embnoise.testing.statistics import RATE, amplitude, amplitude_window, extreme_window
 from embnoise.testing.tables import zero_share
@@ -28,10 +34,23 @@ _HOW = {
     "ids": "The kit passes ids [B, L] of 0 to 7; for a layer after the embedding use "
     "inputs='embeddings'.",
 }
-_BY_NAME = (
-    " Parameters named mask, step, segment_ids and training are passed by name; for another "
-    "signature use case(..., call=...)."
-)
+
+
+def _by_name(context: CheckContext, layer: LayerUnderTest, error: str) -> str:
+    """The parameters that are passed by name, or what to do with one that is missing."""
+    driver = context.driver
+    missing = [name for name in layer.parameters if f"'{name}'" in error and "missing" in error]
+    other = mode_of_another_name(missing, driver.modes) or mask_of_another_name(missing)
+    if driver.key is not None:
+        other = other or key_of_another_name(missing)
+    if other and not context.case.call:
+        return f" Likely: {other}."
+    known = ["mask", "step", "segment_ids", *driver.modes]
+    known += [] if driver.key is None else ["key"]
+    return (
+        f" Parameters named {', '.join(known)} are passed by name; for another signature use "
+        "case(..., call=...)."
+    )
 
 
 @check("EN01", premises=())
@@ -50,7 +69,8 @@ def can_be_called(context: CheckContext) -> None:
     except NotFiniteError:
         raise
     except UntestableError as error:
-        raise UntestableError(f"{error}. {_HOW[context.case.inputs]}{_BY_NAME}") from None
+        how = _HOW[context.case.inputs] + _by_name(context, layer, str(error))
+        raise UntestableError(f"{error}. {how}") from None
     for output in outputs:
         context.expect(
             output.shape == inputs.shape, f"the output is {output.shape}", "another shape"

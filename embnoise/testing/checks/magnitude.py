@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from embnoise.testing.batches import Batch, over_batches
 from embnoise.testing.claims import Claims
 from embnoise.testing.context import CheckContext
-from embnoise.testing.diagnosis import cause_of_ratio
+from embnoise.testing.diagnosis import cause_of_ratio, is_close
 from embnoise.testing.failures import NotClaimedError
 from embnoise.testing.inputs import Array, Inputs, right_mask
 from embnoise.testing.magnitudes import claimed_magnitudes
@@ -76,8 +76,9 @@ def within_bound(context: CheckContext) -> None:
     distribution = context.distribution
 
     def bounded(inputs: Inputs, units: Array, slack: float, rate: float) -> None:
-        upper = extreme_window(distribution, max(units.size, 1), rate)[1] * (1 + 2 * slack)
-        largest = float(abs(units).max(initial=0))
+        real = units[inputs.mask]
+        upper = extreme_window(distribution, max(real.size, 1), rate)[1] * (1 + 2 * slack)
+        largest = float(abs(real).max(initial=0))
         if not np.isfinite(upper):
             raise NotClaimedError(
                 f"distribution={distribution.name!r} is unbounded, and its quantile function is "
@@ -87,7 +88,7 @@ def within_bound(context: CheckContext) -> None:
             largest <= upper,
             f"largest |noise| is {largest:.4g} of {context.claims.formula}, expected at most "
             f"{upper:.4g} (B, L, d = {inputs.shape}, {context.dtype})",
-            lambda: context.cause(units, inputs),
+            lambda: _tokens_counted(context, inputs, units) or context.cause(real, inputs),
         )
 
     inputs = context.sample()
@@ -103,7 +104,7 @@ def within_bound(context: CheckContext) -> None:
         alpha = layer.alpha * context.claims.share(step)
         magnitudes = claimed_magnitudes(context.claims, small, clean, alpha)
         least = float(magnitudes[magnitudes > 0].min(initial=np.inf))
-        bounded(small, found[small.mask], context.slack(clean, least), RATE / 1000)
+        bounded(small, found, context.slack(clean, least), RATE / 1000)
 
     over_batches(context, body)
 
@@ -190,24 +191,38 @@ def _rows_have_their_length(
             f"row {b}{packed}: {length} real tokens in a row of {width} get {ratio:.4g} of the "
             f"noise that {context.claims.formula} with L = {promised} gives, expected {low:.4g} "
             f"to {high:.4g}",
-            likely
+            _tokens_counted(context, inputs, units)
+            or likely
             or cause_of_ratio(
                 ratio,
                 batch=batch,
                 length=promised,
                 dim=dim,
                 width=width,
-                others=_other_lengths(segments, b, length=length, promised=promised),
+                others=_other_lengths(segments, b, promised=promised),
             ),
             premises,
         )
 
 
-def _other_lengths(
-    segments: NDArray[np.int64], row: int, *, length: int, promised: int
-) -> dict[str, float]:
+def _tokens_counted(context: CheckContext, inputs: Inputs, units: Array) -> str | None:
+    """The cause, if the noise is right with the real tokens for L, and the width is claimed."""
+    claims, width = context.claims, inputs.shape[1]
+    if claims.length != "padded" or inputs.mask.all():
+        return None
+    magnitudes = [claims.magnitude(1.0, length, inputs.dim) for length in range(width + 1)]
+    of_tokens = np.array(magnitudes)[inputs.lengths()]
+    shares = np.divide(magnitudes[-1], of_tokens, out=np.zeros_like(of_tokens), where=inputs.mask)
+    scaled, rule = units * shares[..., None], claims.distribution_rule
+    known = 1.0 if rule else amplitude(rule, scaled[0][inputs.mask[0]])
+    if not is_close(amplitude(rule, scaled[inputs.mask]), known, 0.15):  # of few draws
+        return None
+    return "L is the real tokens, but the row's width is claimed: claim length='tokens'"
+
+
+def _other_lengths(segments: NDArray[np.int64], row: int, *, promised: int) -> dict[str, float]:
     """The ratios of other lengths that a layer may use."""
-    batch, width = segments.shape
+    batch = len(segments)
     real = segments > 0
     others = {
         "L is the longest row of the batch": real.sum(axis=1).max(),
@@ -216,14 +231,11 @@ def _other_lengths(
     }
     if segments.max() > 1:
         others = {"L is the whole packed row, not its documents": real[row].sum()}
-    causes = {
+    return {
         text: float(np.sqrt(promised / other))
         for text, other in others.items()
         if other != promised
     }
-    if promised != length:
-        causes["L is the real tokens, but the row's width is claimed"] = (width / length) ** 0.5
-    return causes
 
 
 def _needs_rms(claims: Claims) -> str | None:

@@ -38,7 +38,7 @@ def padding_untouched(context: CheckContext) -> None:
             not padding.any(),
             f"padding gets noise: {int((padding != 0).sum())} of its {padding.size} elements, up "
             f"to {float(abs(padding).max(initial=0)):.3g} (real lengths {list(batch.lengths)} in "
-            f"rows of {batch.width})",
+            f"rows of {batch.width}, padded on the {'left' if batch.left else 'right'})",
             lambda: _cause_on_padding(context, batch, noise, inputs.mask),
             ("EN24",) if context.case.inputs == "ids" else (),  # which sees padding of another id
         )
@@ -53,6 +53,11 @@ def _cause_on_padding(
         return "the mask is read as one that is true for padding, as key_padding_mask is: invert it"
     if guesses_padding(context, batch):
         return GUESSED
+    if batch.left:  # after batches that are padded on the right
+        return (
+            "padding on the left is taken for tokens: the mask is made again from the lengths, as "
+            "if padding were on the right"
+        )
     layer = context.layer()
     if not layer.gets("mask") and (other := mask_of_another_name(layer.parameters)):
         return other

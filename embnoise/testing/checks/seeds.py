@@ -52,6 +52,11 @@ def same_seed_same_noise(context: CheckContext) -> None:
                     "that it is given; in Keras, a SeedGenerator without a seed takes one from "
                     "it): give it its own generator, or claim seeded='global'"
                 )
+            if same(*(_noises_from_numpy(context, inputs, steps) for _ in range(2))):
+                return (
+                    "the noise is drawn from NumPy's or Python's global generator, which neither "
+                    "the layer's seed nor the framework's reaches"
+                )
         return "nothing fixes the draw: it comes from a generator that is seeded by the clock"
 
     other = "a different" if own else "the same"
@@ -83,6 +88,13 @@ def same_seed_same_noise(context: CheckContext) -> None:
         "the layers share one generator (of the class or the module), and each new layer seeds it "
         "again: give every layer its own generator",
     )
+
+
+def _noises_from_numpy(context: CheckContext, inputs: Inputs, steps: list[int]) -> Array:
+    """The noise after the seeds of NumPy and Python are set, which the kit restores."""
+    random.seed(context.world)
+    np.random.seed(context.world)  # noqa: NPY002, as a user would
+    return _noises(context.layer(), inputs, steps)
 
 
 def _noises(layer: LayerUnderTest, inputs: Inputs, steps: list[int]) -> Array:

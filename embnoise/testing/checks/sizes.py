@@ -250,7 +250,8 @@ def alpha_of_any_size(context: CheckContext) -> None:
         )
     if not noises[0].any():
         raise NotTestedError("there is no noise, which EN06 reports")
-    rounding = 2.0**-22 * float(abs(clean).max(initial=0.0))
+    fine = max(2.0**-16, context.grid)
+    rounding = context.grid * float(abs(clean).max(initial=0.0))
     for factor, noise, magnitudes in zip(factors[1:], noises[1:], claimed[1:], strict=True):
         with np.errstate(divide="ignore", invalid="ignore"):
             growth = np.where(claimed[0] > 0, magnitudes / claimed[0], 0.0)[..., None]
@@ -259,7 +260,7 @@ def alpha_of_any_size(context: CheckContext) -> None:
         ratio = float(abs(noise).max()) / size if size else 1.0
         alphas = f"{factor * context.alpha:g} instead of {context.alpha:g}"
         context.expect(
-            float(abs(noise - expected).max()) <= 2.0**-16 * size + 4 * rounding * max(1, factor),
+            float(abs(noise - expected).max()) <= fine * size + 4 * rounding * max(1, factor),
             f"alpha = {alphas} gives {ratio:.4g} times the noise that the claimed scale gives",
             "alpha is rounded to an integer, clipped to a range, or goes through a function such "
             "as log1p or tanh",

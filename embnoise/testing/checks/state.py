@@ -46,7 +46,7 @@ def table_unchanged(context: CheckContext) -> None:
 
     Fails for layers that add the noise to the table in place, where it stays.
     """
-    before, after = _states(context)
+    before, after, evaluated = _states(context)
     if not before and not after:
         raise NotClaimedError("the layer has no saved state (it may be a function)")
     for name, value in before.items():
@@ -56,10 +56,22 @@ def table_unchanged(context: CheckContext) -> None:
         context.expect(
             now is not None and now.tobytes() == value.tobytes(),
             f"a call changes {name}, of shape {value.shape}, in the saved state",
-            "the noise is added to the table instead of the looked-up embeddings, and stays there"
-            if value.ndim == 2
-            else "the layer keeps its noise or a counter in a buffer that is saved",
+            _cause_of_change(value, evaluated.get(name)),
         )
+
+
+def _cause_of_change(before: NDArray[Any], evaluated: NDArray[Any] | None) -> str:
+    if evaluated is not None and evaluated.tobytes() != before.tobytes():
+        return (
+            "evaluation, which has no noise, changes it too: the lookup renormalizes its table (as "
+            "max_norm of nn.Embedding does), or something else writes into it. Keep that out of "
+            "the layer, or expect EN17 to fail"
+        )
+    if before.ndim == 2:
+        return (
+            "the noise is added to the table instead of the looked-up embeddings, and stays there"
+        )
+    return "the layer keeps its noise or a counter in a buffer that is saved"
 
 
 @check("EN18", premises=("EN02", "EN03"))
@@ -69,7 +81,7 @@ def saved_state_clean(context: CheckContext) -> None:
     Fails for layers that keep their noise, alpha or step in a persistent buffer, a parameter or a
     variable. Checkpoints without that entry then no longer load.
     """
-    before, after = _states(context)
+    before, after, _ = _states(context)
     tables = context.case.inputs == "ids"
     for name, value in after.items():
         allowed = name.rpartition(".")[2] in context.claims.saved_names
@@ -79,7 +91,8 @@ def saved_state_clean(context: CheckContext) -> None:
             f"the saved state has an entry {name!r}, of shape {value.shape}",
             "the noise, alpha or a counter is a persistent buffer, a parameter or a variable: keep "
             "it out of the state (in PyTorch persistent=False, in Keras a plain attribute, in "
-            "Flax no Variable), or name it in Claims(saved_names=...)",
+            "Flax no Variable, in Equinox a number in eqx.field(static=True)), or name it in "
+            "Claims(saved_names=...)",
         )
     context.expect(
         set(before) <= set(after),
@@ -88,14 +101,17 @@ def saved_state_clean(context: CheckContext) -> None:
     )
 
 
-def _states(context: CheckContext) -> tuple[State, State]:
-    """The saved state before and after calls, that of a layer that is built by its first one."""
+def _states(context: CheckContext) -> tuple[State, State, State]:
+    """The saved state before and after calls, and after one in evaluation mode.
+
+    That before is of a layer that is built by its first call.
+    """
     inputs = context.batch(fill="normal")
     layer = context.layer()
     made = {name: np.array(value) for name, value in context.driver.state(layer.native).items()}
     layer.eval(inputs)
     built = context.driver.state(layer.native)
-    before = {name: np.array(value) for name, value in built.items()} | made
+    evaluated = {name: np.array(value) for name, value in built.items()}
     for step in (0, 1):
         layer.train(inputs, context.first_step() + step)
-    return before, dict(context.driver.state(layer.native))
+    return evaluated | made, dict(context.driver.state(layer.native)), evaluated
