@@ -100,8 +100,8 @@ class Handle(NoiseState):
     """
 
     def __setattr__(self, name: str, value: Any) -> None:
-        declared = getattr(type(self), name, print)  # what can be called is a method
-        if not name.startswith("_") and name != "noise" and callable(declared):
+        private = name.startswith("_") or name == "noise"
+        if not private and callable(getattr(type(self), name, print)):  # a method, or undeclared
             hint = did_you_mean(name, ["step"])
             raise AttributeError(f"a Handle has no attribute {name!r} to set{hint}; it has: step")
         super().__setattr__(name, value)
