@@ -75,15 +75,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> list[str]:
     """The expected failures of cases that the run does not have, if they look misspelled."""
     path = config.getoption("embnoise_expected_failures")
-    names = {params["check"].check.case.name for params in _tested(items)}
-    if path is None or not names:
+    checks = [params["check"] for params in _tested(items)]
+    if path is None or not checks:
         return []
-    from embnoise.testing.expected import misspelled_cases  # noqa: PLC0415, it is loaded already
-
     try:
-        return [f"embnoise: {note}" for note in misspelled_cases(path, names)]
+        notes = checks[0].misspelled_cases(path, {each.check.case.name for each in checks})
     except (OSError, ValueError):  # a usage error, which ends the run
         return []
+    return [f"embnoise: {note}" for note in notes]
 
 
 def _tested(items: list[pytest.Item]) -> Iterator[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from embnoise._validation import check_bool, check_callable, check_integer, form
 from embnoise.testing._case import Case
 from embnoise.testing.checks import ALL
 from embnoise.testing.context import CheckContext
-from embnoise.testing.expected import with_expected_failures
+from embnoise.testing.expected import misspelled_cases, with_expected_failures
 from embnoise.testing.failures import (
     CheckFailedError,
     ClaimViolatedError,
@@ -317,3 +317,6 @@ class _TestedCheck:
 
     def with_options(self, **options: Any) -> _TestedCheck:
         return replace(self, check=self.check.with_options(**options))
+
+    def misspelled_cases(self, path: Path, names: Collection[str]) -> list[str]:
+        return misspelled_cases(path, names)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -197,6 +198,12 @@ class Multiplied(Uniform):
         return x if self.deterministic else x * (1 + self.noise(x, mask))
 
 
+class SavedAlpha(EquinoxUniform):
+    """Alpha is an array, and so a leaf of the module."""
+
+    alpha: jax.Array = eqx.field(converter=jnp.asarray)
+
+
 class SavedNoise(Uniform):
     """Kept to be logged, in a variable, and so in every checkpoint."""
 
@@ -319,6 +326,8 @@ FAULTY = [
     bad(Detached, "EN13", "stop_gradient", "gradient blocked"),
     bad(Multiplied, "EN12", "multiplied with the embeddings", "noise multiplied in"),
     bad(SavedNoise, "EN18", "'last'", "noise kept in a Variable"),
+    bad(SavedAlpha, "EN18", r"'alpha'.*eqx\.field\(static=True\)", "alpha in an array",
+        GLOBAL, make=keyed(SavedAlpha)),
     bad(OwnFlag, "EN02", "in evaluation mode too", "a flag that eval() does not know"),
     bad(AlwaysOn, "EN02", "in evaluation mode too", "deterministic not handed on", GLOBAL,
         make=keyed(AlwaysOn)),
