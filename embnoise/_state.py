@@ -10,7 +10,7 @@ from typing import Any, NoReturn, Self
 
 from embnoise._counter import Counter
 from embnoise._noise import Noise
-from embnoise._validation import check_integer, check_keys, did_you_mean
+from embnoise._validation import check_integer, check_keys
 
 __all__ = ["Handle", "NoiseState"]
 
@@ -89,8 +89,7 @@ class NoiseState:
 class Handle(NoiseState):
     """Noise that is attached to a model; made by ``attach``.
 
-    Leaving ``with attach(...):`` removes it. The attributes of a subclass are private, or declared
-    in its class.
+    Leaving ``with attach(...):`` removes it.
 
     Attributes:
         noise: What noise is added.
@@ -98,13 +97,6 @@ class Handle(NoiseState):
         alpha: The amplitude at the current step.
         lookups: How many lookups got noise so far.
     """
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        private = name.startswith("_") or name == "noise"
-        if not private and callable(getattr(type(self), name, print)):  # a method, or undeclared
-            hint = did_you_mean(name, ["step"])
-            raise AttributeError(f"a Handle has no attribute {name!r} to set{hint}; it has: step")
-        super().__setattr__(name, value)
 
     def remove(self) -> None:
         """Remove the noise and leave the model as it was. Calling it again does nothing."""

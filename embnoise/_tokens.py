@@ -10,6 +10,8 @@ import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from embnoise._arrays import Array, ArrayNamespace, Size
 from embnoise._validation import check_token_array
 
@@ -59,8 +61,8 @@ class TokenArrays(NamedTuple):
         """Warn if documents of a packed row may share their noise."""
         if self.segment_ids is None or self.positions is None:
             return
-        # Traced positions have no values to look at, and reading those of a GPU would wait for it.
-        if self.sample_ids is None or _per_row(self.sample_ids, batch):
+        of_rows = self.sample_ids is None or _per_row(self.sample_ids, batch)
+        if of_rows and _may_repeat(self.positions, self.segment_ids):
             warnings.warn(
                 "embnoise: segment_ids and positions are given without sample_ids for each token: "
                 "documents of a row have the same noise wherever their positions are equal, as "
@@ -104,6 +106,19 @@ class Tokens(NamedTuple):
     """Integers, modulo 2**32: the token's position in its sample."""
     noised: Array | None
     """Boolean: a real token that gets noise; ``None`` means all of them."""
+
+
+def _may_repeat(positions: Array, segment_ids: Array) -> bool:
+    """Whether a position may occur twice in a row; true where the values are not known.
+
+    Traced arrays have no values, and those of a GPU are not waited for.
+    """
+    try:
+        places, real = (np.atleast_2d(np.asarray(each)) for each in (positions, segment_ids))
+    except Exception:  # each framework has an error of its own
+        return True
+    rows = (row[one != 0] for row, one in zip(places, real, strict=True))
+    return any(np.unique(row).size < row.size for row in rows)
 
 
 def coordinates(batch: Size, length: Size, arrays: TokenArrays, *, xp: ArrayNamespace) -> Tokens:

@@ -34,6 +34,7 @@ def within_an_ulp(seen, expected, x):
     return seen.dtype == x.dtype and (abs(np.asarray(seen, np.float64) - wide[1]) <= ulp).all()
 
 
+@pytest.mark.filterwarnings("ignore:embnoise. segment_ids and positions")  # all are equal
 @property_of_backends(st.data(), dtypes)
 def test_agrees_with_the_reference(backend, data, dtype):
     shape = data.draw(shapes())

@@ -52,7 +52,7 @@ RATE = BUDGET / RANDOM_CHECKS
 
 
 def once_in(rate: float = RATE) -> str:
-    """A probability in words, rounded down: "once in 3e10 runs"."""
+    """A probability in words, rounded down: "once in 4e10 runs"."""
     exponent = math.floor(math.log10(1 / rate))
     return f"once in {int(1 / rate / 10**exponent)}e{exponent} runs"
 

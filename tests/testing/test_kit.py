@@ -331,7 +331,7 @@ MISUSES = {
                             "'numpy' cannot read: is it a layer of another framework"),
     "a layer that wants more": (
         lambda *, dim, alpha, seed: lambda x, padding_mask: x,
-        "missing 1 required positional argument: 'padding_mask'.*named mask"),
+        "missing 1 required positional argument: 'padding_mask'.*pass call=lambda layer, x"),
     "None": (giving(lambda x: None), "returned None; it must return an array"),
     "a layer that raises": (giving(fails_inside), r"in training mode, raised IndexError: .* "
                             r"\(test_kit.py:\d+, in fails_inside\)"),
