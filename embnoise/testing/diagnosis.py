@@ -71,7 +71,7 @@ def mask_of_another_name(parameters: Iterable[str]) -> str | None:
             value = "~mask" if name == "padding_mask" else "mask"
             return (
                 f"the mask is passed as `mask`, true for real tokens, and the layer has `{name}`: "
-                f"pass call=lambda layer, x, *, mask=None: layer(x, {name}={value}), with the "
+                f"pass call=lambda layer, x, *, mask: layer(x, {name}={value}), with the "
                 "layer's other arguments"
             )
     return None

@@ -331,7 +331,8 @@ MISUSES = {
                             "'numpy' cannot read: is it a layer of another framework"),
     "a layer that wants more": (
         lambda *, dim, alpha, seed: lambda x, padding_mask: x,
-        "missing 1 required positional argument: 'padding_mask'.*pass call=lambda layer, x"),
+        r"missing 1 required positional argument: 'padding_mask'.*\*, mask: layer\(x, "
+        r"padding_mask=~mask\)"),
     "None": (giving(lambda x: None), "returned None; it must return an array"),
     "a layer that raises": (giving(fails_inside), r"in training mode, raised IndexError: .* "
                             r"\(test_kit.py:\d+, in fails_inside\)"),
