@@ -8,6 +8,7 @@ import numpy as np
 
 from embnoise.testing.context import CheckContext
 from embnoise.testing.diagnosis import other_distribution
+from embnoise.testing.failures import NotClaimedError, NotFiniteError, UntestableError
 from embnoise.testing.inputs import Array, Inputs
 from embnoise.testing.layer_under_test import LayerUnderTest
 from embnoise.testing.magnitudes import claimed_magnitudes
@@ -15,7 +16,7 @@ from embnoise.testing.registry import DISTRIBUTION
 from embnoise.testing.statistics import RATE, amplitude, amplitude_window
 from embnoise.testing.tables import zero_share
 
-__all__ = ["DRAWS", "expect_right_rows", "fresh", "units_of"]
+__all__ = ["DRAWS", "change_and_units", "expect_right_rows", "fresh", "units_of"]
 
 DRAWS = 8
 """So many draws of a small batch show the size of its rows."""
@@ -76,6 +77,26 @@ def _other_distribution(context: CheckContext, inputs: Inputs, units: Array) -> 
     pooled = np.concatenate([(row / size).ravel() for row, size in zip(rows, sizes, strict=True)])
     other = other_distribution(pooled, rule)
     return f"in batches such as this one, {other}" if other else None
+
+
+def change_and_units(
+    context: CheckContext, layer: LayerUnderTest, inputs: Inputs, *, long: bool
+) -> tuple[float, Array]:
+    """How much evaluation changes the embeddings of a batch, and the units of the first noise.
+
+    Raises:
+        NotClaimedError: The layer embeds ids, and fails for rows that are ``long``: they have more
+            tokens than it has positions.
+    """
+    try:
+        moved = float(abs(layer.eval(inputs) - layer.clean(inputs)).max())
+        return moved, units_of(layer, inputs, context.first_step())
+    except NotFiniteError:
+        raise
+    except UntestableError:
+        if context.case.inputs == "ids" and long:
+            raise NotClaimedError(f"the layer takes no rows of {inputs.shape[1]} ids") from None
+        raise
 
 
 def units_of(layer: LayerUnderTest, inputs: Inputs, step: int) -> Array:

@@ -7,6 +7,7 @@ import numpy as np
 from embnoise.testing.claims import Claims
 from embnoise.testing.context import CheckContext
 from embnoise.testing.diagnosis import NO_NOISE
+from embnoise.testing.inputs import Array, Inputs
 from embnoise.testing.registry import SIZE, check, needs_distribution
 from embnoise.testing.statistics import RATE, band, cdf_distance, distinct_least, once_in
 from embnoise.testing.tables import CLOSED_FORM, LATTICE, has_few_values, value_count
@@ -74,11 +75,7 @@ def cdf(context: CheckContext) -> None:
     distribution = context.distribution
     inputs = context.sample()
     units = context.layer(dim=inputs.dim).units(inputs, context.first_step())
-    distance, where = cdf_distance(distribution, units, context.usual_slack(inputs))
-    allowed = band(units.size, RATE) + context.grid
-    if distribution not in CLOSED_FORM:
-        allowed += LATTICE
-
+    distance, where, allowed = distance_from_claimed(context, inputs, units, RATE)
     context.expect(
         distance <= allowed,
         f"the distribution function of the noise is {distance:.4f} away from the "
@@ -86,3 +83,16 @@ def cdf(context: CheckContext) -> None:
         f"{allowed:.4f} (a correct layer fails this less than {once_in()})",
         lambda: context.cause(units, inputs),
     )
+
+
+def distance_from_claimed(
+    context: CheckContext, inputs: Inputs, units: Array, rate: float
+) -> tuple[float, float, float]:
+    """How far the units' distribution function is from the claimed one, where, and what is allowed.
+
+    Chance exceeds what is allowed with the probability ``rate``.
+    """
+    distribution = context.distribution
+    distance, where = cdf_distance(distribution, units, context.usual_slack(inputs))
+    coarse = 0.0 if distribution in CLOSED_FORM else LATTICE
+    return distance, where, band(units.size, rate) + context.grid + coarse

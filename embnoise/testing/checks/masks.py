@@ -8,7 +8,7 @@ from embnoise.testing.context import CheckContext
 from embnoise.testing.failures import NotClaimedError, NotFiniteError, UntestableError
 from embnoise.testing.inputs import SMALL, Inputs, left_mask, right_mask
 from embnoise.testing.registry import DISTRIBUTION, NOISE, SIZE, check, needs_length, needs_repeats
-from embnoise.testing.right_rows import DRAWS, expect_right_rows, fresh, units_of
+from embnoise.testing.right_rows import DRAWS, change_and_units, expect_right_rows, fresh, units_of
 from embnoise.testing.runs import repeated_run
 from embnoise.testing.statistics import RATE, amplitude, amplitude_window
 
@@ -118,21 +118,12 @@ def long_rows_and_wide_channels(context: CheckContext) -> None:
 
     Fails for layers with a limit: a table of 512 positions, a kernel that covers 128 channels.
     """
-    step = context.first_step()
     rule = context.claims.distribution_rule
     for which, (axis, shape) in LARGE.items():
         context.transcript.clear()
         inputs = context.batch(shape)
         layer = context.layer(dim=shape[2])
-        try:
-            moved = float(abs(layer.eval(inputs) - layer.clean(inputs)).max())
-            units = units_of(layer, inputs, step)
-        except NotFiniteError:
-            raise
-        except UntestableError:
-            if context.case.inputs == "ids" and which == "tokens":  # more than it has positions
-                raise NotClaimedError(f"the layer takes no rows of {shape[1]} ids") from None
-            raise
+        moved, units = change_and_units(context, layer, inputs, long=which == "tokens")
         context.expect(
             moved == 0,
             f"with {shape[axis]} {which}, evaluation mode changes the embeddings, by {moved:.3g}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from embnoise.testing.checks.distribution import distance_from_claimed
 from embnoise.testing.checks.magnitude import short_documents
 from embnoise.testing.checks.reuse import expect_not_repeated, expect_uncorrelated
 from embnoise.testing.claims import Claims
@@ -13,8 +14,7 @@ from embnoise.testing.inputs import SMALL, Inputs, right_mask
 from embnoise.testing.profiles import PROFILES
 from embnoise.testing.registry import SIZE, check
 from embnoise.testing.right_rows import DRAWS, expect_right_rows, fresh, units_of
-from embnoise.testing.statistics import RATE, band, cdf_distance
-from embnoise.testing.tables import CLOSED_FORM, LATTICE
+from embnoise.testing.statistics import RATE, band
 
 FULL = (
     *SIZE, "EN02", "EN06", "EN28", "EN29", "EN31", "EN32", "EN33", "EN34", "EN35", "EN40", "EN41",
@@ -128,10 +128,7 @@ def _as_claimed(context: CheckContext, inputs: Inputs, real: np.ndarray, what: s
     distribution = context.claims.distribution_rule
     if distribution is None:
         return
-    distance, where = cdf_distance(distribution, real, context.usual_slack(inputs))
-    allowed = band(real.size, RATE / 4) + context.grid
-    if distribution not in CLOSED_FORM:
-        allowed += LATTICE
+    distance, where, allowed = distance_from_claimed(context, inputs, real, RATE / 4)
     context.expect(
         distance <= allowed,
         f"in a {what} batch the distribution function of the noise is {distance:.4f} away from the "

@@ -11,12 +11,7 @@ from embnoise._distributions import Distribution
 from embnoise.testing.claims import Claims
 from embnoise.testing.context import CheckContext
 from embnoise.testing.diagnosis import NO_NOISE
-from embnoise.testing.failures import (
-    NotClaimedError,
-    NotFiniteError,
-    NotTestedError,
-    UntestableError,
-)
+from embnoise.testing.failures import NotTestedError
 from embnoise.testing.inputs import Array
 from embnoise.testing.magnitudes import claimed_magnitudes
 from embnoise.testing.registry import (
@@ -27,7 +22,7 @@ from embnoise.testing.registry import (
     needs_distribution,
     needs_repeats,
 )
-from embnoise.testing.right_rows import fresh, units_of
+from embnoise.testing.right_rows import change_and_units, fresh
 from embnoise.testing.statistics import (
     RATE,
     amplitude,
@@ -128,21 +123,13 @@ def sizes_of_models(context: CheckContext) -> None:
     Fails for layers that divide a batch into blocks, and lose the rest of the last one or meet a
     special case where nothing is left; and for those that run out of counters.
     """
-    step = context.first_step()
     rule = context.claims.distribution_rule
     for what, shape in USUAL.items():
         context.transcript.clear()
         inputs = context.batch(shape)
         layer = context.layer(dim=shape[2])
-        try:
-            moved = float(abs(layer.eval(inputs) - layer.clean(inputs)).max())
-            units = context.independent(units_of(layer, inputs, step))
-        except NotFiniteError:
-            raise
-        except UntestableError:
-            if context.case.inputs == "ids":  # more than it has positions
-                raise NotClaimedError(f"the layer takes no rows of {shape[1]} ids") from None
-            raise
+        moved, units = change_and_units(context, layer, inputs, long=True)
+        units = context.independent(units)
         about = f"in a batch {what}, B, L, d = {shape},"
         likely = f"sizes {what} are a special case of the layer, or of its blocks"
         context.expect(
