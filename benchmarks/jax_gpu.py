@@ -4,8 +4,8 @@
     PYTHONPATH=gpu python benchmarks/jax_gpu.py    # about a minute
 
 VERSION is that of jax; ptxas and nvdisasm come with triton. Nothing is run: the script counts the
-instructions of the kernel that adds the noise, and predicts its time from them. Beside the noise
-as it is stands the other way to compute it, each random word once, in a kernel of its own.
+instructions of the kernel that looks embeddings up and adds the noise, and predicts its time.
+Beside it stands the kernel for embeddings that may be sharded over several devices.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 DUMPS = Path(tempfile.mkdtemp())
@@ -29,11 +30,11 @@ import triton  # noqa: E402
 from jax.experimental import topologies  # noqa: E402
 
 from embnoise import neftune  # noqa: E402
-from embnoise.backend import UNIFORM, philox4x32  # noqa: E402
 from embnoise_jax import add_noise  # noqa: E402
 from gpus import GPUS, Gpu  # noqa: E402
 
 SHAPE = BATCH, LENGTH, DIM = 8, 512, 2048
+VOCABULARY = 32_000
 BINARIES = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 
@@ -62,49 +63,36 @@ def topology(name: str, gpu: Gpu) -> Any:
     return topologies.get_topology_desc("", "cuda", target_config=description, topology="1x1x1")
 
 
-def as_it_is(x: Any, step: Any) -> Any:
-    return add_noise(x, neftune(5.0), step=step)
+def lookup(table: Any, ids: Any, step: Any) -> Any:
+    return add_noise(jnp.take(table, ids, axis=0), neftune(5.0), step=step)
 
 
-def words_once(x: Any, step: Any) -> Any:
-    """Uniform noise from words that a kernel of their own writes: two bytes for every element."""
-    blocks = DIM // 8
-    rows, columns, channels = (jnp.arange(n, dtype=jnp.uint32) for n in (BATCH, LENGTH, DIM))
-    counter = (channels[:blocks], columns[:, None], rows[:, None, None], step.astype(jnp.uint32))
-    with jax.enable_x64(True):
-        words = jax.lax.optimization_barrier(philox4x32(counter, (0, 0), xp=jnp))  # type: ignore[no-untyped-call, arg-type]
-    words = [jnp.tile(word, 8) for word in words]
-    number, half = channels // (2 * blocks), channels // blocks % 2
-    word = jnp.select([number == n for n in range(3)], words[:3], words[3])
-    unit = UNIFORM.unit(word >> (16 * half) & 0xFFFF, jnp)  # type: ignore[arg-type]
-    magnitude = 5.0 / (LENGTH * DIM) ** 0.5
-    return (x.astype(jnp.float32) + magnitude * unit).astype(x.dtype)
+FORMS = {"one GPU": 1, "sharded": 8}
+"""How many GPUs there seem to be."""
 
 
-FORMS = {"as it is": (as_it_is, 0), "words once": (words_once, 4)}
-"""Functions, and the bytes of words that they write and read for an element."""
-
-
-def compiled(function: Any, dtype: Any, name: str) -> tuple[Counter[str], float]:
+def compiled(devices: int, dtype: Any, name: str) -> tuple[Counter[str], float]:
     """The instructions for an element of all large kernels, and the share of temporaries."""
     before = set(DUMPS.glob("*.ptx"))
     gpu = GPUS[name]
     (device,) = topology(name, gpu).devices
     sharding = jax.sharding.SingleDeviceSharding(device)
     shape: Any = partial(jax.ShapeDtypeStruct, sharding=sharding)
-    x, step = shape(SHAPE, dtype), shape((), jnp.int32)
-    program = jax.jit(function).trace(x, step).lower(lowering_platforms=("cuda",)).compile()
+    arguments = shape((VOCABULARY, DIM), dtype), shape(SHAPE[:2], jnp.int32), shape((), jnp.int32)
+    with (
+        mock.patch("jax.default_backend", return_value="gpu"),
+        mock.patch("jax.device_count", return_value=devices),
+    ):
+        traced = jax.jit(partial(lookup)).trace(*arguments)
+    program = traced.lower(lowering_platforms=("cuda",)).compile()
     instructions: Counter[str] = Counter()
     for path in set(DUMPS.glob("*.ptx")) - before:
-        kernel = re.search(r"\.entry (\w+)", path.read_text())
-        if kernel is None:
+        if ".entry" not in path.read_text():
             continue  # constants
         names, stored = _instructions(path, gpu)
         if names.total() > 60:  # the others compute arrays [B, L] and [d]
-            # Embeddings are stored by a select, and words of 4 bytes for 2 elements each.
-            elements = stored / x.dtype.itemsize if "select" in kernel[1] else stored / 2
             for kind, count in names.items():
-                instructions[kind] += count / elements  # type: ignore[assignment]
+                instructions[kind] += count * jnp.dtype(dtype).itemsize / stored
     memory = program.memory_analysis()
     return instructions, memory.temp_size_in_bytes / memory.output_size_in_bytes
 
@@ -133,29 +121,27 @@ ON_OTHER_UNITS = ("F", "I2F", "IMAD", "LD", "ST", "U", "S2", "BRA", "EXIT")
 def main() -> None:
     print(f"JAX {jax.__version__}, B={BATCH}, L={LENGTH}, d={DIM}, uniform noise; nothing was run")
     print(
-        "GPU            dtype     formulation instructions  of the integer unit  temporaries  ",
-        end="",
+        f"{'GPU':14} {'dtype':9} {'form':8} instructions  of the integer unit  temporaries  "
+        "predicted / lookup"
     )
-    print("predicted / memory floor")
     for gpu_name in COMPARED:
         gpu = GPUS[gpu_name]
         for dtype in (jnp.float32, jnp.bfloat16):
-            for name, (function, word_bytes) in FORMS.items():
-                instructions, temporaries = compiled(function, dtype, gpu_name)
+            for name, devices in FORMS.items():
+                instructions, temporaries = compiled(devices, dtype, gpu_name)
                 integer = sum(
                     count
                     for kind, count in instructions.items()
                     if not kind.startswith(ON_OTHER_UNITS)
                 )
                 floor = 2 * jnp.dtype(dtype).itemsize / gpu.bandwidth
-                memory = floor + word_bytes / gpu.bandwidth
                 # Of the lanes that a multiprocessor issues, half may be integer operations.
                 issue = max(instructions.total(), 2 * integer) / gpu.lanes_per_second
                 print(
-                    f"{gpu_name:14} {jnp.dtype(dtype).name:9} {name:11} "
-                    f"{instructions.total():12.1f} {integer:20.1f} {temporaries:11.0%}  "
-                    f"{1e12 * max(memory, issue):7.2f} ps / {1e12 * floor:.2f} ps "
-                    f"= {max(memory, issue) / floor:.2f}"
+                    f"{gpu_name:14} {jnp.dtype(dtype).name:9} {name:8} "
+                    f"{instructions.total():12.1f} {integer:20.1f} {temporaries:11.1%}  "
+                    f"{1e12 * max(floor, issue):7.2f} ps / {1e12 * floor:.2f} ps "
+                    f"= {max(floor, issue) / floor:.2f}"
                 )
 
 

@@ -88,7 +88,7 @@ class ArrayNamespace(Protocol):
 
 
 class FusedArrayNamespace(ArrayNamespace, Protocol):
-    """What ``perturb`` uses besides, to emulate a fused multiply-add.
+    """What ``perturb`` and ``perturb_blocks`` use besides.
 
     Its arrays have the method ``view(dtype)``, which reinterprets their bits.
     """
@@ -99,6 +99,7 @@ class FusedArrayNamespace(ArrayNamespace, Protocol):
     def float64(self) -> Any:
         """``None`` if it has no float64; takes more operations then."""
 
+    def broadcast_to(self, x: Any, shape: Sequence[Any], /) -> Array: ...
     def concatenate(self, arrays: Sequence[Any], /, *, axis: int) -> Array: ...
     def isfinite(self, x: Any, /) -> Array: ...
 

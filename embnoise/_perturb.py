@@ -1,17 +1,20 @@
 """From token coordinates to lattice integers, unit values and noisy embeddings.
 
-n tokens, d channels. There are two formulations over an array namespace, which define what a kernel
-computes. Both give the same lattice integers:
+n tokens, d channels. There are three formulations over an array namespace, which define what a
+kernel computes. All give the same lattice integers:
 
 - ``perturb`` computes each random word once and rounds the sum once, as a fused multiply-add does.
 - ``perturb_elementwise`` is for compilers that fuse, such as XLA. Every element computes the words
   of its own block again and keeps one sixteenth of them: fused into one loop, that is faster than
   writing the words to memory, and needs no memory beside the output. It also lets the embeddings
   be sharded along any axis without communication.
+- ``perturb_blocks`` is for XLA on a GPU or TPU that holds all channels of a token. It concatenates
+  channels that share a block, of which the words are then computed once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,7 +25,7 @@ from embnoise._distributions import Distribution
 from embnoise._philox import Key, philox4x32, philox4x32_pair
 from embnoise._validation import dtype_name
 
-__all__ = ["lattice", "perturb", "perturb_elementwise", "perturb_inplace"]
+__all__ = ["lattice", "perturb", "perturb_blocks", "perturb_elementwise", "perturb_inplace"]
 
 _BLOCK = 2**15
 
@@ -210,8 +213,71 @@ def perturb_elementwise(
     pair = philox4x32_pair(counter, key, plane >= 4, xp=xp)
     shift = (plane + 2 & 3) * 16  # the first word of a pair is in the upper half
     integers = xp.astype(xp.bitwise_right_shift(pair, xp.astype(shift, xp.uint64)), word_dtype)
-    integers = integers & 0xFFFF
+    return _with_noise(x, magnitude, integers & 0xFFFF, distribution, xp)
 
+
+def perturb_blocks(
+    x: Array,
+    magnitude: Array,
+    sample: Array,
+    position: Array,
+    step: Array,
+    key: Key,
+    distribution: Distribution,
+    *,
+    xp: FusedArrayNamespace,
+    word_dtype: Any,
+    write: Callable[[Any], Any] | None,
+) -> Array:
+    """What ``perturb_elementwise`` computes, with each random word computed once.
+
+    Args:
+        x: Embeddings [B, L, d] or [L, d], d a multiple of 8.
+        magnitude: As for ``perturb_elementwise``.
+        sample: As for ``perturb_elementwise``.
+        position: As for ``perturb_elementwise``.
+        step: As for ``perturb_elementwise``.
+        key: As for ``perturb_elementwise``.
+        distribution: As for ``perturb_elementwise``.
+        xp: The array namespace.
+        word_dtype: As for ``perturb_elementwise``.
+        write: A function that returns a tuple of arrays as it is, and has the compiler write them
+            to memory. None for a compiler that makes one loop of the concatenation of four arrays
+            and of all that they are computed from, as XLA does for GPUs.
+
+    Returns:
+        A new array of x's shape and dtype.
+    """
+    blocks = x.shape[-1] // 8
+    if write is None:
+        # XLA fuses what seems to cost more to write than to compute again. So every part seems to
+        # have words of its own, of which it takes a quarter; in machine code, all are the same.
+        shape = (*x.shape[:-1], 4, 2 * blocks)
+        channel = xp.arange(2 * blocks, dtype=word_dtype)
+        block, position, sample, step = (
+            xp.broadcast_to(part, shape)
+            for part in (channel % blocks, position[..., None, None], sample[..., None, None], step)
+        )
+        words = philox4x32((block, position, sample, step), key, xp=xp)
+        quarters = [word[..., number, :] for number, word in enumerate(words)]
+        upper = channel >= blocks
+        integers = [xp.where(upper, xp.bitwise_right_shift(w, 16), w & 0xFFFF) for w in quarters]
+    else:
+        block = xp.arange(blocks, dtype=word_dtype)
+        words = write(philox4x32((block, position[..., None], sample[..., None], step), key, xp=xp))
+        integers = [half for w in words for half in (w & 0xFFFF, xp.bitwise_right_shift(w, 16))]
+    size = x.shape[-1] // len(integers)
+    parts = [
+        _with_noise(x[..., i * size : (i + 1) * size], magnitude, part, distribution, xp)
+        for i, part in enumerate(integers)
+    ]
+    return xp.concatenate(parts, axis=-1)
+
+
+def _with_noise(
+    x: Array, magnitude: Array, integers: Array, distribution: Distribution, xp: ArrayNamespace
+) -> Array:
+    """``x + magnitude * unit`` of lattice integers, with rounding left to the compiler."""
     wide = xp.float64 if dtype_name(x) == "float64" else xp.float32
     scale = magnitude[..., None]
     unit = xp.astype(distribution.unit(integers, xp), wide)

@@ -2,8 +2,9 @@
 
 An adapter brings the noise to a framework. What needs thought is done here, once: argument
 validation (``prepare``), the magnitude and coordinates of every token (``plan``), the lattice and
-the two formulations of the sum (``perturb`` and ``perturb_elementwise``), the counter of a layer's
-calls (``Counter``), and the state that layers and handles share (``NoiseState``, ``Handle``).
+the formulations of the sum (``perturb``, ``perturb_elementwise``, ``perturb_blocks``), the counter
+of a layer's calls (``Counter``), and the state that layers and handles share (``NoiseState``,
+``Handle``).
 
 ``docs/adapters.md`` shows how to write one.
 """
@@ -34,7 +35,13 @@ from embnoise._layers import (
 from embnoise._named_arguments import bind_by_name, call_with_named
 from embnoise._noise import Noise, as_noise, check_noise
 from embnoise._noise_file import read_noise
-from embnoise._perturb import lattice, perturb, perturb_elementwise, perturb_inplace
+from embnoise._perturb import (
+    lattice,
+    perturb,
+    perturb_blocks,
+    perturb_elementwise,
+    perturb_inplace,
+)
 from embnoise._philox import MULTIPLIERS, ROUNDS, WEYL, philox4x32
 from embnoise._plan import (
     Plan,
@@ -116,6 +123,7 @@ __all__ = [
     "noise_at",
     "noise_by_layer",
     "perturb",
+    "perturb_blocks",
     "perturb_elementwise",
     "perturb_inplace",
     "philox4x32",

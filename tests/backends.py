@@ -11,6 +11,7 @@ import functools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import entry_points
 from typing import Any
 from unittest import mock
@@ -138,10 +139,16 @@ if is_tested("torch"):
         )
 if is_tested("jax"):
     from embnoise_jax import add_noise
+    from tests.jax.accelerators import as_on
 
-    BACKENDS.append(
-        Backend("jax", to_jax, np.asarray, jax_verb(add_noise), fused=False, examples=6)
-    )
+    _OF_JAX = to_jax, np.asarray, jax_verb(add_noise)
+    BACKENDS += [
+        Backend("jax", *_OF_JAX, fused=False, examples=6),
+        *(
+            Backend(f"jax-{name}", *_OF_JAX, partial(as_on, name), fused=False, examples=2)
+            for name in ("cuda", "tpu")
+        ),
+    ]
 if KERAS:
     from embnoise_keras import add_noise
 

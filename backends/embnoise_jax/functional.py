@@ -9,7 +9,7 @@ import math
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,13 +24,13 @@ from embnoise.backend import (
     distribution_of,
     embedding_shape,
     format_value,
-    perturb_elementwise,
     philox_key,
     plan,
     prepare,
     stream_key,
 )
 from embnoise_jax._compat import optimization_barrier, seed_words
+from embnoise_jax._devices import perturbed, shares_blocks
 from embnoise_jax._shards import Channels, check_shard, resolve_channels, whole_rows
 from embnoise_jax._tracing import is_traced
 from embnoise_jax.namespace import NAMESPACE, promoting
@@ -124,8 +124,9 @@ def add_noise(
     # What may change from call to call goes in as data, so that nothing is compiled anew.
     settings = replace(noise, alpha=0.0, seed=0, stream="")
     offset, total = channels or (None, x.shape[-1])
+    shared = channels is None and shares_blocks(x, distribution_of(noise))
     noisy: Array = _add_planned(
-        x, word, alpha, _key(noise), tokens, offset, dim=total, settings=settings
+        x, word, alpha, _key(noise), tokens, offset, dim=total, shared=shared, settings=settings
     )
     return noisy
 
@@ -148,7 +149,7 @@ def noise_key(noise: Noise) -> tuple[object, ...]:
         return tuple(int(word) for word in _key(noise))
 
 
-@partial(jax.jit, static_argnames=("dim", "settings"))
+@partial(jax.jit, static_argnames=("dim", "shared", "settings"))
 def _add_planned(
     x: Array,
     step: Array,
@@ -158,6 +159,7 @@ def _add_planned(
     offset: Array | None,
     *,
     dim: int,
+    shared: bool,
     settings: Noise,
 ) -> Array:
     shape = (*embedding_shape(x)[:2], dim)
@@ -174,7 +176,8 @@ def _add_planned(
         parts = [jnp.broadcast_to(part, shape[:2])[0] for part in parts]
     magnitude, sample, position = parts
     coordinates = (sample.astype(jnp.uint32), position.astype(jnp.uint32))
-    return _add_with_gradient_1(x, magnitude, *coordinates, step, key, offset, dim, settings)
+    form = (dim, shared, settings)
+    return _add_with_gradient_1(x, magnitude, *coordinates, step, key, offset, form)
 
 
 def _mean_squares(x: Array) -> Array:
@@ -204,7 +207,7 @@ def _unsharded(part: Array, shape: tuple[int, int, int]) -> Array:
     return optimization_barrier(part.reshape(-1)).reshape(part.shape)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(7, 8))
+@partial(jax.custom_jvp, nondiff_argnums=(7,))
 def _add_with_gradient_1(
     x: Array,
     magnitude: Array,
@@ -213,36 +216,34 @@ def _add_with_gradient_1(
     step: Array,
     key: tuple[Array, Array],
     offset: Array | None,
-    dim: int,
-    settings: Noise,
+    form: tuple[int, bool, Noise],
 ) -> Array:
+    dim, shared, settings = form
     # Philox multiplies in 64 bits; nothing of that width enters or leaves.
     with jax.enable_x64(True):
-        noisy = perturb_elementwise(
+        return perturbed(
             x,
             magnitude,
             sample,
             position,
             step,
             key,
-            distribution_of(settings),
-            xp=NAMESPACE,
-            word_dtype=jnp.uint32,
+            distribution=distribution_of(settings),
+            shared=shared,
             channels=None if offset is None else (offset, dim),
         )
-    return cast("Array", noisy)
 
 
 @promoting()  # it may be traced later than the function
-def _derivative(dim: int, settings: Noise, primals: Any, tangents: Any) -> tuple[Array, Any]:
+def _derivative(form: tuple[int, bool, Noise], primals: Any, tangents: Any) -> tuple[Array, Any]:
     x, magnitude, *coordinates = primals
     of_x, of_magnitude, *_ = tangents
-    noisy = _add_with_gradient_1(*primals, dim, settings)
+    noisy = _add_with_gradient_1(*primals, form)
     if isinstance(of_magnitude, SymbolicZero):
         return noisy, of_x
     # Alpha has a gradient. Nothing here may depend on the tangents in another way than linearly.
     zeros, ones = jnp.zeros_like(x, jnp.float32), jnp.ones_like(magnitude)
-    unit = _add_with_gradient_1(zeros, ones, *coordinates, dim, settings)
+    unit = _add_with_gradient_1(zeros, ones, *coordinates, form)
     of_noise = (of_magnitude[..., None] * unit).astype(x.dtype)
     return noisy, of_noise if isinstance(of_x, SymbolicZero) else of_x + of_noise
 

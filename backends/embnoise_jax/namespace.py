@@ -49,7 +49,10 @@ class _Namespace:
         return optimization_barrier(jnp.sqrt(x))
 
     def take(self, x: Array, index: Array) -> Array:
-        return x.at[index].get(mode="promise_in_bounds")
+        # On a mesh with explicit axes, JAX does not shard the result as the index by itself.
+        sharding = jax.typeof(index).sharding
+        explicit = None if sharding.mesh.empty else sharding
+        return x.at[index].get(mode="promise_in_bounds", out_sharding=explicit)
 
     def take_along_axis(self, x: Array, index: Array, axis: int) -> Array:
         return jnp.take_along_axis(x, index, axis, mode="promise_in_bounds")

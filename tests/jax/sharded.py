@@ -2,7 +2,9 @@
 
 import itertools
 import re
+from contextlib import nullcontext
 from functools import cache, partial
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 from embnoise import Noise, neftune
 from embnoise_jax import add_noise
+from tests.jax.accelerators import as_on
 
 COLLECTIVES = r"all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter"
 SHAPE = BATCH, LENGTH, DIM = 8, 16, 24
@@ -92,11 +95,14 @@ def test_explicit_axes():
                 name: jax.device_put(array, NamedSharding(axes, P(*part[:2])))
                 for name, array in about.items()
             }
-            noisy = jax.jit(lambda x, tokens, noise=noise: add_noise(x, noise, step=5, **tokens))(
-                x, tokens
-            )
-        assert noisy.sharding.is_equivalent_to(x.sharding, 3), part
-        assert same(noisy, expected(X)), (part, noise, about.keys())
+            for platform in ("cpu", "cuda", "tpu"):
+                with as_on(platform) if platform != "cpu" else nullcontext():
+                    noisy = jax.jit(
+                        lambda x, tokens, noise=noise: add_noise(x, noise, step=5, **tokens)
+                    )(x, tokens)
+                assert noisy.sharding.is_equivalent_to(x.sharding, 3), part
+                # A sum over a sharded sequence may be rounded in another order.
+                np.testing.assert_allclose(noisy, expected(X), rtol=0, atol=2e-6 * uses_rms)
     row = jax.device_put(X[0], NamedSharding(axes, P("sequence")))
     mask = jax.device_put(MASK[0], NamedSharding(axes, P("sequence")))
     with jax.set_mesh(axes):
@@ -118,9 +124,16 @@ def test_shard_map():
             noise = neftune(length=LENGTH)
             return add_noise(x, noise, step=5, sample_ids=rows, positions=columns)
 
-        mapped = jax.shard_map(local, mesh=mesh(), in_specs=part, out_specs=part)
+        def mapped(x, local=local, part=part):
+            return jax.shard_map(local, mesh=mesh(), in_specs=part, out_specs=part)(x)
+
         x = jax.device_put(X, NamedSharding(mesh(), part))
         assert same(compiled(mapped, x), expected), part
+        for platform in ("cuda", "tpu"):
+            with as_on(platform):
+                assert same(compiled(partial(mapped), x), expected), (part, platform)
+        with mock.patch("jax.default_backend", return_value="gpu"):
+            assert same(compiled(partial(mapped), x), expected), part
 
 
 def mapped(local, part, **arguments):
@@ -237,11 +250,7 @@ def test_the_test_would_notice_a_collective():
 
 if __name__ == "__main__":
     assert len(jax.devices()) == 8
-    test_automatic()
-    test_the_rms_of_whole_sequences()
-    test_shard_map()
-    test_shard_map_over_channels()
-    test_parts_that_would_get_the_same_noise_are_refused()
-    test_the_libraries_layers()
-    test_the_test_would_notice_a_collective()
+    for name, test in list(globals().items()):
+        if name.startswith("test_"):
+            test()
     print("sharded")
