@@ -7,10 +7,12 @@ from typing import Any
 import tensorflow as tf
 
 from embnoise.backend import (
+    NUMPY,
     Noise,
     Prepared,
     TokenArrays,
     distribution_of,
+    flat_plan,
     format_value,
     philox_key,
     plan,
@@ -59,36 +61,54 @@ def _array(value: Any) -> Any:
 
 
 def _noisy(x: tf.Tensor, noise: Noise, prepared: Prepared) -> tf.Tensor:
-    # Sizes that the graph does not know yet are tensors of it.
-    sizes = tf.shape(x)
-    batch, length, dim = prepared.shape
-    batch, length = (
-        sizes[axis] if size is None else size for axis, size in ((-3, batch), (-2, length))
-    )
-
-    def mean_squares() -> tf.Tensor:
-        squares = tf.square(tf.cast(x, tf.float64))
-        return tf.reshape(tf.reduce_mean(squares, axis=-1), (batch, length))
-
-    planned = plan(
-        noise,
-        prepared._replace(shape=(batch, length, dim)),
-        mean_squares=mean_squares,
-        xp=NAMESPACE,
-    )
-    magnitude, sample, position = (
-        tf.reshape(tf.broadcast_to(part, (batch, length)), [-1]) for part in planned
-    )
+    known = tf.executing_eagerly() and isinstance(prepared.step, int)
+    of_tokens = _host_plan if known and "CPU" in x.device else _graph_plan
+    magnitude, sample, position = of_tokens(x, noise, prepared)
     words = [_word(each) for each in (sample, position, prepared.step, *philox_key(noise))]
+    dim = prepared.shape[2]
     add = kernel(distribution_of(noise), x.dtype, dim)
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
     def with_gradient_1(x: tf.Tensor) -> Any:
         # The gradient below is all there is: none is prepared for the kernel.
-        rows = tf.stop_gradient(tf.reshape(x, (batch * length, dim)))
-        return tf.reshape(add(rows, magnitude, *words), sizes), lambda upstream: upstream
+        rows = tf.stop_gradient(tf.reshape(x, (-1, dim)))
+        return tf.reshape(add(rows, magnitude, *words), tf.shape(x)), lambda upstream: upstream
 
     return tf.ensure_shape(with_gradient_1(x), x.shape)
+
+
+def _host_plan(x: tf.Tensor, noise: Noise, prepared: Prepared) -> Any:
+    """``_graph_plan`` by NumPy, where all values are known: with fewer operations of TensorFlow."""
+    planned = plan(
+        noise,
+        prepared._replace(tokens=prepared.tokens.map(lambda array: array.numpy())),
+        mean_squares=lambda: _mean_squares(x, prepared.shape[:2]).numpy(),
+        xp=NUMPY,
+    )
+    return [tf.constant(part) for part in flat_plan(planned, prepared.shape)]
+
+
+def _graph_plan(x: tf.Tensor, noise: Noise, prepared: Prepared) -> Any:
+    """The magnitude (float32), sample and position of every token, each [B * L]."""
+    # Sizes that the graph does not know yet are tensors of it.
+    sizes = tf.shape(x)
+    batch, length, dim = prepared.shape
+    rows = tuple(
+        sizes[axis] if size is None else size for axis, size in ((-3, batch), (-2, length))
+    )
+    planned = plan(
+        noise,
+        prepared._replace(shape=(*rows, dim)),
+        mean_squares=lambda: _mean_squares(x, rows),
+        xp=NAMESPACE,
+    )
+    return [tf.reshape(tf.broadcast_to(part, rows), [-1]) for part in planned]
+
+
+def _mean_squares(x: tf.Tensor, rows: tuple[Any, Any]) -> tf.Tensor:
+    """The mean square of every token's embedding, float64 [B, L]."""
+    squares = tf.square(tf.cast(x, tf.float64))
+    return tf.reshape(tf.reduce_mean(squares, axis=-1), rows)
 
 
 def _word(value: Any) -> tf.Tensor:
