@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -105,10 +106,13 @@ class Inputs:
             f"np.array({factors})[:, None, None], {padding})",
         )
 
+    @cached_property
     def lengths(self) -> NDArray[np.int64]:
         """The number of real tokens in each token's document, [B, L]; 0 for padding."""
-        same = self.segments[:, :, None] == self.segments[:, None, :]
-        return np.where(self.mask, same.sum(axis=-1), 0)
+        lengths = np.zeros(self.mask.shape, np.int64)
+        for row, segments in enumerate(self.segments):
+            lengths[row] = np.bincount(segments, minlength=1)[segments]
+        return np.where(self.mask, lengths, 0)
 
 
 def right_mask(lengths: list[int], width: int) -> NDArray[np.bool_]:

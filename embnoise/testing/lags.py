@@ -8,10 +8,10 @@ divided into two sets without, whose bounds add up to a factor of 2 in the varia
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +62,10 @@ class Match:
         return ", ".join(said) or "as it is"
 
 
+_FLIPS = (False, False), (False, True), (True, False), (True, True)
+"""Whether a copy is reversed along tokens, along channels."""
+
+
 def most_correlated(signs: Array, rate: float) -> Match:
     """The copy of the signs that stands out most.
 
@@ -73,70 +77,98 @@ def most_correlated(signs: Array, rate: float) -> Match:
     wide = _fast(tokens + channels)
     plain = (_fast(2 * rows), _fast(2 * tokens), _fast(2 * channels))
     turned = (_fast(2 * rows), wide, wide)
-    spectra = {shape: np.fft.rfftn(signs, shape, (0, 1, 2)) for shape in (plain, turned)}
     count = 4 * math.prod(plain) + 4 * math.prod(turned)
+    bound = math.sqrt(2 * math.log(2 * count / rate))
     found = []
-    for along_tokens, along_channels, transposed in itertools.product((False, True), repeat=3):
-        flips = (along_tokens, along_channels)
+    for transposed, shape in ((False, plain), (True, turned)):
         copy = signs.transpose(0, 2, 1) if transposed else signs
-        for axis, flip in enumerate(flips, start=1):
-            copy = np.flip(copy, axis) if flip else copy
-        shape = turned if transposed else plain
-        sums, overlaps = _all_lags(spectra[shape], copy, signs.shape, shape)
-        moved = transposed or any(flips)
-        allowed = np.sqrt(2 * (1 + moved) * overlaps * math.log(2 * count / rate))
-        if moved:  # a value that is its own copy adds 1
-            fixed = (
-                min(tokens, channels)
-                if transposed
-                else math.prod(
-                    size for size, flip in zip(signs.shape[1:], flips, strict=True) if not flip
-                )
+        spectrum = np.fft.rfftn(signs, shape, (0, 1, 2))
+        of_copy = np.fft.rfftn(copy, shape, (0, 1, 2)) if transposed else spectrum
+        for flips in _FLIPS:
+            product = spectrum * _conjugate(of_copy, *flips)
+            sums = np.round(np.fft.irfftn(product, shape, (0, 1, 2)))
+            axes = _axes(shape, signs.shape, copy.shape, flips)
+            of_rows, of_tokens, of_channels = (axis.root for axis in axes)
+            allowed = (bound * of_rows)[:, None, None] * of_tokens[:, None] * of_channels
+            if transposed or any(flips):  # a value that is its own copy adds 1
+                allowed *= math.sqrt(2)
+                allowed[0] += rows * _fixed(tokens, channels, flips, transposed)
+            else:
+                allowed[0, 0, 0] = np.inf
+            excess = abs(sums)
+            excess /= allowed
+            at = np.unravel_index(int(excess.argmax()), excess.shape)
+            row, token, channel = (int(axis.lag[i]) for axis, i in zip(axes, at, strict=True))
+            overlaps = (int(axis.overlap[i]) for axis, i in zip(axes, at, strict=True))
+            overlap = max(math.prod(overlaps), 1)
+            correlation, chance = float(sums[at]) / overlap, float(allowed[at]) / overlap
+            found.append(
+                (excess[at], Match(correlation, chance, (row, token, channel), flips, transposed))
             )
-            allowed[0] += rows * fixed
-        else:
-            allowed[0, 0, 0] = np.inf
-        excess = np.divide(abs(sums), allowed, out=np.zeros_like(sums), where=allowed > 0)
-        at = np.unravel_index(int(excess.argmax()), excess.shape)
-        overlap = max(float(overlaps[at]), 1.0)
-        found.append(
-            (
-                float(excess[at]),
-                Match(
-                    float(sums[at]) / overlap,
-                    float(allowed[at]) / overlap,
-                    _lag(at, sums.shape, signs.shape),
-                    flips,
-                    transposed,
-                ),
-            )
-        )
     return max(found, key=lambda each: each[0])[1]
 
 
-def _lag(
-    at: tuple[np.intp, ...], shape: tuple[int, ...], sizes: tuple[int, ...]
-) -> tuple[int, int, int]:
-    rows, tokens, channels = (
-        _lags(length, size)[i] for i, length, size in zip(at, shape, sizes, strict=True)
-    )
-    return rows, tokens, channels
+def _fixed(tokens: int, channels: int, flips: tuple[bool, bool], transposed: bool) -> int:
+    """How many values of a row are their own copies, at most."""
+    if transposed:
+        return min(tokens, channels)
+    sizes = zip((tokens, channels), flips, strict=True)
+    return math.prod(size for size, flip in sizes if not flip)
 
 
-def _all_lags(
-    spectrum: NDArray[np.complex128],
-    copy: Array,
-    sizes: tuple[int, ...],
+def _conjugate(
+    spectrum: NDArray[np.complex128], along_tokens: bool, along_channels: bool
+) -> NDArray[np.complex128]:
+    """The conjugate spectrum of what is reversed around its first token, its first channel or both.
+
+    Half of a spectrum is kept, since the other half is conjugate: a frequency along the channels is
+    negated by negating the other two.
+    """
+    if not along_channels:
+        return (_negated(spectrum, 1) if along_tokens else spectrum).conj()
+    spectrum = _negated(spectrum, 0)
+    return spectrum if along_tokens else _negated(spectrum, 1)
+
+
+def _negated(spectrum: NDArray[np.complex128], axis: int) -> NDArray[np.complex128]:
+    """The spectrum at the negated frequencies of an axis."""
+    return spectrum.take(-np.arange(spectrum.shape[axis]), axis)
+
+
+class _Axis(NamedTuple):
+    """What the indices of the sums along an axis stand for."""
+
+    lag: NDArray[np.int64]
+    overlap: NDArray[np.int64]
+    """How many i there are with 0 <= i < size of the copy and 0 <= i + lag < size."""
+    root: Array
+    """The square root of the overlap, infinite for 0."""
+
+    def rolled(self, by: int) -> _Axis:
+        """The axis with its indices moved."""
+        return _Axis(np.roll(self.lag, by), np.roll(self.overlap, by), np.roll(self.root, by))
+
+
+def _axes(
     shape: tuple[int, int, int],
-) -> tuple[Array, Array]:
-    """For each lag, the sum of products and how many there are."""
-    product = spectrum * np.fft.rfftn(copy, shape, (0, 1, 2)).conj()
-    sums = np.round(np.fft.irfftn(product, shape, (0, 1, 2)))
-    overlaps = np.ones((1, 1, 1))
-    for axis, (one, other) in enumerate(zip(sizes, copy.shape, strict=True)):
-        counts = np.array(_overlaps(shape[axis], one, other))
-        overlaps = overlaps * counts.reshape([-1 if i == axis else 1 for i in range(3)])
-    return sums, overlaps
+    sizes: tuple[int, ...],
+    of_copy: tuple[int, ...],
+    flips: tuple[bool, bool],
+) -> list[_Axis]:
+    """The three axes, for a copy that is reversed around its first value and not its middle."""
+    return [
+        _axis(length, one, other).rolled(other - 1 if flip else 0)
+        for length, one, other, flip in zip(shape, sizes, of_copy, (False, *flips), strict=True)
+    ]
+
+
+@cache
+def _axis(length: int, one: int, other: int) -> _Axis:
+    """The axis of a transform of some length, for two sizes."""
+    index = np.arange(length)
+    lag = np.where(index < one, index, index - length)
+    overlap = np.maximum(np.minimum(other, one - lag) - np.maximum(0, -lag), 0)
+    return _Axis(lag, overlap, np.where(overlap > 0, np.sqrt(overlap), np.inf))
 
 
 def _fast(size: int) -> int:
@@ -149,14 +181,3 @@ def _fast(size: int) -> int:
         if rest == 1:
             return size
         size += 1
-
-
-def _lags(length: int, size: int) -> list[int]:
-    """The lag at each index of a transform of some length, of an axis of some size."""
-    return [index if index < size else index - length for index in range(length)]
-
-
-@cache
-def _overlaps(length: int, one: int, other: int) -> tuple[int, ...]:
-    """For each lag, how many i have 0 <= i < other and 0 <= i + lag < one."""
-    return tuple(max(min(other, one - lag) - max(0, -lag), 0) for lag in _lags(length, one))

@@ -19,20 +19,19 @@ def claimed_magnitudes(claims: Claims, inputs: Inputs, clean: Array, alpha: floa
         clean: Its embeddings without noise, [B, L, d], for a scale that depends on them.
         alpha: Alpha at the step.
     """
-    batch, width, dim = inputs.shape
-    lengths = inputs.lengths()
-    magnitudes = np.zeros((batch, width))
-    for b in range(batch):
-        for length, segment in set(
-            zip(lengths[b].tolist(), inputs.segments[b].tolist(), strict=True)
-        ):
-            if not length:
-                continue
-            tokens = inputs.segments[b] == segment
-            counted = tokens if claims.length == "tokens" else slice(None)
-            rms = 1.0
-            if claims.scale_rule.uses_rms:
-                rms = float(np.sqrt(np.square(clean[b, counted]).mean()))
+    _, width, dim = inputs.shape
+    magnitudes = np.zeros(inputs.mask.shape)
+    for length in np.unique(inputs.lengths).tolist():
+        if length:
             used = length if claims.length == "tokens" else width
-            magnitudes[b, tokens] = claims.magnitude(alpha, used, dim, rms)
+            of_length = inputs.lengths == length
+            if not claims.scale_rule.uses_rms:
+                magnitudes[of_length] = claims.magnitude(alpha, used, dim)
+                continue
+            for row in np.flatnonzero(of_length.any(axis=1)):
+                for document in np.unique(inputs.segments[row, of_length[row]]):
+                    tokens = inputs.segments[row] == document
+                    counted = tokens if claims.length == "tokens" else slice(None)
+                    rms = float(np.sqrt(np.square(clean[row, counted]).mean()))
+                    magnitudes[row, tokens] = claims.magnitude(alpha, used, dim, rms)
     return magnitudes

@@ -46,6 +46,9 @@ def repeated_run(
     hashes = np.concatenate(
         [_hashes(line, silent.ravel()[places], length) for line, places, _, _ in streams]
     )
+    ordered = np.sort(hashes)
+    if not ((ordered[1:] == ordered[:-1]) & (ordered[1:] != 0)).any():
+        return None
     runs = words.size - length + 1
     order_of = np.argsort(hashes, kind="stable")
     alike = hashes[order_of[1:]] == hashes[order_of[:-1]]

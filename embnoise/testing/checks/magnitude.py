@@ -211,7 +211,7 @@ def _tokens_counted(context: CheckContext, inputs: Inputs, units: Array) -> str 
     if claims.length != "padded" or inputs.mask.all():
         return None
     magnitudes = [claims.magnitude(1.0, length, inputs.dim) for length in range(width + 1)]
-    of_tokens = np.array(magnitudes)[inputs.lengths()]
+    of_tokens = np.array(magnitudes)[inputs.lengths]
     shares = np.divide(magnitudes[-1], of_tokens, out=np.zeros_like(of_tokens), where=inputs.mask)
     scaled, rule = units * shares[..., None], claims.distribution_rule
     known = 1.0 if rule else amplitude(rule, scaled[0][inputs.mask[0]])
