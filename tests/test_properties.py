@@ -253,6 +253,20 @@ def test_the_relative_scale_is_the_rms_of_the_sequence(backend, data, dtype):
 
 
 @over_backends
+def test_small_documents_beside_large_ones_have_noise_of_their_size(backend):
+    """The sum over a document must not be lost in that over its row, nor fall below 0."""
+    noise = Noise(0.5, distribution="rademacher", scale="relative")
+    sizes = np.array([1.0, 0.0, 1.0, 1e-3, 1.0, 30.0, 0.1, 0.0]).repeat(32)
+    x = (embeddings((1, sizes.size, 8)) * sizes[:, None]).astype(np.float32)
+    segments = np.arange(8).repeat(32)[None] + 1
+    samples = np.arange(8).repeat(32)[None]
+    noisy = backend.add_noise(x, noise, step=0, segment_ids=segments, sample_ids=samples)
+    added = abs(noisy.astype(np.float64) - x).reshape(8, -1).max(axis=1)
+    claimed = [0.5 * np.sqrt(np.square(part).mean()) for part in x.reshape(8, -1).astype(float)]
+    np.testing.assert_allclose(added, claimed, rtol=2e-3)
+
+
+@over_backends
 @pytest.mark.parametrize("other", [{"seed": 1}, {"stream": "image"}])
 def test_other_seeds_streams_and_steps_give_other_noise(backend, other):
     x = np.zeros((2, 3, 96), np.float32)

@@ -32,9 +32,10 @@ def shares_blocks(x: Array, distribution: Distribution) -> bool:
         return False
     if distribution is not UNIFORM and distribution is not RADEMACHER:
         return False  # XLA does not fuse the lookup of a unit value into a concatenation
-    axes = jax.sharding.get_abstract_mesh().axis_types
+    sharding = jax.typeof(x).sharding
+    axes = sharding.mesh.axis_types
     if axes and jax.sharding.AxisType.Auto not in axes:
-        return jax.typeof(x).sharding.spec[-1] is None
+        return sharding.spec[-1] is None
     return jax.device_count() == 1
 
 

@@ -28,6 +28,7 @@ from embnoise.backend import (
     plan,
     prepare,
     stream_key,
+    uses_rms,
 )
 from embnoise_jax._compat import optimization_barrier, seed_words
 from embnoise_jax._devices import perturbed, shares_blocks
@@ -167,17 +168,19 @@ def _add_planned(
 
     def mean_squares() -> Array:
         squares = _mean_squares(jax.lax.stop_gradient(x))
-        return whole_rows(squares, x.ndim).reshape(shape[:2])
+        return whole_rows(squares, x.ndim).reshape(shape[:2]).astype(jnp.float64)
 
     prepared = Prepared(shape, step, alpha, tokens)
-    planned = plan(settings, prepared, mean_squares=mean_squares, xp=NAMESPACE)
-    parts = [_unsharded(part, shape) for part in planned]
+    # The sum over a document is a difference of sums over its row, for which float32 is too short.
+    with jax.enable_x64(True) if uses_rms(settings) else nullcontext():
+        magnitude, *coordinates = plan(settings, prepared, mean_squares=mean_squares, xp=NAMESPACE)
+        parts = [magnitude, *(part.astype(jnp.uint32) for part in coordinates)]
+    parts = [_unsharded(part, shape) for part in parts]
     if x.ndim == 2:
         parts = [jnp.broadcast_to(part, shape[:2])[0] for part in parts]
     magnitude, sample, position = parts
-    coordinates = (sample.astype(jnp.uint32), position.astype(jnp.uint32))
     form = (dim, shared, settings)
-    return _add_with_gradient_1(x, magnitude, *coordinates, step, key, offset, form)
+    return _add_with_gradient_1(x, magnitude, sample, position, step, key, offset, form)
 
 
 def _mean_squares(x: Array) -> Array:
