@@ -106,6 +106,14 @@ class Inputs:
             f"np.array({factors})[:, None, None], {padding})",
         )
 
+    def with_sizes_of_documents(self, factors: list[float]) -> Inputs:
+        """The batch with the embeddings of each document, and of padding, times their factors."""
+        return replace(
+            self,
+            values=self.values * np.array(factors)[self.segments][..., None],
+            source=f"{self.source} * np.array({factors})[{self.segments_source}][..., None]",
+        )
+
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
         """The number of real tokens in each token's document, [B, L]; 0 for padding."""

@@ -209,6 +209,11 @@ CORRECT = [
         function(lambda alpha, seed: neftune(linear(alpha, 0, 8), seed=seed)),
         Claims(schedule=linear(1, 0, 8)),
     ),
+    one(
+        "jax: relative",
+        function(functools.partial(Noise, scale="relative")),
+        Claims(scale="relative", validates_alpha=True),
+    ),
     one("nnx: EmbeddingNoise", module(embnoise_jax.nnx.EmbeddingNoise), COUNTED),
     one("nnx: counting", module(embnoise_jax.nnx.EmbeddingNoise), COUNTED, call=counting),
     one("nnx: attach", attached_nnx, COUNTED, "ids"),

@@ -116,6 +116,39 @@ class PackedDetached(Packs):
         return super().forward(x if segment_ids is None else x.detach(), mask, segment_ids)
 
 
+class RelativeOfPacked(Packs):
+    """Its scale follows the RMS of a sequence; ``totals`` says what the sum over a document is."""
+
+    def noise(self, x, mask):
+        count = mask.sum(dim=1)[:, None, None] * x.shape[2]
+        squares = (x.detach().float().square() * mask[..., None]).sum((1, 2), keepdim=True)
+        rms = (squares / count.clamp(min=1)).sqrt()
+        return self.units(x, mask) * self.alpha * rms * mask[..., None]
+
+    def packed(self, x, segments):
+        squares = x.detach().float().square().sum(dim=2) * (segments > 0)
+        count = self.lengths(segments) * x.shape[2]
+        rms = (self.totals(squares, segments) / count).sqrt() * (segments > 0)
+        return self.units(x, segments > 0) * self.alpha * rms[..., None]
+
+
+class RmsOfTheRow(RelativeOfPacked):
+    def lengths(self, segments):
+        return (segments > 0).sum(dim=1, keepdim=True)
+
+    def totals(self, squares, segments):
+        return squares.sum(dim=1, keepdim=True)
+
+
+class DifferencesOfSums(RelativeOfPacked):
+    def totals(self, squares, segments):
+        until = squares.cumsum(dim=1)
+        same = segments[:, :, None] == segments[:, None, :]
+        last = (until[:, None, :] * same).amax(dim=2)
+        before = torch.where(same, (until - squares)[:, None, :], torch.inf).amin(dim=2)
+        return (last - before).clamp(min=0)
+
+
 # Sizes.
 
 
@@ -287,6 +320,7 @@ def bad(layer, code, says, fault, claims=None):
 
 
 GLOBAL, PADDED = Claims(seeded="global"), Claims(length="padded")
+RELATIVE = Claims(scale="relative", compilable=False)
 
 FAULTY = [
     bad(OneSidedIfPadded, "EN63", r"\[0, 1\]", "noise on one side of 0, if there is padding"),
@@ -305,6 +339,9 @@ FAULTY = [
     bad(PackedSteps, "EN64", "one draw", "packed rows: the same noise at every step"),
     bad(PackedAlways, "EN64", "in every mode", "packed rows: noise in evaluation mode"),
     bad(PackedDetached, "EN59", "detached", "packed rows: gradient blocked"),
+    bad(RmsOfTheRow, "EN66", "that of the whole row", "packed rows: the RMS of the row", RELATIVE),
+    bad(DifferencesOfSums, "EN66", "float32 is too short",
+        "packed rows: the RMS by a difference of float32 sums", RELATIVE),
     bad(HalfAtMultiplesOf64, "EN65", "powers of two", "half the noise where 64 divides d"),
     bad(NoneAtPowersOf2, "EN65", "powers of two", "no noise where L is a power of two"),
     bad(LastOfOddChannels, "EN65", r"channels \[64\]",

@@ -293,6 +293,54 @@ def _norm_of(inputs: Inputs, clean: Array, seen: Array) -> str:
     return "another size of the embeddings than the RMS of a sequence's real tokens"
 
 
+@check("EN66", inputs=("embeddings",), claimed=_needs_rms, random=True, premises=("EN20", "EN62"))
+def rms_of_each_document(context: CheckContext) -> None:
+    """In packed rows, a scale that uses the embeddings' RMS takes that of each document's tokens.
+
+    The documents of a row have RMS of 1/64 to 64, and one is 0. Fails for layers that use the RMS
+    of the row, or sum over a document by a difference of float32 sums over the row.
+    """
+    if context.claims.length != "tokens":
+        raise NotClaimedError(f"length={context.claims.length!r}")
+    batch, width, dim = context.profile.shape("float32")
+    layer = context.layer(dim=dim)
+    if not layer.takes("segment_ids"):
+        raise NotClaimedError("the layer takes no segment_ids")
+    sizes = [64.0, 1.0, 0.0, 1 / 64, 4.0]
+    segments = np.zeros((batch, width), np.int64)
+    long = width // (len(sizes) + 1)
+    segments[:, : len(sizes) * long] = np.repeat(range(1, len(sizes) + 1), long)
+    inputs = context.batch((batch, width, dim), "normal", segments=segments)
+    inputs = inputs.with_sizes_of_documents([64.0, *sizes])
+    step = context.first_step()
+    noise, clean = layer.noise(inputs, step), layer.clean(inputs)
+    alpha = layer.alpha * context.claims.share(step)
+    magnitudes = claimed_magnitudes(context.claims, inputs, clean, alpha)[..., None]
+    row = float(np.sqrt(np.square(clean[segments > 0]).mean()))
+    for document, size in enumerate(sizes, start=1):
+        tokens = segments == document
+        if size == 0:
+            largest = float(abs(noise[tokens]).max())
+            context.expect(
+                largest == 0, f"a document of zeros gets noise of up to {largest:.3g}", _ROW
+            )
+            continue
+        units = noise[tokens] / magnitudes[tokens]
+        found = amplitude(context.distribution, units)
+        low, high = amplitude_window(context.distribution, units.size, RATE / len(sizes))
+        slack = 2 * context.usual_slack(inputs)
+        of_row = is_close(found * float(np.sqrt(np.square(clean[tokens]).mean())), row, 0.1)
+        context.expect(
+            low - slack <= found <= high + slack,
+            f"a document of RMS {size:.3g} gets {found:.4g} of the noise that its RMS gives, "
+            f"expected {low:.4g} to {high:.4g} (RMS of the documents of a row: {sizes})",
+            "the RMS is that of the whole row" if of_row else _ROW,
+        )
+
+
+_ROW = "the sum over a document is lost in those over its row: float32 is too short for them"
+
+
 def _needs_rms_window(claims: Claims) -> str | None:
     distribution = claims.distribution_rule
     if distribution is not None and rms_window(distribution, 1) is None:
