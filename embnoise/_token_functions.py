@@ -27,6 +27,7 @@ class TokenFunctions:
 
     Attributes:
         describes: Whether ``tokens`` was given.
+        choice: Which of ``choices`` ``where`` is; "" if none.
 
     Raises:
         TypeError: An argument of the wrong type, or a function with parameters without a name.
@@ -45,6 +46,7 @@ class TokenFunctions:
         choices: Mapping[str, CallByName] | None = None,
     ) -> None:
         self.describes = tokens is not None
+        self.choice = ""
         self._tokens = None if tokens is None else bind_by_name("tokens", tokens)
         self._where: CallByName | None = None
         accepted = {"all": None, **(choices or {})}
@@ -52,6 +54,7 @@ class TokenFunctions:
             self._where = bind_by_name("where", where)
         elif isinstance(where, str) and where in accepted:
             self._where = accepted[where]
+            self.choice = "" if where == "all" else where
         else:
             error = ValueError if isinstance(where, str) else TypeError
             names = ", ".join(map(repr, accepted))

@@ -209,7 +209,7 @@ def _segments(
         before = xp.take_along_axis(running, xp.where(first > 0, first - 1, 0), axis=1)
         sums = until - xp.where(first > 0, before, 0)
         # A device that adds in another order may leave less than 0 of a run of zeros.
-        return restore(xp.where(sums < 0, 0, sums))
+        return restore(xp.where(sums < 0, xp.asarray(0.0, dtype=sums.dtype), sums))
 
     # A run has at least one token, so no length is 0; that of padding does not matter.
     return Sequences(xp.astype(restore(beyond - first), xp.float32), total), restore(column - first)

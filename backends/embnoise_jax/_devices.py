@@ -26,17 +26,19 @@ def shares_blocks(x: Array, distribution: Distribution) -> bool:
 
     It takes an accelerator, which holds all channels of its tokens. A mesh whose axes are explicit
     or manual tells. Else XLA distributes arrays over several devices as it likes, once all has been
-    traced.
+    traced; the devices are those of the array's mesh, if it has one, or all there are.
     """
     if jax.default_backend() == "cpu" or x.shape[-1] % 8:
         return False
     if distribution is not UNIFORM and distribution is not RADEMACHER:
         return False  # XLA does not fuse the lookup of a unit value into a concatenation
     sharding = jax.typeof(x).sharding
-    axes = sharding.mesh.axis_types
-    if axes and jax.sharding.AxisType.Auto not in axes:
-        return sharding.spec[-1] is None
-    return jax.device_count() == 1
+    mesh = sharding.mesh
+    if mesh.empty:
+        return jax.device_count() == 1
+    if jax.sharding.AxisType.Auto in mesh.axis_types:
+        return bool(mesh.size == 1)
+    return sharding.spec[-1] is None
 
 
 def perturbed(

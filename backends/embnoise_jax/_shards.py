@@ -104,7 +104,9 @@ def whole_rows(array: Array, ndim: int) -> Array:
         return array
     kept = (None if i == axis else each for i, each in enumerate(spec))
     rows = jax.sharding.PartitionSpec(*kept)  # type: ignore[no-untyped-call]
-    whole: Array = jax.sharding.reshard(array, rows)  # type: ignore[no-untyped-call]
+    # With its mesh, since there need be no mesh in the context.
+    sharding = jax.sharding.NamedSharding(jax.typeof(array).sharding.mesh, rows)
+    whole: Array = jax.sharding.reshard(array, sharding)  # type: ignore[no-untyped-call]
     return whole
 
 

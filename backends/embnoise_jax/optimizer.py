@@ -15,7 +15,8 @@ __all__ = ["step_of"]
 
 # In the order of preference: of optax.MultiSteps's updates only every n-th is a step, and the count
 # of what it is chained with may be that of the updates.
-_COUNTS = ("gradient_step", "count", "step_count")
+_COUNTS = {"gradient_step": 0, "count": 0, "step_count": 1}
+"""And where they begin: ``step_count`` is that of ``optax.contrib.schedule_free``."""
 
 # optax.reduce_on_plateau counts from 0 again and again.
 _RESTARTED = "plateau_count"
@@ -61,9 +62,9 @@ def step_of(state: Any) -> Array:
             f"itself, {format_value(state)}"
         )
     counts = _scalars(getattr(state, "opt_state", state))
-    for name in _COUNTS:
+    for name, first in _COUNTS.items():
         if name in counts:
-            return jnp.asarray(counts[name])
+            return jnp.asarray(counts[name]) - first
     if (step := getattr(state, "step", None)) is not None:
         return jnp.asarray(step)
     raise ValueError(

@@ -83,6 +83,8 @@ def add_noise(
     """
     if isinstance(step, keras.Variable):  # such as the iterations of an optimizer
         step = step.value
+    if isinstance(x, keras.Variable):  # such as a prompt that is learned
+        x = x.value
     return _backend_add_noise()(
         x,
         noise,

@@ -119,6 +119,9 @@ class CallRecorder:
         """The arguments, and what is in those that are structures, by name."""
         entries: dict[str, Any] = {}
         expected = graph_inputs(self._layer)
+        if not hasattr(inputs.get("mask"), "shape"):
+            # Keras's own, with a None for each input; an input may have that name.
+            inputs = {name: value for name, value in inputs.items() if name != "mask"}
         for number, value in enumerate(inputs.values()):
             if isinstance(value, Mapping):
                 entries = {**value, **entries}

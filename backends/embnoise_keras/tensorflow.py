@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from embnoise.backend import (
@@ -56,6 +57,11 @@ _prepare: Any = tf.autograph.experimental.do_not_convert(prepare)
 def _array(value: Any) -> Any:
     if not hasattr(value, "shape") or not hasattr(value, "dtype"):
         return value  # which the validation refuses by its name
+    if isinstance(value, tf.SparseTensor | tf.RaggedTensor):
+        raise TypeError(
+            f"what describes the tokens must be dense, got {format_value(value)}; call its "
+            "to_tensor()"
+        )
     value = tf.convert_to_tensor(value)
     return tf.cast(value, tf.int32) if value.dtype == tf.bool else value
 
@@ -79,12 +85,13 @@ def _noisy(x: tf.Tensor, noise: Noise, prepared: Prepared) -> tf.Tensor:
 
 def _host_plan(x: tf.Tensor, noise: Noise, prepared: Prepared) -> Any:
     """``_graph_plan`` by NumPy, where all values are known: with fewer operations of TensorFlow."""
-    planned = plan(
-        noise,
-        prepared._replace(tokens=prepared.tokens.map(lambda array: array.numpy())),
-        mean_squares=lambda: _mean_squares(x, prepared.shape[:2]).numpy(),
-        xp=NUMPY,
-    )
+    with np.errstate(all="ignore"):  # x may hold infinities
+        planned = plan(
+            noise,
+            prepared._replace(tokens=prepared.tokens.map(lambda array: array.numpy())),
+            mean_squares=lambda: _mean_squares(x, prepared.shape[:2]).numpy(),
+            xp=NUMPY,
+        )
     return [tf.constant(part) for part in flat_plan(planned, prepared.shape)]
 
 

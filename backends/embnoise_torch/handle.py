@@ -28,6 +28,7 @@ from embnoise_torch.model.call_stack import (
     Calls,
     ThreadCalls,
     call_tokens,
+    check_labels,
     tell_full_rows,
 )
 from embnoise_torch.model.find import find_callers
@@ -100,13 +101,17 @@ class Handle(TraceableState, backend.Handle):
         self._warned = False
         self._sources: dict[str, AttachedSource] = {}
         callers = find_callers(outermost, layers.values(), model if functions else None)
+        check_labels(functions.choice, callers, layers)
         with ExitStack() as undo:
             noises = backend.noise_by_layer(noise, layers)
             for number, (name, module) in enumerate(layers.items()):
                 special = SpecialIds()
                 if not functions.describes:
                     special = special_ids_of(model, module, placeholders=placeholders)
-                source = AttachedSource(noises[name], sample_ids, calls_per_step, special)
+                eager_calls = partial(self._thread_calls.tokens, number)
+                source = AttachedSource(
+                    noises[name], sample_ids, calls_per_step, special, eager_calls
+                )
                 self._sources[name] = source
                 wrap_layer = self._wrap_output if at == "output" else self._wrap_input
                 wrap = wrap_layer(source, module, number)

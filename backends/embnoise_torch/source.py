@@ -19,7 +19,7 @@ from embnoise.backend import (
 )
 from embnoise_torch import _compat
 from embnoise_torch.model.lookup_tokens import resolve_tokens
-from embnoise_torch.model.model_call import CallTokens, calls_in
+from embnoise_torch.model.model_call import CallTokens, calls_in, tells_padding
 from embnoise_torch.model.special_ids import SpecialIds
 from embnoise_torch.ranks.sample_ids import SampleIds
 from embnoise_torch.ranks.sequences import SequencePart
@@ -215,6 +215,7 @@ class AttachedSource(_CountingSource):
         sample_ids: The sample ids of this rank.
         calls_per_step: How many lookups one step takes; ``None`` if lookups do not advance it.
         special: Padding, and placeholders that get no noise.
+        calls: Tells what the active calls in eager code tell about the lookup.
     """
 
     def __init__(
@@ -223,9 +224,11 @@ class AttachedSource(_CountingSource):
         sample_ids: SampleIds,
         calls_per_step: int | None,
         special: SpecialIds,
+        calls: Callable[[], list[CallTokens]],
     ) -> None:
         super().__init__(noise, sample_ids, calls_per_step)
         self._special = special
+        self._eager_calls = calls
         self.expects_calls = False
         """Whether there are calls that tell about tokens, without which nothing does."""
         self._has_warned = False
@@ -242,10 +245,14 @@ class AttachedSource(_CountingSource):
                 that the user's functions give; then those of ``CallTokens`` for every active call.
         """
         ids, *rest = arrays
-        given, told = TokenArrays(*rest[:_TOKEN_ARRAYS]), rest[_TOKEN_ARRAYS:]
-        if not told and self.expects_calls:
-            self.warn_without_calls()
-        return self.ready_lookup(x, ids, given, calls_in(told), inputs)
+        given, told = TokenArrays(*rest[:_TOKEN_ARRAYS]), calls_in(rest[_TOKEN_ARRAYS:])
+        if self.expects_calls:
+            # A part that is compiled by itself, behind a graph break perhaps, has eager calls
+            # around it, of which the compiler did not know.
+            told += self._eager_calls()
+            if not told:
+                self.warn_without_calls()
+        return self.ready_lookup(x, ids, given, told, inputs)
 
     def warn_without_calls(self) -> None:
         """Warn of a lookup outside of any call, whose rows may have padding that nobody tells."""
@@ -262,13 +269,17 @@ class AttachedSource(_CountingSource):
             stacklevel=4,
         )
 
-    def warn_of_padding(self, ids: Tensor) -> None:
+    def warn_of_padding(self, ids: Tensor, mask: Tensor | None = None) -> None:
         """Warn if ids that came without a mask begin or end with padding, in the first lookups.
 
         In all of them, a GPU would have to be waited for.
+
+        Args:
+            ids: What is looked up.
+            mask: What was taken for its mask all the same.
         """
         self.looks_for_padding -= 1
-        if self.noise.alpha == 0 or not self._special.begin_or_end(ids):
+        if self.noise.alpha == 0 or not self._special.begin_or_end(ids, mask):
             return
         self.looks_for_padding, padding = 0, self._special.padding
         warnings.warn(
@@ -313,16 +324,15 @@ class AttachedSource(_CountingSource):
         """What ``next_lookup`` describes a lookup by, from what ``ready_lookup`` takes."""
         if any(each is not None for each in given[:-1]):
             return Described(given)  # what tokens= returned, in place of what the calls tell
-        if not (calls or self._special.placeholders):
-            return Described(given)
-        resolved = resolve_tokens(ids, shape, calls, self._special)
-        if resolved is None:
-            return None
-        described = Described(*resolved)
-        if self.looks_for_padding and ids is not None:
-            mask, segments, *_ = described.tokens
-            if mask is None and segments is None:
-                self.warn_of_padding(ids)
+        if calls or self._special.placeholders:
+            resolved = resolve_tokens(ids, shape, calls, self._special)
+            if resolved is None:
+                return None
+            described = Described(*resolved)
+        else:
+            described = Described(TokenArrays())
+        if self.looks_for_padding and ids is not None and not any(map(tells_padding, calls)):
+            self.warn_of_padding(ids, described.tokens.mask)
         if given.where is None:
             return described
         return described._replace(tokens=described.tokens._replace(where=given.where))

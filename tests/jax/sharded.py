@@ -71,6 +71,20 @@ def test_automatic():
         assert same(noisy, plain(X, 5)), (part, about.keys())
 
 
+def test_channels_that_xla_may_shard():
+    """A GPU computes the words of a block once, but not of embeddings on a mesh of several."""
+    x = jax.ShapeDtypeStruct(
+        (BATCH, LENGTH, 64), jnp.float32, sharding=NamedSharding(mesh(), PARTS[-1])
+    )
+    with (
+        as_on("cuda"),
+        mock.patch("jax.device_count", return_value=1),
+        jax.sharding.use_abstract_mesh(mesh().abstract_mesh),
+    ):
+        program = jax.jit(partial(add_noise, noise=neftune(), step=5)).lower(x).compile()
+    assert not re.findall(COLLECTIVES, program.as_text())
+
+
 def test_the_rms_of_whole_sequences():
     noise = neftune(scale="relative")
     for dtype in (jnp.float32, jnp.bfloat16):
@@ -103,6 +117,10 @@ def test_explicit_axes():
                 assert noisy.sharding.is_equivalent_to(x.sharding, 3), part
                 # A sum over a sharded sequence may be rounded in another order.
                 np.testing.assert_allclose(noisy, expected(X), rtol=0, atol=2e-6 * uses_rms)
+    both = P("data", "sequence")
+    x, given = (jax.device_put(each, NamedSharding(axes, both)) for each in (X, MASK))
+    expected = add_noise(X, neftune(), step=5, mask=MASK)
+    assert same(add_noise(x, neftune(), step=5, mask=given), expected)  # without the mesh around it
     row = jax.device_put(X[0], NamedSharding(axes, P("sequence")))
     mask = jax.device_put(MASK[0], NamedSharding(axes, P("sequence")))
     with jax.set_mesh(axes):

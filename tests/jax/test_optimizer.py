@@ -35,6 +35,7 @@ OPTIMIZERS = {
     "conditional": (lambda: optax.transforms.conditionally_transform(optax.adam(0.1), even), 1),
     "conditionally_masked": (lambda: optax.transforms.conditionally_mask(optax.adam(0.1), even), 1),
     "schedule_free": (lambda: optax.contrib.schedule_free_adamw(0.1), 1),
+    "schedule_free_sgd": (lambda: optax.contrib.schedule_free_sgd(0.1), 1),
     "accumulated": (lambda: accumulated(optax.adam(0.1)), 2),
     "accumulated_sgd": (lambda: accumulated(optax.sgd(0.1)), 2),
     "accumulated_in_chain": (lambda: optax.chain(optax.clip(1.0), accumulated(optax.lion(0.1))), 2),

@@ -232,3 +232,36 @@ def test_a_call_that_would_keep_its_first_mask_is_refused():
         noisy = model(ids, padding_mask=mask, training=True)
     assert (noisy == model.embed(ids))[0, 2].numpy().all()
     assert not (noisy == model.embed(ids))[0, 0].numpy().any()
+
+
+@pytest.mark.parametrize("xla", [False, True])
+def test_the_rms_of_documents_in_a_graph(xla):
+    x = np.random.default_rng(0).standard_normal((2, 6, 8)).astype(np.float32)
+    segments = np.array([[1, 1, 2, 2, 2, 0], [1, 2, 2, 3, 3, 3]])
+    noise = neftune(1.0, scale="relative")
+    graph = tf.function(
+        lambda x, segments: add_noise(x, noise, step=3, segment_ids=segments), jit_compile=xla
+    )
+    expected = embnoise.add_noise(x, noise, step=3, segment_ids=segments)
+    seen = graph(tf.constant(x), tf.constant(segments))
+    np.testing.assert_allclose(seen, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_a_variable_of_keras():
+    prompt = keras.Variable(np.ones((1, 4, 8), np.float32))
+    assert np.array_equal(
+        add_noise(prompt, neftune(), step=0), add_noise(prompt.value, neftune(), step=0)
+    )
+
+
+def test_ragged_masks_are_refused():
+    with pytest.raises(TypeError, match=r"must be dense, got .*call its to_tensor"):
+        add_noise(tf.ones((2, 3, 8)), neftune(), step=0, mask=tf.ragged.constant([[1], [1, 1, 1]]))
+
+
+def test_infinite_embeddings_warn_of_nothing():
+    x = np.ones((1, 4, 8), np.float32)
+    x[0, 0, 0] = np.inf
+    noise = neftune(1.0, scale="relative")
+    noisy = add_noise(tf.constant(x), noise, step=0, segment_ids=tf.constant([[1, 1, 2, 2]]))
+    assert np.isinf(noisy[0, 0, 0])

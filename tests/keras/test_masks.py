@@ -45,6 +45,30 @@ def test_a_functional_model_names_its_inputs(structure, name, dtype):
         close(model(inputs, training=True), noise_of(clean, mask=MASK))
 
 
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.embed = keras.layers.Embedding(VOCABULARY, DIM)
+
+    def call(self, inputs, training=None, mask=None):
+        return self.embed(inputs["token_ids"])
+
+
+@pytest.mark.parametrize("kind", ["functional", "subclassed", "inner"])
+def test_an_input_called_mask_is_not_the_mask_argument_of_keras(kind):
+    """Called with tensors, Keras fills that in: one None for each input."""
+    inputs = {"token_ids": ops.convert_to_tensor(IDS), "mask": ops.convert_to_tensor(INTEGERS)}
+    model = Subclassed()
+    if kind != "subclassed":
+        model = with_inputs(lambda ids, mask: {"token_ids": ids, "mask": mask}, "mask")
+    if kind == "inner":
+        outer = {name: keras.Input((5,), dtype="int32", name=name) for name in inputs}
+        model = keras.Model(outer, model(outer))
+    clean = numpy(model(inputs))
+    with attach(model, NOISE):
+        close(model(inputs, training=True), noise_of(clean, mask=MASK))
+
+
 def test_a_mask_that_may_be_additive_is_refused():
     model = with_inputs(lambda *inputs: list(inputs), dtype="float32")
     inputs = [IDS, MASK.astype(np.float32)]

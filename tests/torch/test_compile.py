@@ -207,3 +207,42 @@ def test_a_layer_that_is_compiled_in_evaluation_mode_first(backend):
     for step in range(3):
         expected = add_noise(x, neftune(), step=step, **arguments)
         assert torch.equal(fast(x, step=step, **arguments), expected)
+
+
+class Pooled(torch.nn.Module):
+    """What embeds is a part that knows no mask."""
+
+    def __init__(self, *, breaks):
+        super().__init__()
+        self.encoder = Encoder()
+        self.breaks = breaks
+
+    def forward(self, input_ids, attention_mask):
+        if self.breaks:
+            torch._dynamo.graph_break()
+        return self.encoder(input_ids)
+
+
+class Encoder(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed = torch.nn.Embedding(50, 8)
+        torch.nn.init.zeros_(self.embed.weight)
+
+    def forward(self, input_ids):
+        return self.embed(input_ids)
+
+
+@pytest.mark.parametrize("part", ["behind a break", "by itself"])
+def test_a_part_that_is_compiled_knows_the_eager_calls_around_it(part):
+    model = Pooled(breaks=part == "behind a break")
+    fast = model
+    if part == "by itself":
+        model.encoder.compile(backend="aot_eager")
+    else:
+        fast = torch.compile(model, backend="aot_eager")
+    mask = torch.tensor([[1] * 4 + [0] * 4, [1] * 8])
+    noise = neftune(alpha=8.0)
+    with attach(model, noise):
+        noisy = fast(batch(), mask)
+    assert torch.equal(noisy, add_noise(torch.zeros(2, 8, 8), noise, step=0, mask=mask))

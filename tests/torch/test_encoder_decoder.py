@@ -261,3 +261,13 @@ class TestAListOfLayers:
             seen, clean, (NOISE, other), (MASK, DECODER_MASK), strict=True
         ):
             assert torch.equal(noisy, add_noise(x, noise, step=0, mask=mask))
+
+
+@pytest.mark.parametrize("where", ["completion", "prompt"])
+@pytest.mark.parametrize("layer", [None, "model.decoder.embed_tokens"])
+def test_labels_say_nothing_of_an_encoder(where, layer):
+    """Those of a decoder are one token ahead of what it looks up, too."""
+    model = marian()
+    with pytest.raises(ValueError, match=r"where must be 'all' .*encoder-decoder"):
+        attach(model, NOISE, layer=layer, where=where)
+    attach(model, NOISE).remove()

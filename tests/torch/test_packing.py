@@ -6,6 +6,8 @@ import torch
 from tests.torch.models import batch
 from tests.torch.test_call import lengths
 
+PADDING = {"pad_token_id": 0}
+
 
 def test_document_numbers_in_the_mask():
     mask = torch.tensor([[1] * 4 + [2] * 8, [3] * 2 + [1] * 6 + [0] * 4])
@@ -121,3 +123,43 @@ def test_document_numbers_in_a_model_of_transformers():
     )
     [[(clean, noisy)]] = seen.values()
     assert torch.equal(noisy, add_noise(clean, noise, step=0, segment_ids=mask))
+
+
+@pytest.mark.parametrize("told", ["position_ids", "cu_seq_lens_q", "seq_idx", "all"])
+def test_documents_that_are_nothing_but_padding(told):
+    """Rows that are packed and padded to a multiple, as TRL's collator tells them."""
+    ids = torch.tensor([[5, 6, 7, 8, 9, 0, 0, 0]])
+    call = {
+        "position_ids": torch.tensor([[0, 1, 2, 0, 1, 0, 0, 0]]),
+        "cu_seq_lens_q": torch.tensor([0, 3, 5, 6, 7, 8], dtype=torch.int32),
+        "seq_idx": torch.tensor([[0, 0, 0, 1, 1, 2, 3, 4]], dtype=torch.int32),
+    }
+    call = call if told == "all" else {told: call[told]}
+    assert lengths(ids, PADDING, **call) == [[3, 3, 3, 2, 2, 0, 0, 0]]
+
+
+def test_a_document_of_padding_that_counts_on():
+    ids = torch.tensor([[5, 6, 7, 8, 9, 0, 0, 0]])
+    positions = torch.tensor([[0, 1, 2, 0, 1, 0, 1, 2]])
+    assert lengths(ids, PADDING, position_ids=positions) == [[3, 3, 3, 2, 2, 0, 0, 0]]
+
+
+def test_positions_that_stand_still_on_left_padding():
+    ids = torch.tensor([[0, 0, 5, 6, 7], [4, 5, 6, 7, 8]])
+    positions = torch.tensor([[0, 0, 0, 1, 2], [0, 1, 2, 3, 4]])
+    assert lengths(ids, PADDING, position_ids=positions) == [[0, 0, 3, 3, 3], [5] * 5]
+
+
+def test_positions_that_are_all_alike_tell_nothing():
+    positions = torch.zeros(2, 4, dtype=torch.long)
+    assert lengths(batch(2, 4), position_ids=positions) == [[4] * 4] * 2
+    mask = torch.tensor([[1, 1, 1, 0], [1] * 4])
+    expected = [[3, 3, 3, 0], [4] * 4]
+    assert lengths(batch(2, 4), position_ids=positions, attention_mask=mask) == expected
+
+
+def test_padding_inside_of_what_positions_tell_is_warned_of():
+    ids = torch.tensor([[5, 6, 7, 0, 0], [4, 5, 6, 7, 8]])
+    positions = torch.arange(5).expand(2, 5)
+    with pytest.warns(RuntimeWarning, match="begins or ends with 0, the id of padding"):
+        assert lengths(ids, PADDING, position_ids=positions) == [[5] * 5] * 2

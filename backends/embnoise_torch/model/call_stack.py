@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from embnoise_torch.model.model_call import DECODER, DOCUMENTS, CallTokens, ModelCall, tokens_in
 
-__all__ = ["ActiveCall", "Caller", "Calls", "ThreadCalls", "call_tokens", "tell_full_rows"]
+__all__ = [
+    "ActiveCall", "Caller", "Calls", "ThreadCalls", "call_tokens", "check_labels", "tell_full_rows",
+]  # fmt: skip
 
 
 class Caller(NamedTuple):
@@ -51,6 +53,28 @@ class ThreadCalls(threading.local):
     """The same of each thread: several may call one model at a time."""
 
     active: tuple[ActiveCall, ...] = ()
+
+    def tokens(self, embedding: int) -> list[CallTokens]:
+        """What they tell about an embedding: see ``call_tokens``."""
+        return call_tokens(self.active, embedding)
+
+
+def check_labels(where: str, callers: Iterable[Caller], layers: Iterable[str]) -> None:
+    """Raise if ``where`` needs labels, but those are of a decoder beside an encoder.
+
+    Args:
+        where: ``"prompt"``, ``"completion"``, or "" if it needs none.
+        callers: The modules around the layers.
+        layers: The names of the layers, which are numbered in this order.
+    """
+    beside = [caller.sides for caller in callers if caller.has_decoder]
+    for number, name in enumerate(layers if where else ()):
+        if any(number in sides for sides in beside):
+            raise ValueError(
+                f"where must be 'all' or a function for {name!r} of an encoder-decoder, whose "
+                "labels are those of the decoder, one token ahead of what that looks up, got "
+                f"{where!r}"
+            )
 
 
 def tell_full_rows(calls: tuple[ActiveCall, ...], ids: Tensor, shape: tuple[int, ...]) -> bool:

@@ -79,7 +79,8 @@ def _starts(positions: Tensor, mask: Tensor | None) -> Tensor:
 
     A document of one token leaves the position where it was, at the lowest one. If positions also
     stand still elsewhere, several tokens have one position (the patches of an image, or groups),
-    and only those that go down tell where a document begins.
+    and only those that go down tell where a document begins. The same holds if all tokens of a row
+    have one position, as in a model that uses none.
     """
     before, after = positions[:, :-1], positions[:, 1:]
     if not positions.numel():
@@ -89,6 +90,7 @@ def _starts(positions: Tensor, mask: Tensor | None) -> Tensor:
     lowest = torch.where(real, positions, highest).amin(dim=1, keepdim=True)
     still = (after == before) & real[:, 1:] & real[:, :-1]
     shared = (still & (after != lowest)).any(dim=1, keepdim=True)
+    shared |= ((positions == lowest) | ~real).all(dim=1, keepdim=True)
     return (after < before) | (still & ~shared)
 
 

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from embnoise.backend import TokenArrays, format_value
 from embnoise_torch.model.documents import segments_of
 from embnoise_torch.model.layouts import SAME, Layout, find_layout, is_same
-from embnoise_torch.model.model_call import CallTokens
+from embnoise_torch.model.model_call import CallTokens, tells_padding
 from embnoise_torch.model.special_ids import SpecialIds
 
 __all__ = ["ids_of_shape", "resolve_tokens"]
@@ -67,7 +68,7 @@ def resolve_tokens(
     for call in calls:
         layout = lookup.layout_of(call)
         if layout is None:
-            about_others = _tells(call) or (states and call.ids is not None)
+            about_others = tells_padding(call) or (states and call.ids is not None)
             stranger = stranger or (call if about_others else None)
             continue
         known = known or call.ids is not None
@@ -222,8 +223,8 @@ class _Lookup:
         elif _is_float(call.mask):
             raise _unreadable(call)
         segments = segments_of(call, mask, (rows, length))
-        if mask is None and layout is SAME and call.cumulative is None and call.documents is None:
-            mask = self._without_last_padding(call.positions)
+        if mask is None and segments is not None and layout is SAME:
+            mask = self._without_padding(segments)
         if layout.transposed:
             self.ids = None if self.ids is None else self.ids.T
             self.hidden = None if self.hidden is None else self.hidden.T
@@ -237,15 +238,19 @@ class _Lookup:
             mask = self._extended(mask, added)
         return self.without_placeholders(mask, segments), False
 
-    def _without_last_padding(self, positions: Tensor | None) -> Tensor | None:
-        """The mask of packed rows that were padded to some multiple, with the lowest position."""
-        padding = self.special.padding
-        if padding is None or self.ids is None or positions is None or positions.ndim > 2:
+    def _without_padding(self, segments: Tensor) -> Tensor | None:
+        """The mask of packed rows without the documents that are nothing but padding.
+
+        Packed rows that were padded to some multiple end with some, of one token each perhaps, and
+        rows padded on the left, whose positions stand still until the first real token, begin so.
+        """
+        if self.special.padding is None or self.ids is None:
             return None
-        positions = positions.expand(self.shape)
-        lowest = positions.amin(dim=1, keepdim=True) if positions.numel() else positions
-        may_be = (self.ids == padding) & (positions == lowest)
-        return may_be.flip(1).cumprod(1).flip(1) == 0
+        starts = pad(segments[:, 1:] != segments[:, :-1], (1, 0), value=False)
+        document = starts.cumsum(1).expand(self.shape)
+        real = (self.ids != self.special.padding).to(document)
+        counts = torch.zeros_like(document).scatter_add(1, document, real)
+        return counts.gather(1, document) > 0
 
     def _extended(self, mask: Tensor | None, layout: Layout) -> Tensor:
         """The mask with the model's own tokens: real ones, unless they are padding."""
@@ -282,10 +287,6 @@ def _is_readable(mask: Tensor | None) -> bool:
 
 def _is_float(mask: Tensor | None) -> bool:
     return mask is not None and mask.ndim == 2 and mask.is_floating_point()
-
-
-def _tells(call: CallTokens) -> bool:
-    return any(each is not None for each in (call.mask, call.cumulative, call.documents))
 
 
 def _described(call: CallTokens) -> str:

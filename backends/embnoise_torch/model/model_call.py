@@ -25,6 +25,7 @@ __all__ = [
     "ModelCall",
     "calls_in",
     "flat_calls",
+    "tells_padding",
     "tokens_in",
 ]
 
@@ -93,6 +94,11 @@ def tokens_in(call: ModelCall, prefix: str) -> CallTokens:
         _tensor(cumulative),
         _tensor(documents),
     )
+
+
+def tells_padding(call: CallTokens) -> bool:
+    """Whether a call tells which tokens are padding; its position ids do not."""
+    return any(each is not None for each in (call.mask, call.cumulative, call.documents))
 
 
 def flat_calls(calls: Iterable[CallTokens]) -> list[Tensor | None]:

@@ -27,11 +27,19 @@ class SpecialIds(NamedTuple):
     padding_shows_at: tuple[int, ...] = ()
     """The columns, first and last, where that id can be nothing else, such as the end of a text."""
 
-    def begin_or_end(self, ids: Tensor) -> bool:
-        """Whether some row of ids begins or ends with padding, as far as that is known."""
+    def begin_or_end(self, ids: Tensor, mask: Tensor | None = None) -> bool:
+        """Whether some row of ids begins or ends with padding, as far as that is known.
+
+        Args:
+            ids: [B, L] or [L].
+            mask: What is known to be no padding, of the same shape or its transpose.
+        """
         if self.padding is None or ids.numel() == 0:
             return False
-        return bool(torch.eq(ids[..., list(self.padding_shows_at)], self.padding).any())
+        padding = torch.eq(ids, self.padding)
+        if mask is not None and mask.shape == ids.shape:
+            padding &= mask != 0
+        return bool(padding[..., list(self.padding_shows_at)].any())
 
     def are_placeholders(self, ids: Tensor) -> Tensor:
         """Boolean, true where an id is a placeholder."""
