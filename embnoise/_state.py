@@ -28,7 +28,11 @@ class NoiseState:
     noise: Noise
 
     def _counters(self) -> dict[str, Counter]:
-        """The counters by the name of their embedding; all of them are at the same step."""
+        """The counters by the name of their embedding.
+
+        They may be at different steps where calls advance them, and embeddings are not called
+        equally often.
+        """
         raise NotImplementedError
 
     def _set_counters(self, counters: Mapping[str, Counter]) -> None:
@@ -50,8 +54,12 @@ class NoiseState:
 
     @property
     def step(self) -> int:
-        """The step that the next training call takes. Setting another one starts that step."""
-        return int(next(iter(self._counters().values())).step)
+        """The step that the next training call takes. Setting another one starts that step.
+
+        Of embeddings that are at different steps, it is the largest; setting it moves them all.
+        """
+        # Not that of the first one, which may be a table that others share and nobody calls.
+        return max(int(counter.step) for counter in self._counters().values())
 
     @step.setter
     def step(self, value: int) -> None:
@@ -59,9 +67,14 @@ class NoiseState:
 
     def _start_step(self, value: int) -> None:
         value = check_integer("step", value, minimum=0)
-        if value != self.step:
-            counters = self._counters()
-            self._set_counters({name: each.at_step(value) for name, each in counters.items()})
+        counters = self._counters()
+        started = {
+            name: counter.at_step(value)
+            for name, counter in counters.items()
+            if int(counter.step) != value
+        }
+        if started:
+            self._set_counters({**counters, **started})
 
     @property
     def alpha(self) -> float:
@@ -116,14 +129,13 @@ class Handle(NoiseState):
 
         Raises:
             TypeError: A value is not an integer.
-            ValueError: An unknown or missing key, a negative value, or unequal steps.
+            ValueError: An unknown or missing key, or a negative value.
         """
         names = list(self._counters())
         check_keys("state", state, names, names)
-        counters = {name: Counter.from_dict(f"state[{name!r}]", state[name]) for name in names}
-        if len({counter.step for counter in counters.values()}) > 1:
-            raise ValueError(f"state must have the same step throughout, got {dict(state)}")
-        self._set_counters(counters)
+        self._set_counters(
+            {name: Counter.from_dict(f"state[{name!r}]", state[name]) for name in names}
+        )
 
     def __enter__(self) -> Self:
         return self

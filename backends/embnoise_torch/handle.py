@@ -171,7 +171,8 @@ class Handle(TraceableState, backend.Handle):
     def _set_counters(self, counters: Mapping[str, Counter]) -> None:
         self._listen_again()
         for name, source in self._sources.items():
-            source.start(counters[name])
+            if source.counter != counters[name]:  # of a step that goes on, draws are remembered
+                source.start(counters[name])
         self._lookups_by_call = min(self._lookups_by_call, self._seen())
 
     def _pausable(self) -> list[AttachedSource]:
