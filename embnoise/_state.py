@@ -111,9 +111,14 @@ class Handle(NoiseState):
         lookups: How many lookups got noise so far.
     """
 
+    _removed = False
+
     def remove(self) -> None:
-        """Remove the noise and leave the model as it was. Calling it again does nothing."""
-        raise NotImplementedError
+        """Remove the noise and leave the model as it was. Calling it again does nothing.
+
+        A subclass extends this.
+        """
+        self._removed = True
 
     def state_dict(self) -> dict[str, dict[str, int]]:
         """Where the noise stands, JSON-ready: a run that loads it continues with the same noise.
@@ -138,6 +143,11 @@ class Handle(NoiseState):
         )
 
     def __enter__(self) -> Self:
+        if self._removed:
+            raise RuntimeError(
+                "the noise of this handle was removed, by remove() or at the end of a with block, "
+                "and does not come back; call attach() again"
+            )
         return self
 
     def __exit__(
@@ -156,7 +166,8 @@ class Handle(NoiseState):
 
     def __repr__(self) -> str:
         names = ", ".join(map(repr, self._counters()))
+        removed = ", removed=True" if self._removed else ""
         return (
-            f"Handle({names}, step={self.step}, alpha={self.alpha:g}, lookups={self.lookups}, "
-            f"noise={self.noise})"
+            f"Handle({names}{removed}, step={self.step}, alpha={self.alpha:g}, "
+            f"lookups={self.lookups}, noise={self.noise})"
         )

@@ -64,6 +64,7 @@ class Recording(Handle):
         self.removed = 0
 
     def remove(self):
+        super().remove()
         self.removed += 1
 
     def _counters(self):
@@ -159,6 +160,11 @@ def test_leaving_the_block_removes_and_a_handle_is_not_pickled():
         with pytest.raises(TypeError, match="cannot be copied or pickled; save its state_dict"):
             pickle.dumps(handle)
         assert not handle.removed
+        assert "removed" not in repr(handle)
+    assert handle.removed == 1
+    assert repr(handle).startswith("Handle('encoder', 'decoder', removed=True, step=0")
+    with pytest.raises(RuntimeError, match=r"was removed, .* call attach\(\) again"), handle:
+        pass
     assert handle.removed == 1
 
 

@@ -133,6 +133,7 @@ class Handle(TraceableState, backend.Handle):
 
     def remove(self) -> None:
         """Remove the noise and leave the model as it was. Calling it again does nothing."""
+        super().remove()
         self._set_pauses(1)  # for a class that something else has derived from ours meanwhile
         self._undo.close()
         self._modules.clear()

@@ -291,6 +291,9 @@ class TestEnd:
         handle.remove()
         optimizer.step()
         assert handle.step == 0
+        with pytest.raises(RuntimeError, match=r"call attach\(\) again"), handle:
+            pass
+        assert "removed=True" in repr(handle)
         assert [type(module) for module in model.modules()] == classes
         assert [set(vars(module)) for module in model.modules()] == before
         attach(model, neftune()).remove()
