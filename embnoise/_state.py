@@ -28,7 +28,11 @@ class NoiseState:
     noise: Noise
 
     def _counters(self) -> dict[str, Counter]:
-        """The counters by the name of their embedding; all of them are at the same step."""
+        """The counters by the name of their embedding.
+
+        They may be at different steps where calls advance them, and embeddings are not called
+        equally often.
+        """
         raise NotImplementedError
 
     def _set_counters(self, counters: Mapping[str, Counter]) -> None:
@@ -50,8 +54,12 @@ class NoiseState:
 
     @property
     def step(self) -> int:
-        """The step that the next training call takes. Setting another one starts that step."""
-        return int(next(iter(self._counters().values())).step)
+        """The step that the next training call takes. Setting another one starts that step.
+
+        Of embeddings that are at different steps, it is the largest; setting it moves them all.
+        """
+        # Not that of the first one, which may be a table that others share and nobody calls.
+        return max(int(counter.step) for counter in self._counters().values())
 
     @step.setter
     def step(self, value: int) -> None:
@@ -59,9 +67,14 @@ class NoiseState:
 
     def _start_step(self, value: int) -> None:
         value = check_integer("step", value, minimum=0)
-        if value != self.step:
-            counters = self._counters()
-            self._set_counters({name: each.at_step(value) for name, each in counters.items()})
+        counters = self._counters()
+        started = {
+            name: counter.at_step(value)
+            for name, counter in counters.items()
+            if int(counter.step) != value
+        }
+        if started:
+            self._set_counters({**counters, **started})
 
     @property
     def alpha(self) -> float:
@@ -98,9 +111,14 @@ class Handle(NoiseState):
         lookups: How many lookups got noise so far.
     """
 
+    _removed = False
+
     def remove(self) -> None:
-        """Remove the noise and leave the model as it was. Calling it again does nothing."""
-        raise NotImplementedError
+        """Remove the noise and leave the model as it was. Calling it again does nothing.
+
+        A subclass extends this.
+        """
+        self._removed = True
 
     def state_dict(self) -> dict[str, dict[str, int]]:
         """Where the noise stands, JSON-ready: a run that loads it continues with the same noise.
@@ -116,16 +134,20 @@ class Handle(NoiseState):
 
         Raises:
             TypeError: A value is not an integer.
-            ValueError: An unknown or missing key, a negative value, or unequal steps.
+            ValueError: An unknown or missing key, or a negative value.
         """
         names = list(self._counters())
         check_keys("state", state, names, names)
-        counters = {name: Counter.from_dict(f"state[{name!r}]", state[name]) for name in names}
-        if len({counter.step for counter in counters.values()}) > 1:
-            raise ValueError(f"state must have the same step throughout, got {dict(state)}")
-        self._set_counters(counters)
+        self._set_counters(
+            {name: Counter.from_dict(f"state[{name!r}]", state[name]) for name in names}
+        )
 
     def __enter__(self) -> Self:
+        if self._removed:
+            raise RuntimeError(
+                "the noise of this handle was removed, by remove() or at the end of a with block, "
+                "and does not come back; call attach() again"
+            )
         return self
 
     def __exit__(
@@ -144,7 +166,8 @@ class Handle(NoiseState):
 
     def __repr__(self) -> str:
         names = ", ".join(map(repr, self._counters()))
+        removed = ", removed=True" if self._removed else ""
         return (
-            f"Handle({names}, step={self.step}, alpha={self.alpha:g}, lookups={self.lookups}, "
-            f"noise={self.noise})"
+            f"Handle({names}{removed}, step={self.step}, alpha={self.alpha:g}, "
+            f"lookups={self.lookups}, noise={self.noise})"
         )

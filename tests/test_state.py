@@ -64,6 +64,7 @@ class Recording(Handle):
         self.removed = 0
 
     def remove(self):
+        super().remove()
         self.removed += 1
 
     def _counters(self):
@@ -107,14 +108,27 @@ def test_a_state_dict_comes_back():
     second.load_state_dict(first.state_dict())
     assert second.counters == first.counters
     state = first.state_dict()
-    state["decoder"]["step"] = 5
-    with pytest.raises(ValueError, match="the same step throughout"):
-        second.load_state_dict(state)
     with pytest.raises(ValueError, match="state is missing the key 'decoder'"):
         second.load_state_dict({"encoder": state["encoder"]})
     with pytest.raises(TypeError, match=r"state must be a mapping with .*, got 5"):
         second.load_state_dict(5)
     assert second.counters == first.counters
+
+
+def test_embeddings_at_different_steps():
+    """As of calls_per_step, where a table is shared and never called, or a decoder called twice."""
+    first, second = Recording(neftune(alpha=linear(8, 0, 4))), Recording(neftune())
+    for _ in range(3):
+        first.counters["decoder"] = first.counters["decoder"].after(2, calls_per_step=1)
+    assert (first.step, first.alpha) == (3, 2.0)
+    second.load_state_dict(first.state_dict())
+    assert second.counters == first.counters
+    first.look_up("decoder")
+    first.step = 3  # the step of the decoder goes on
+    assert first.counters["encoder"] == Counter(step=3)
+    assert first.counters["decoder"] == Counter(step=3, calls=1, samples=2, lookups=4)
+    second.step = 0
+    assert {counter.step for counter in second.counters.values()} == {0}
 
 
 def test_pauses_nest_and_end():
@@ -146,6 +160,11 @@ def test_leaving_the_block_removes_and_a_handle_is_not_pickled():
         with pytest.raises(TypeError, match="cannot be copied or pickled; save its state_dict"):
             pickle.dumps(handle)
         assert not handle.removed
+        assert "removed" not in repr(handle)
+    assert handle.removed == 1
+    assert repr(handle).startswith("Handle('encoder', 'decoder', removed=True, step=0")
+    with pytest.raises(RuntimeError, match=r"was removed, .* call attach\(\) again"), handle:
+        pass
     assert handle.removed == 1
 
 

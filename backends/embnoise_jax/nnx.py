@@ -312,6 +312,7 @@ class _AttachedHandle(Handle):
         self._undo = undo
 
     def remove(self) -> None:
+        super().remove()
         self._undo.close()
 
     def _counters(self) -> dict[str, Counter]:

@@ -74,6 +74,7 @@ class Handle(backend.Handle):
 
     def remove(self) -> None:
         """Remove the noise and leave the model as it was. Calling it again does nothing."""
+        super().remove()
         self._undo.close()
 
     def _counters(self) -> dict[str, Counter]:

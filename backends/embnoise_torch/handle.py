@@ -43,6 +43,7 @@ from embnoise_torch.ranks.sample_ids import SampleIds
 from embnoise_torch.ranks.shards import check_uncompiled, is_dtensor, owned_tokens, whole
 from embnoise_torch.ranks.surroundings import check_untransformed
 from embnoise_torch.ratio import noise_ratio
+from embnoise_torch.seen_lookups import SeenLookups
 from embnoise_torch.source import AttachedSource
 from embnoise_torch.tracing import custom_op
 from embnoise_torch.tracing.custom_op import Ready, add_ready_
@@ -94,10 +95,7 @@ class Handle(TraceableState, backend.Handle):
         self._modules = dict(layers)
         self._sample_ids = sample_ids
         self._listeners: list[ForwardOverride] = []
-        self._recorded = 0
-        """Lookups that a program recorded, which need not have run: fake tensors do not."""
-        self._lookups_by_call = 0
-        self._lookups_by_step = 0
+        self._seen = SeenLookups()
         self._warned = False
         self._sources: dict[str, AttachedSource] = {}
         callers = find_callers(outermost, layers.values(), model if functions else None)
@@ -112,6 +110,7 @@ class Handle(TraceableState, backend.Handle):
                 source = AttachedSource(
                     noises[name], sample_ids, calls_per_step, special, eager_calls
                 )
+                source.seen = self._seen
                 self._sources[name] = source
                 wrap_layer = self._wrap_output if at == "output" else self._wrap_input
                 wrap = wrap_layer(source, module, number)
@@ -138,6 +137,7 @@ class Handle(TraceableState, backend.Handle):
 
     def remove(self) -> None:
         """Remove the noise and leave the model as it was. Calling it again does nothing."""
+        super().remove()
         self._set_pauses(1)  # for a class that something else has derived from ours meanwhile
         self._undo.close()
         self._modules.clear()
@@ -176,8 +176,8 @@ class Handle(TraceableState, backend.Handle):
     def _set_counters(self, counters: Mapping[str, Counter]) -> None:
         self._listen_again()
         for name, source in self._sources.items():
-            source.start(counters[name])
-        self._lookups_by_call = min(self._lookups_by_call, self._seen())
+            if source.counter != counters[name]:  # of a step that goes on, draws are remembered
+                source.start(counters[name])
 
     def _pausable(self) -> list[AttachedSource]:
         return list(self._sources.values())
@@ -185,10 +185,8 @@ class Handle(TraceableState, backend.Handle):
     def _advance(self) -> None:
         """The optimizer has made a step."""
         self._listen_again()
-        lookups = self.lookups
-        if lookups == self._lookups_by_step:
+        if not self._seen.end_step():
             self._warn_of_no_noise()
-        self._lookups_by_step = lookups
         self.step += 1
 
     def _wrap_output(self, source: AttachedSource, module: nn.Module, number: int) -> Wrap:
@@ -198,11 +196,9 @@ class Handle(TraceableState, backend.Handle):
 
         def wrap(forward: Forward) -> Forward:
             def noisy(module: Any, *args: Any, **kwargs: Any) -> Any:
-                if not (module.training and torch.is_grad_enabled()):
+                if self._is_clean(source, module):
                     return forward(module, *args, **kwargs)
                 compiling = torch.compiler.is_compiling()
-                if compiling and source.traced_pauses:
-                    return forward(module, *args, **kwargs)
                 if compiling and is_dtensor(getattr(module, "weight", None)):
                     # The compiler must leave this to eager code, and cannot for every table.
                     if fresh:
@@ -235,9 +231,8 @@ class Handle(TraceableState, backend.Handle):
 
         def wrap(forward: Forward) -> Forward:
             def noisy(module: Any, *args: Any, **kwargs: Any) -> Any:
-                compiling = torch.compiler.is_compiling()
-                paused = compiling and source.traced_pauses
-                if module.training and torch.is_grad_enabled() and not paused:
+                if not self._is_clean(source, module):
+                    compiling = torch.compiler.is_compiling()
                     x = first.of(args, kwargs)
                     x = self._add(source, x, None, number, compiling, fresh=False)
                     args, kwargs = first.replaced(x, args, kwargs)
@@ -246,6 +241,15 @@ class Handle(TraceableState, backend.Handle):
             return noisy
 
         return wrap
+
+    def _is_clean(self, source: AttachedSource, module: nn.Module) -> bool:
+        """Whether a layer gets no noise, as far as that is known before its lookup."""
+        if not (module.training and torch.is_grad_enabled()):
+            return True
+        if torch.compiler.is_compiling() and source.traced_pauses:
+            self._seen.since_step = True  # Dynamo sets this after the graph, in every call
+            return True
+        return False
 
     def _add(
         self,
@@ -312,14 +316,10 @@ class Handle(TraceableState, backend.Handle):
         """``x`` with noise, under a transformation."""
         check_untransformed(source.sample_ids.place)
         if not torch.compiler.is_compiling():
-            self._recorded += 1
+            self._seen.add()
         if source.paused:
             return x
         return add_lookup(x, source, ids, *self._token_arrays(x, ids, number))
-
-    def _seen(self) -> int:
-        lookups: int = sum(each.counter.lookups for each in self._sources.values())
-        return lookups + self._recorded
 
     def _flat_arrays(self, x: Tensor, ids: Tensor | None, number: int) -> list[Tensor | None]:
         """The arrays that ``AttachedSource.ready`` takes."""
@@ -367,12 +367,9 @@ class Handle(TraceableState, backend.Handle):
 
     def _check_lookups(self, module: nn.Module) -> None:
         """The outermost call has returned."""
-        if module.training and torch.is_grad_enabled():
-            # A lookup may also have come before the call, for its inputs_embeds.
-            seen = self._seen()
-            if seen == self._lookups_by_call:
-                self._warn_of_no_noise()
-            self._lookups_by_call = seen
+        # A lookup may also have come before the call, for its inputs_embeds.
+        if module.training and torch.is_grad_enabled() and not self._seen.end_call():
+            self._warn_of_no_noise()
 
     def _listen_again(self) -> bool:
         """Override the forwards that something else has replaced; returns whether there are any.

@@ -15,6 +15,7 @@ from embnoise.backend import (
     check_integer,
     check_noise,
     embedding_shape,
+    format_value,
     rows_of_a_sample,
 )
 from embnoise_torch import _compat
@@ -103,7 +104,7 @@ class EmbeddingNoise(TraceableState, nn.Module):
         place = None if mesh is None else Place.in_mesh(mesh)
         sample_ids = SampleIds(place, dealing, rows=rows_of_a_sample(noise))
         self._source = LayerSource(noise, sample_ids, calls_per_step)
-        self.register_load_state_dict_pre_hook(_allow_missing_counter)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_check_counter)  # type: ignore[no-untyped-call]
 
     def forward(
         self,
@@ -194,8 +195,17 @@ class EmbeddingNoise(TraceableState, nn.Module):
         return [self._source]
 
 
-def _allow_missing_counter(
-    module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any
-) -> None:
-    """Let a checkpoint without the counter load strictly: the counter then starts anew."""
-    state_dict.setdefault(prefix + _EXTRA_STATE, torch.tensor(Counter(), dtype=torch.int64))
+def _check_counter(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Let a checkpoint without the counter load strictly: the counter then starts anew.
+
+    Raises:
+        TypeError: The counter has been averaged or cast: 4.5 is no step, and bfloat16 has no 1001.
+    """
+    key = prefix + _EXTRA_STATE
+    counter = state_dict.setdefault(key, torch.tensor(Counter(), dtype=torch.int64))
+    if counter.is_floating_point():
+        raise TypeError(
+            f"state_dict[{key!r}] must be four integers, the counter of an EmbeddingNoise, got "
+            f"{format_value(counter)}: leave it out when you average or cast a state_dict, and "
+            "take it from one checkpoint, or delete the key to start at step 0"
+        )

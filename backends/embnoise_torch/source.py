@@ -27,6 +27,7 @@ from embnoise_torch.ranks.shards import is_dtensor
 from embnoise_torch.ranks.surroundings import check_surroundings
 from embnoise_torch.ranks.whole_rows import whole_rows
 from embnoise_torch.recompute import Draw, RecomputeCache
+from embnoise_torch.seen_lookups import SeenLookups
 from embnoise_torch.tracing import custom_op
 from embnoise_torch.tracing.custom_op import Ready, add_ready_
 
@@ -64,6 +65,8 @@ class _CountingSource:
         self.traced_pauses = 0
         """How many of them a function opened and closes that Dynamo is tracing."""
         self.sample_ids = sample_ids
+        self.seen = SeenLookups()
+        """Where lookups are told; the sources of a handle have one in common."""
         self._calls_per_step = calls_per_step
         self._cache = RecomputeCache()
         self.number = custom_op.register(self)
@@ -123,6 +126,7 @@ class _CountingSource:
 
         def next_draw() -> Draw | None:
             if self.paused:
+                self.seen.add()
                 return None
             check_surroundings(self.sample_ids.place)
             described = describe(shape[:2])
@@ -132,6 +136,7 @@ class _CountingSource:
             before = self.counter
             first = self.sample_ids.next_block(before.samples)
             if not _compat.pipeline_rehearses():
+                self.seen.add()
                 samples += first - before.samples  # a block that is not full counts as full
                 self.counter = before.after(samples, calls_per_step=self._calls_per_step)
             return Draw(before.step, first, *described)

@@ -108,6 +108,8 @@ def test_remove_leaves_the_model_as_it_was():
     assert not same(model(IDS)[0], clean[0])
     handle.remove()
     handle.remove()
+    with pytest.raises(RuntimeError, match=r"call attach\(\) again"), handle:
+        pass
     assert nnx.graphdef(model) == before
     assert type(model.embed) is nnx.Embed
     assert same(model(IDS)[0], clean[0])

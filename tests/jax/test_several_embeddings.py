@@ -229,3 +229,17 @@ class TestTheHandleOfNnx:
             with pytest.raises(ValueError, match=r"attached to 'decoder.embed' already"):
                 embnoise_jax.nnx.attach(model, NOISE, layer=layers)
             assert nnx.graphdef(model) == before
+
+
+def test_tables_that_are_not_looked_up_equally_often():
+    model = OfNnx.Model()
+    noise = neftune(alpha=linear(5, 0, 10))
+    handle = embnoise_jax.nnx.attach(model, noise, layer=["encoder.embed", "decoder.embed"])
+    for _ in range(3):
+        model.decoder(DECODER_IDS)
+    assert (handle.step, handle.alpha) == (3, 3.5)
+    state = handle.state_dict()
+    handle.step = 0
+    assert {counter["step"] for counter in handle.state_dict().values()} == {0}
+    handle.load_state_dict(state)
+    assert (handle.step, handle.state_dict()) == (3, state)

@@ -52,6 +52,8 @@ def test_evaluation_and_a_removed_noise_are_clean(kind):
     assert model.evaluate(IDS, TARGETS, verbose=0) == evaluated
     handle.remove()
     handle.remove()
+    with pytest.raises(RuntimeError, match=r"call attach\(\) again"), handle:
+        pass
     assert fit(model) == clean
     assert "call" not in vars(model)
     assert "call" not in vars(lookup_of(model))

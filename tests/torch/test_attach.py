@@ -1,6 +1,8 @@
 """``attach``: what it finds, when it fires, which noise, and how it ends."""
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
 import torch
@@ -291,6 +293,9 @@ class TestEnd:
         handle.remove()
         optimizer.step()
         assert handle.step == 0
+        with pytest.raises(RuntimeError, match=r"call attach\(\) again"), handle:
+            pass
+        assert "removed=True" in repr(handle)
         assert [type(module) for module in model.modules()] == classes
         assert [set(vars(module)) for module in model.modules()] == before
         attach(model, neftune()).remove()
@@ -526,6 +531,54 @@ class TestSilence:
             warnings.simplefilter("error")
             model(input_ids=ids, labels=ids).loss.backward()
             optimizer.step()
+
+    @pytest.mark.parametrize("at", ["output", "input"])
+    @pytest.mark.parametrize("compiled", [False, True])
+    def test_a_clean_step(self, compiled, at):
+        """Not in silence: of a clean step, the optimizer need not step in the context as well."""
+        model, ids = nn.Sequential(nn.Embedding(50, 8), nn.Linear(8, 8)), batch()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        layer = "1" if at == "input" else None
+        with attach(model, neftune(), layer=layer, at=at, optimizer=optimizer) as handle:
+
+            def clean():
+                with handle.paused():
+                    return model(ids)
+
+            run = torch.compile(clean, backend="eager") if compiled else clean
+            for _ in range(2):
+                run().sum().backward()
+                optimizer.step()
+            assert handle.lookups == 0
+            model.eval()(ids).sum().backward()
+            with pytest.warns(RuntimeWarning, match="got no noise"):
+                optimizer.step()
+
+    def test_a_lookup_in_a_pause_before_the_call(self):
+        model, ids = llama(), batch()
+        with attach(model, neftune()) as handle:
+            with handle.paused():
+                inputs = model.model.embed_tokens(ids)
+            model(inputs_embeds=inputs)
+            with pytest.warns(RuntimeWarning, match="got no noise"):
+                model(inputs_embeds=inputs)
+
+    def test_two_threads_that_call_the_model(self):
+        model, ids = llama(), batch()
+        inputs = model.model.embed_tokens(ids).detach()
+        looked_up = Barrier(2, timeout=60)
+
+        def wait_for_the_other(*_):
+            looked_up.wait()
+
+        model.model.layers[0].register_forward_pre_hook(wait_for_the_other)
+        calls = [lambda: model(ids)] * 2
+        with ThreadPoolExecutor(2) as pool, attach(model, neftune()) as handle:
+            list(pool.map(lambda call: call(), calls))
+            assert handle.lookups == 2
+            calls[0] = lambda: model(inputs_embeds=inputs)
+            with pytest.warns(RuntimeWarning, match="got no noise"):
+                list(pool.map(lambda call: call(), calls))
 
 
 class Outer(nn.Module):

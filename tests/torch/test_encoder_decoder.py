@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from embnoise import neftune
+from embnoise import linear, neftune
 from embnoise_torch import add_noise, attach
-from tests.torch.models import batch, noisy_lookups, tiny, zeroed
+from tests.torch.models import bart, batch, noisy_lookups, t5, tiny, zeroed
 
 NOISE = neftune(20.0, seed=3)
 MASK = torch.tensor([[1, 1, 1, 1, 1, 0, 0, 0], [1] * 8])
@@ -97,6 +97,36 @@ def test_both_tables_of_an_untied_model(make):
     assert torch.equal(decoder_noisy, expected)
     assert [type(module) for module in model.modules()] == classes
     assert [set(vars(module)) for module in model.modules()] == before
+
+
+@pytest.mark.parametrize("make", [t5, bart])
+def test_the_step_is_that_of_the_sides_though_they_share_a_table_that_nobody_calls(make):
+    model, ids, noise = make(), batch(), neftune(alpha=linear(5.0, 0.0, 10))
+    with attach(model, noise, calls_per_step=1) as handle:
+        for _ in range(4):
+            model(input_ids=ids, labels=ids)
+        assert (handle.step, handle.alpha) == (4, 3.0)
+        state = handle.state_dict()
+        handle.step = 0
+        assert {counter["step"] for counter in handle.state_dict().values()} == {0}
+        handle.load_state_dict(state)
+        assert (handle.step, handle.state_dict()) == (4, state)
+
+
+def test_sides_that_are_not_called_equally_often():
+    model, ids = bart(), batch()
+    with attach(model, neftune(), calls_per_step=1) as handle:
+        encoded = model.get_encoder()(input_ids=ids)
+        for _ in range(2):
+            model(encoder_outputs=encoded, decoder_input_ids=ids)
+        state = handle.state_dict()
+        assert handle.step == 2
+    steps = {name: counter["step"] for name, counter in state.items()}
+    assert steps["model.encoder.embed_tokens"] == 1
+    assert steps["model.decoder.embed_tokens"] == 2
+    with attach(model, neftune(), calls_per_step=1) as handle:
+        handle.load_state_dict(state)
+        assert handle.state_dict() == state
 
 
 @pytest.mark.parametrize("make", UNTIED)

@@ -103,6 +103,20 @@ def test_a_checkpoint_without_the_counter_loads_strictly():
     assert (layer.step, saved) == (0, {})
 
 
+@pytest.mark.parametrize(
+    "change", [lambda counter: counter / 2, lambda counter: counter.bfloat16()]
+)
+def test_a_counter_that_was_averaged_or_cast_is_refused(change):
+    saved = nn.Sequential(EmbeddingNoise(neftune()))
+    saved[0].step = 1001
+    state = {name: change(value) for name, value in saved.state_dict().items()}
+    layers = nn.Sequential(EmbeddingNoise(neftune()))
+    message = r"state_dict\['0\._extra_state'\] must be four integers.* average or cast.* delete"
+    with pytest.raises(TypeError, match=message):
+        layers.load_state_dict(state)
+    assert layers[0].step == 0
+
+
 def test_copies_count_for_themselves():
     layer, x = EmbeddingNoise(neftune()), torch.zeros(2, 3, 8)
     layer(x)
