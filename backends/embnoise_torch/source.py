@@ -18,7 +18,7 @@ from embnoise.backend import (
     resolve_step,
 )
 from embnoise_torch import _compat
-from embnoise_torch.model.lookup_tokens import resolve_tokens
+from embnoise_torch.model.lookup_tokens import check_rows, resolve_tokens
 from embnoise_torch.model.model_call import CallTokens, calls_in, tells_padding
 from embnoise_torch.model.special_ids import SpecialIds
 from embnoise_torch.ranks.sample_ids import SampleIds
@@ -329,6 +329,8 @@ class AttachedSource(_CountingSource):
         """What ``next_lookup`` describes a lookup by, from what ``ready_lookup`` takes."""
         if any(each is not None for each in given[:-1]):
             return Described(given)  # what tokens= returned, in place of what the calls tell
+        if ids is not None and isinstance(self.noise.length, str):
+            check_rows(ids, calls)
         if calls or self._special.placeholders:
             resolved = resolve_tokens(ids, shape, calls, self._special)
             if resolved is None:

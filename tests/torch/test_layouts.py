@@ -179,6 +179,29 @@ def test_a_square_that_could_be_either_is_refused():
         assert model(ids, symmetric).any()
 
 
+@pytest.mark.parametrize(
+    ("look_up", "what"),
+    [
+        (lambda embed, ids: embed(ids[:, 2]), "one token of each row"),
+        (lambda embed, ids: embed(ids[:, -1:]), "one token of each row"),
+        (lambda embed, ids: embed(ids.flatten()), "all rows in one"),
+    ],
+)
+def test_rows_that_are_not_looked_up_as_rows(look_up, what):
+    class Loops(Embedder):
+        def forward(self, input_ids, attention_mask=None):
+            return look_up(self.embed, input_ids)
+
+    with (
+        attach(zeroed(Loops()), NOISE) as handle,
+        pytest.raises(ValueError, match=rf"{what} of the \(2, 8\).*pass neftune\(length=L\)"),
+    ):
+        handle._listeners[0].module(batch())
+    with attach(zeroed(Loops()), neftune(20.0, length=8)) as handle:
+        noisy = handle._listeners[0].module(batch())
+        assert 0 < abs(noisy).max() <= 20 / 8
+
+
 def test_a_part_of_the_ids():
     class Last(Embedder):
         def forward(self, input_ids, attention_mask=None):
@@ -187,7 +210,10 @@ def test_a_part_of_the_ids():
     ids = batch()
     mask = torch.tensor([[1, 1, 1, 1, 1, 1, 1, 0], [0, 1, 1, 1, 1, 1, 1, 1]])
     model = zeroed(Last())
-    with attach(model, NOISE):
+    with (
+        attach(model, NOISE),
+        pytest.warns(RuntimeWarning, match="looks up a part of each row.*pass neftune"),
+    ):
         end, start = model(ids, mask)
     assert torch.equal(end, add_noise(torch.zeros(2, 3, 8), NOISE, step=0, mask=mask[:, -3:]))
     rows = torch.tensor([2, 3])

@@ -7,6 +7,7 @@ B rows and L tokens of the lookup; B' and L' those of a call.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -19,7 +20,7 @@ from embnoise_torch.model.layouts import SAME, Layout, find_layout, is_same
 from embnoise_torch.model.model_call import CallTokens, tells_padding
 from embnoise_torch.model.special_ids import SpecialIds
 
-__all__ = ["ids_of_shape", "resolve_tokens"]
+__all__ = ["check_rows", "ids_of_shape", "resolve_tokens"]
 
 _HINT = "pass attach(..., tokens=...), a function that returns the mask of what is looked up"
 
@@ -36,6 +37,42 @@ def ids_of_shape(shape: tuple[int, int], calls: Sequence[CallTokens]) -> Tensor 
         if ids is not None and ids.ndim in (1, 2) and (1, *ids.shape)[-2:] == shape:
             return ids
     return None
+
+
+def check_rows(ids: Tensor, calls: Sequence[CallTokens]) -> None:
+    """Raise if what is looked up is a column of a call's ids, or its rows in one.
+
+    Nothing would tell the length of the rows then, if there is no mask. Of a longer part of the
+    rows, which may be all that the model reads, warn.
+
+    Args:
+        ids: What is looked up.
+        calls: The active calls.
+    """
+    for call in calls:
+        rows = call.ids
+        if rows is None or rows.ndim != 2 or 1 in rows.shape[1:] or ids.shape == rows.shape:
+            continue
+        column = ids.numel() == len(rows) and bool((rows == ids.reshape(-1, 1)).all(dim=0).any())
+        if column or (ids.ndim == 1 and len(rows) > 1 and ids.numel() == rows.numel()):
+            raise ValueError(
+                f"the model looks up ids of shape {tuple(ids.shape)}, which are "
+                f"{'one token of each row' if column else 'all rows in one'} of the "
+                f"{tuple(rows.shape)} that it was called with, so nothing tells their L. Look up "
+                "whole rows, or pass neftune(length=L)"
+            )
+        length = ids.shape[-1]
+        # One token less is what a model may shift by.
+        if ids.ndim == 2 and len(ids) == len(rows) and length + 1 < rows.shape[1]:
+            ends = rows[:, :length], rows[:, rows.shape[1] - length :]
+            if any(torch.equal(end.to(ids), ids) for end in ends):
+                warnings.warn(
+                    "embnoise: the model looks up a part of each row that it was called with, and "
+                    "L is that of the part. If it looks the rest up by itself, the noise is too "
+                    "large: look up whole rows, or pass neftune(length=L)",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
 
 
 def resolve_tokens(
