@@ -238,6 +238,13 @@ def _input_embedding(model: Any) -> nn.Module:
     tables = {id(_table(module)): module for _, module in reversed(list(_lookups(model)))}
     if len(tables) == 1:
         return next(iter(tables.values()))
+    bags = [name for name, each in model.named_modules() if isinstance(each, nn.EmbeddingBag)]
+    if bags and not tables:
+        raise ValueError(
+            f"model must have an embedding with an output for each token, got only {bags}, "
+            "EmbeddingBag, which is not supported: its output is a sum over tokens. Look tokens up "
+            "in an nn.Embedding, and take the sum after it"
+        )
     stage = "; do not attach to a stage of a pipeline that has no embedding" if not tables else ""
     raise ValueError(
         f"found {len(tables) or 'no'} embeddings and no get_input_embeddings() that returns one; "
