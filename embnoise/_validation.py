@@ -141,7 +141,8 @@ def embedding_shape(x: Array) -> tuple[int, int, int]:
             f"{hint}"
         )
     if len(shape) not in (2, 3):
-        raise ValueError(f"x must be of shape [B, L, d] or [L, d], got shape {shape}")
+        hint = "; flatten ids [B, K, L] to [B * K, L] before the lookup" if len(shape) == 4 else ""
+        raise ValueError(f"x must be of shape [B, L, d] or [L, d], got shape {shape}{hint}")
     if shape[-1] == 0:
         raise ValueError(f"x must have at least one channel (d >= 1), got shape {shape}")
     batch, length, dim = shape if len(shape) == 3 else (1, *shape)

@@ -146,7 +146,7 @@ CONFIGURATION = [
 CALLS = [
     ({"x": np.zeros((2, 3, 4), "i4")}, TypeError, "x must be of a floating-point dtype (float16, "),
     ({"x": np.zeros(4)}, ValueError, "x must be of shape [B, L, d] or [L, d], got shape (4,)"),
-    ({"x": np.zeros((1, 2, 3, 4))}, ValueError, "or [L, d], got shape (1, 2, 3, 4)"),
+    ({"x": np.zeros((1, 2, 3, 4))}, ValueError, "got shape (1, 2, 3, 4); flatten ids [B, K, L] to"),
     (
         {"x": np.zeros((2, 3, 0))},
         ValueError,

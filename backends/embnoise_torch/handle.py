@@ -273,7 +273,8 @@ class Handle(TraceableState, backend.Handle):
             return self._add_recorded(source, x, ids, number)
         if compiling:
             arrays = self._flat_arrays(x, ids, number)
-            return add_compiled(x, ids, arrays, source.noise, source.number, fresh=fresh)
+            numbers = source.number, source.number_tensor
+            return add_compiled(x, ids, arrays, source.noise, *numbers, fresh=fresh)
         if not fresh:
             x = x.clone(memory_format=torch.contiguous_format)
         add_ready_(x, source.noise, self._ready(source, x, ids, number))

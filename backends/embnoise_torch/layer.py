@@ -100,6 +100,7 @@ class EmbeddingNoise(TraceableState, nn.Module):
         check_noise(noise).alpha_at(0)  # raises for a schedule that is unbound
         calls_per_step = check_integer("calls_per_step", calls_per_step, minimum=1)
         self.noise = noise
+        self._silent = noise.alpha == 0  # a compiler that reads alpha compiles again for another
         self.calls_per_step = calls_per_step
         place = None if mesh is None else Place.in_mesh(mesh)
         sample_ids = SampleIds(place, dealing, rows=rows_of_a_sample(noise))
@@ -141,14 +142,14 @@ class EmbeddingNoise(TraceableState, nn.Module):
         tokens.check(embedding_shape(x))
         if not (self.training and torch.is_grad_enabled()):
             return x
-        if self.noise.alpha == 0 or x.numel() == 0 or (compiling and self._source.traced_pauses):
+        if self._silent or x.numel() == 0 or (compiling and self._source.traced_pauses):
             return x
         if step is not None:
             step = step_tensor(x, step)
         if compiling:
-            return add_compiled(
-                x, None, [step, *tokens], self.noise, self._source.number, fresh=False
-            )
+            source, arrays = self._source, [step, *tokens]
+            numbers = source.number, source.number_tensor
+            return add_compiled(x, None, arrays, self.noise, *numbers, fresh=False)
         noisy = x.clone(memory_format=torch.contiguous_format)
         custom_op.call_opaque(self._add_, noisy, step, tokens)
         return noisy
@@ -163,7 +164,7 @@ class EmbeddingNoise(TraceableState, nn.Module):
         some = check_tokens(x, tokens)
         if not (self.training and torch.is_grad_enabled() and some):
             return x
-        if self.noise.alpha == 0 or self._source.paused:
+        if self._silent or self._source.paused:
             return x
         if step is None:
             return add_counted(x, self._source, None, tokens)

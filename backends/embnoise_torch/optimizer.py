@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, Literal, TypeAlias
+from weakref import WeakKeyDictionary
 
 from torch import nn
 from torch.optim import Optimizer
@@ -42,6 +43,8 @@ class FollowedOptimizer:
         self._advance = advance
         self._find: Callable[[], Any] | None = None
         self._steps_of_others = 0
+        self._rivals: WeakKeyDictionary[Optimizer, bool] = WeakKeyDictionary()
+        """Whether another optimizer has parameters of the followed one; no step looks again."""
         self._warned = False
         found = _base_optimizer(optimizer)
         if isinstance(found, Optimizer) and _compat.has_step_hooks(found):
@@ -64,24 +67,32 @@ class FollowedOptimizer:
         self._stop()
 
     def _stepped_in_place_of(self, followed: Optimizer, optimizer: Optimizer, *_: object) -> None:
-        """Some optimizer has made a step: perhaps one inside of the followed one, which made none.
+        """Some optimizer has made a step: perhaps one that took the followed one's place.
 
-        SAM's ``first_step`` and ``second_step`` are called in place of ``step``, for example.
+        That may have been made again, for a second phase say; or another one steps inside of it:
+        SAM's ``first_step`` and ``second_step`` are called in place of ``step``.
         """
         if optimizer is followed:
             self._steps_of_others = 0
-        elif not self._warned and _first_parameters(optimizer) & _first_parameters(followed):
+        elif not self._warned and self._is_rival(optimizer, followed):
             self._steps_of_others += 1
             if self._steps_of_others == 2:
                 self._warned = True
                 name, other = type(followed).__name__, type(optimizer).__name__
                 warnings.warn(
-                    f"embnoise: {other} made two steps on parameters of {name} while {name}, whose "
-                    "steps the noise counts, made none. Pass the optimizer whose step() is called "
-                    f"as optimizer=, such as the base_optimizer of {name}",
+                    f"embnoise: {other} made two steps on parameters of the {name} whose steps the "
+                    "noise counts, which made none, so the step and alpha of the noise stand "
+                    "still. If the optimizer was made again, pass a function that returns the "
+                    f"current one, optimizer=lambda: trainer.optimizer; if {name} steps another "
+                    f"one, pass that, such as the base_optimizer of {name}",
                     RuntimeWarning,
                     stacklevel=5,
                 )
+
+    def _is_rival(self, optimizer: Optimizer, followed: Optimizer) -> bool:
+        if optimizer not in self._rivals:
+            self._rivals[optimizer] = not _parameters(optimizer).isdisjoint(_parameters(followed))
+        return self._rivals[optimizer]
 
     def _stepped(self, optimizer: Optimizer, *_: object) -> None:
         """An optimizer of PyTorch has made a step."""
@@ -149,9 +160,9 @@ def _returns_an_optimizer(function: Any) -> bool:
     return True
 
 
-def _first_parameters(optimizer: Optimizer) -> set[int]:
-    """One parameter of each group, which tells whether optimizers share some."""
-    return {id(each) for group in optimizer.param_groups for each in group["params"][:1]}
+def _parameters(optimizer: Optimizer) -> set[int]:
+    """The ids of all parameters: groups may be formed anew, and frozen parameters left out."""
+    return {id(each) for group in optimizer.param_groups for each in group["params"]}
 
 
 def _wrong_type(role: str, value: object) -> TypeError:

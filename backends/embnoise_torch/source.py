@@ -70,6 +70,7 @@ class _CountingSource:
         self._calls_per_step = calls_per_step
         self._cache = RecomputeCache()
         self.number = custom_op.register(self)
+        self.number_tensor = torch.tensor(self.number, device="cpu")
 
     @property
     def paused(self) -> bool:

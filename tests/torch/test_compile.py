@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from embnoise import linear, neftune
+from embnoise import Noise, linear, neftune
 from embnoise_torch import EmbeddingNoise, add_noise, attach
 from tests.torch.models import batch, llama, t5, zeroed
 
@@ -246,3 +246,49 @@ def test_a_part_that_is_compiled_knows_the_eager_calls_around_it(part):
     with attach(model, noise):
         noisy = fast(batch(), mask)
     assert torch.equal(noisy, add_noise(torch.zeros(2, 8, 8), noise, step=0, mask=mask))
+
+
+def calling(model):
+    def call(ids):
+        return model(ids)
+
+    return call
+
+
+@pytest.mark.parametrize("kind", ["models", "one model", "one function", "layers"])
+def test_noise_of_its_own_needs_no_graph_of_its_own(kind):
+    """The compiler gives up after eight graphs for one piece of code, which models share."""
+    ids, counter = batch(), CompileCounterWithBackend("aot_eager")
+    model, fast = None, None
+    for number in range(10):
+        noise = neftune(seed=number) if number % 3 else Noise(2.0, "gaussian", seed=number)
+        if kind == "layers":
+            table = torch.nn.Embedding.from_pretrained(torch.zeros(50, 8), freeze=False)
+            model = fast = torch.nn.Sequential(table, EmbeddingNoise(noise))
+            fast = torch.compile(model, backend=counter, fullgraph=True)
+        elif kind == "models" or model is None:
+            model = zeroed()
+            fast = model if kind != "one function" else calling(model)
+            fast = torch.compile(fast, backend=counter, fullgraph=True)
+        with nullcontext() if kind == "layers" else attach(model, noise):
+            for samples in ([0, 1], [2, 3]) if kind != "layers" else ([0, 1],):
+                expected = {"step": 0, "sample_ids": torch.tensor(samples)}
+                assert torch.equal(fast(ids), add_noise(torch.zeros(2, 8, 8), noise, **expected))
+    assert counter.frame_count == 1
+
+
+def test_a_graph_of_its_own_where_a_handle_does_something_else():
+    model, ids = zeroed(), batch()
+    fast, counter = compiled(model)
+    zeros, ones = torch.zeros(2, 8, 8), torch.ones(2, 8, dtype=torch.int64)
+    first = ones * (torch.arange(8) < 3)
+    options = {
+        "all": ({}, {}),
+        "tokens": ({"tokens": lambda: {"mask": first}}, {"mask": first}),
+        "others": ({"tokens": lambda: {"mask": 1 - first}}, {"mask": 1 - first}),
+        "where": ({"where": lambda ids: ids > 20}, {"where": ids > 20}),
+    }
+    for given, told in [*options.values(), *options.values()]:
+        with attach(model, neftune(), **given):
+            assert torch.equal(fast(ids), add_noise(zeros, neftune(), step=0, **told))
+    assert counter.frame_count <= 4

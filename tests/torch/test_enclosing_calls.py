@@ -6,6 +6,7 @@ from torch import nn
 
 from embnoise import neftune
 from embnoise_torch import add_noise, attach
+from embnoise_torch.model.find import find_callers
 from tests.torch.models import Embedder, batch, llama, noisy_lookups, tiny, zeroed
 
 NOISE = neftune(20.0, seed=3)
@@ -308,3 +309,69 @@ def test_an_embedding_that_is_called_as_the_head_adds_no_noise_there():
         assert not torch.equal(hidden, table.weight[ids])
         assert torch.equal(table(hidden, unembed=True), hidden)
         assert handle.lookups == 1
+
+
+def zeros():
+    return nn.Embedding.from_pretrained(torch.zeros(50, 8), freeze=False)
+
+
+class AnyName(nn.Module):
+    """Takes a batch as it comes from a loader."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = zeros()
+
+    def forward(self, **batch):
+        return self.embed(batch["input_ids"])
+
+
+class BothSides(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encoder, self.decoder = nn.Sequential(zeros()), nn.Sequential(zeros())
+
+    def forward(self, **batch):
+        return self.encoder(batch["input_ids"]), self.decoder(batch["decoder_input_ids"])
+
+
+class Around(nn.Module):
+    """Hands everything on, as DDP and PEFT do."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, *args, **kwargs):
+        return self.module(*args, **kwargs)
+
+
+@pytest.mark.parametrize("around", [lambda model: model, Around])
+def test_a_forward_that_takes_any_name(around):
+    model = around(AnyName())
+    with attach(model, NOISE):
+        noisy = model(input_ids=batch(), attention_mask=MASK)
+        assert torch.equal(noisy, expected(batch(), mask=MASK))
+        noisy = model(input_ids=batch())
+        assert torch.equal(noisy, expected(batch(), sample_ids=torch.tensor([2, 3])))
+
+
+def test_a_forward_that_takes_any_name_for_two_sides():
+    model, ids = BothSides(), batch()
+    with attach(model, NOISE, layer=["encoder.0", "decoder.0"]) as handle:
+        streams = handle._noises()
+        noisy = model(
+            input_ids=ids,
+            attention_mask=MASK,
+            decoder_input_ids=ids,
+            decoder_attention_mask=MASK.flip(1),
+        )
+    for side, mask, seen in zip(streams.values(), (MASK, MASK.flip(1)), noisy, strict=True):
+        assert torch.equal(seen, add_noise(torch.zeros(2, 8, 8), side, step=0, mask=mask))
+
+
+def test_a_forward_that_takes_any_name_is_not_asked_where_another_names_a_mask():
+    model, outer = zeroed(), AnyName()
+    outer.embed = model
+    outer.forward = lambda **batch: model(batch["input_ids"])
+    assert [each.module for each in find_callers(outer, [model.embed])] == [model]

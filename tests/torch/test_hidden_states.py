@@ -266,6 +266,8 @@ class TestWhere:
         model = nn.Sequential(nn.EmbeddingBag(10, 8))
         with pytest.raises(ValueError, match="an EmbeddingBag, whose rows are bags"):
             attach(model, neftune(), layer="0")
+        with pytest.raises(ValueError, match=r"got only \['0'\], EmbeddingBag, which is not supp"):
+            attach(model, neftune())
 
     @pytest.mark.filterwarnings("ignore:embnoise. an embedding was called outside:RuntimeWarning")
     def test_the_input_of_the_caller_is_not_changed(self):

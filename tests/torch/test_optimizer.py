@@ -178,3 +178,58 @@ def test_an_inner_optimizer_may_step_inside_of_the_followed_one():
         for _ in range(3):
             train(model, optimizer)
         assert handle.step == 3
+
+
+def made_again(model, kind):
+    """An optimizer and the one that takes its place, for other parameters or in other groups."""
+    table, head = model.embed.weight, model.head.weight
+    if kind == "groups":
+        groups = [{"params": [head, table]}, {"params": [model.head.bias], "weight_decay": 0.0}]
+        return model.parameters(), groups
+    if kind == "frozen":
+        return model.parameters(), [head]
+    return model.head.parameters(), model.parameters()  # two phases
+
+
+class WithHead(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.head = nn.Embedding(50, 8), nn.Linear(8, 8)
+
+    def forward(self, input_ids):
+        return self.head(self.embed(input_ids))
+
+
+@pytest.mark.parametrize("kind", ["groups", "frozen", "phases"])
+def test_an_optimizer_that_is_made_again_is_warned_of_once(kind):
+    model = WithHead()
+    first, second = (AdamW(each, lr=0.1) for each in made_again(model, kind))
+    with attach(model, NOISE, optimizer=first) as handle:
+        train(model, first)
+        train(model, second)
+        with pytest.warns(RuntimeWarning, match="AdamW made two steps .* function that returns"):
+            train(model, second)
+        train(model, second)
+        assert handle.step == 1
+    model = WithHead()
+    first, second = (AdamW(each, lr=0.1) for each in made_again(model, kind))
+    current = first
+    with attach(model, NOISE, optimizer=lambda: current) as handle:
+        train(model, first)
+        current = second
+        train(model, second)
+        train(model, second)
+        assert handle.step == 3
+
+
+def test_optimizers_of_other_parameters_may_step_as_they_like():
+    """The two of a GAN, and those of the parts of a model."""
+    model, other = WithHead(), nn.Linear(2, 2)
+    followed = SGD([model.embed.weight], lr=0.1)
+    with attach(model, NOISE, optimizer=followed) as handle:
+        for theirs in (other, model.head):
+            optimizer = SGD(theirs.parameters(), lr=0.1)
+            for _ in range(3):
+                optimizer.step()
+        train(model, followed)
+        assert handle.step == 1

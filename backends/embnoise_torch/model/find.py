@@ -136,7 +136,8 @@ def find_callers(
     """The modules whose calls may bring the masks of the tokens that some layers see.
 
     They are the modules around each layer whose forward takes a mask, positions or ids: the
-    model, the language model in it, in an encoder-decoder the encoder and the decoder.
+    model, the language model in it, in an encoder-decoder the encoder and the decoder. Where none
+    names one of these, they are those that take any name, as in ``forward(**batch)``.
 
     Args:
         model: The outermost module, with what it is wrapped in.
@@ -154,21 +155,18 @@ def find_callers(
     signatures = {module: parameters_of(module) for module in paths if module not in numbers}
     if also is not None and also not in numbers:
         signatures.setdefault(also, parameters_of(also))
-    listening = [
-        module for module, names in signatures.items() if module is also or TELLING & set(names)
-    ]
+    telling = {module for module, names in signatures.items() if TELLING & set(names)}
+    unnamed = set() if telling else set(filter(_takes_any_name, signatures))
+    listening = [each for each in signatures if each is also or each in telling | unnamed]
     for module in listening:
         numbers[module] = len(numbers)
-    return [
-        Caller(
-            module,
-            numbers[module],
-            signatures[module],
-            has_decoder=any(name.startswith(DECODER) for name in signatures[module]),
-            sides=_sides(model, paths.get(module, ()), paths, numbers),
-        )
-        for module in listening
-    ]
+    callers = []
+    for module in listening:
+        sides = _sides(model, paths.get(module, ()), paths, numbers)
+        has_decoder = any(name.startswith(DECODER) for name in signatures[module])
+        has_decoder |= module in unnamed and bool(sides)
+        callers.append(Caller(module, numbers[module], signatures[module], has_decoder, sides))
+    return callers
 
 
 def _sides(
@@ -213,6 +211,16 @@ def parameters_of(module: nn.Module) -> list[str]:
         return []
 
 
+def _takes_any_name(module: nn.Module) -> bool:
+    """Whether a forward takes arguments by any name; not if it hands positional ones on, too."""
+    try:
+        parameters = inspect.signature(module.forward).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    kinds = {each.kind for each in parameters}
+    return inspect.Parameter.VAR_KEYWORD in kinds and inspect.Parameter.VAR_POSITIONAL not in kinds
+
+
 def _named(model: nn.Module, layer: str | nn.Module) -> list[nn.Module]:
     if isinstance(layer, nn.Module):
         return [layer]
@@ -230,6 +238,13 @@ def _input_embedding(model: Any) -> nn.Module:
     tables = {id(_table(module)): module for _, module in reversed(list(_lookups(model)))}
     if len(tables) == 1:
         return next(iter(tables.values()))
+    bags = [name for name, each in model.named_modules() if isinstance(each, nn.EmbeddingBag)]
+    if bags and not tables:
+        raise ValueError(
+            f"model must have an embedding with an output for each token, got only {bags}, "
+            "EmbeddingBag, which is not supported: its output is a sum over tokens. Look tokens up "
+            "in an nn.Embedding, and take the sum after it"
+        )
     stage = "; do not attach to a stage of a pipeline that has no embedding" if not tables else ""
     raise ValueError(
         f"found {len(tables) or 'no'} embeddings and no get_input_embeddings() that returns one; "

@@ -128,17 +128,34 @@ def call_number() -> int:
 
 
 @torch.library.custom_op("embnoise::apply_", mutates_args={"x"}, tags=(torch.Tag.cudagraph_unsafe,))
-def apply_(x: Tensor, arrays: Sequence[Tensor | None], source: int, call: int) -> None:
-    """Add the next noise of the source with this number; ``call`` is a ``call_number``."""
-    call_opaque(_apply, x, arrays, _SOURCES[source])
+def apply_(
+    x: Tensor,
+    arrays: Sequence[Tensor | None],
+    source: int,
+    call: int,
+    number_tensor: Tensor | None = None,
+) -> None:
+    """Add the next noise of a source.
+
+    Args:
+        x: Embeddings.
+        arrays: What ``Source.ready`` takes.
+        source: The number of the source, if ``number_tensor`` does not have it.
+        call: A ``call_number``.
+        number_tensor: The number as a tensor, which a graph takes as an input. An int would be a
+            part of the graph: each source would need one of its own, and the compiler gives up
+            after eight.
+    """
+    call_opaque(_apply, x, arrays, source if number_tensor is None else number_tensor)
 
 
-def _apply(x: Tensor, arrays: Sequence[Tensor | None], source: Source) -> None:
+def _apply(x: Tensor, arrays: Sequence[Tensor | None], number: int | Tensor) -> None:
+    source = _SOURCES[int(number)]
     add_ready_(x, source.noise, source.ready(x, None, *arrays))
 
 
 @apply_.register_fake
-def _(x: Tensor, arrays: Sequence[Tensor | None], source: int, call: int) -> None:
+def _(x: Tensor, *_: Any) -> None:
     """Tracing sees no output, and nothing but ``x`` changed."""
 
 

@@ -254,6 +254,7 @@ def add_compiled(
     arrays: Sequence[Tensor | None],
     noise: Noise,
     source: int,
+    number_tensor: Tensor | None = None,
     *,
     fresh: bool,
 ) -> Tensor:
@@ -265,12 +266,14 @@ def add_compiled(
         arrays: What ``Source.ready`` takes.
         noise: What noise to add.
         source: The number of its source.
+        number_tensor: The same for ``apply_``; ``None`` for the one source of the noise.
         fresh: Whether nobody else holds ``x``, so that it may be overwritten.
     """
     result = x if fresh else x.clone(memory_format=torch.contiguous_format)
     values = result.detach()
     if not registry.offers(x.device.type, "noisy"):
-        custom_op.apply_(values, arrays, source, custom_op.call_number())
+        constant = source if number_tensor is None else -1  # what is not read is not guarded on
+        custom_op.apply_(values, arrays, constant, custom_op.call_number(), number_tensor)
         return result
     if inputs is None or inputs.shape != x.shape[:-1]:
         inputs = values[..., 0].clone()
