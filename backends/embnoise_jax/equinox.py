@@ -39,6 +39,7 @@ from embnoise_jax._equinox_paths import nodes_at, nodes_of, path_of
 from embnoise_jax._errors import raise_unless_replaced
 from embnoise_jax._find import list_embeddings, only_embedding, tokens_by_layer
 from embnoise_jax._modes import is_evaluating
+from embnoise_jax._tracing import is_traced
 from embnoise_jax.functional import add_noise, noise_key
 from embnoise_jax.namespace import NAMESPACE, promoting
 
@@ -224,7 +225,7 @@ def attach(
         settings = replace(noises[path], alpha=0.0, seed=seed)
         batch = _Batch(word, alpha, key, arrays[path].map(jnp.asarray))
         inference = is_evaluating(parts, path, "inference")
-        return _NoisyLayer(node, settings, batch, at, inference)
+        return _NoisyLayer(node, settings, batch, at, is_traced(noise.alpha), inference)
 
     # A layer comes before the layer that it is in, whose paths it would change.
     for path in sorted(nodes, key=lambda path: path.count("."), reverse=True):
@@ -248,6 +249,8 @@ class _NoisyLayer(eqx.Module):
     settings: Noise = eqx.field(static=True)
     batch: _Batch
     at: str = eqx.field(static=True)
+    learned: bool = eqx.field(static=True)
+    """Whether alpha has a gradient; else an optimizer would train it with the weights of a copy."""
     inference: bool = False
 
     @property
@@ -267,7 +270,10 @@ class _NoisyLayer(eqx.Module):
         return self.layer(*args, **kwargs)
 
     def _add_noise(self, x: Array) -> Array:
-        return _with_derivative(_noisy(self.settings), by_x=True)(x, self.batch)
+        batch = self.batch
+        if not self.learned:
+            batch = batch._replace(alpha=jax.lax.stop_gradient(batch.alpha))
+        return _with_derivative(_noisy(self.settings), by_x=True)(x, batch)
 
     def __getattr__(self, name: str) -> Any:
         # An output projection may share the weight.

@@ -139,6 +139,21 @@ def test_arrays_that_never_fit_are_an_error_when_it_is_compiled():
         jax.vmap(attach(MODEL, neftune(), step=0, sample_ids=jnp.arange(3)))(IDS)
 
 
+def test_a_known_alpha_is_not_trained_with_a_copy():
+    def total(noisy):
+        return (jax.vmap(noisy)(IDS)[0] ** 2).sum()
+
+    for alpha in (5.0, linear(5, 1, 4)):
+        slopes = eqx.filter_grad(total)(attach(MODEL, neftune(alpha), step=1, mask=MASK))
+        batches = [each.batch for each in nodes_with_batch(slopes)]
+        assert [float(batch.alpha) for batch in batches] == [0.0] * len(batches) != []
+
+
+def nodes_with_batch(model):
+    is_noisy = lambda node: hasattr(node, "batch")  # noqa: E731
+    return filter(is_noisy, jax.tree.leaves(model, is_leaf=is_noisy))
+
+
 def test_a_traced_alpha_has_its_gradient():
     def total(alpha):
         return jax.vmap(attach(MODEL, neftune(alpha), step=0, mask=MASK))(IDS)[0].sum()
