@@ -124,7 +124,7 @@ class CallRecorder:
             inputs = {name: value for name, value in inputs.items() if name != "mask"}
         for number, value in enumerate(inputs.values()):
             if isinstance(value, Mapping):
-                entries = {**value, **entries}
+                entries = {**_flat(value), **entries}
             elif number == 0 and expected:
                 flat = keras.tree.flatten(value)
                 if len(flat) == len(expected):
@@ -134,3 +134,10 @@ class CallRecorder:
             if entries.get(name) is not None and not keras.backend.is_float_dtype(symbolic.dtype):
                 entries[name] = keras.ops.convert_to_tensor(entries[name], dtype=symbolic.dtype)
         return entries | inputs
+
+
+def _flat(structure: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of dicts in dicts by their own names; those further out come first."""
+    inner = [_flat(value) for value in structure.values() if isinstance(value, Mapping)]
+    entries = {name: value for each in reversed(inner) for name, value in each.items()}
+    return entries | dict(structure)

@@ -54,6 +54,19 @@ class Subclassed(keras.Model):
         return self.embed(inputs["token_ids"])
 
 
+class Nested(Subclassed):
+    def call(self, inputs, training=None, mask=None):
+        return super().call(inputs["text"])
+
+
+def test_dicts_in_dicts():
+    text = {"token_ids": ops.convert_to_tensor(IDS), "padding_mask": INTEGERS}
+    model = Nested()
+    clean = numpy(model({"text": text}))
+    with attach(model, NOISE):
+        close(model({"text": text}, training=True), noise_of(clean, mask=MASK))
+
+
 @pytest.mark.parametrize("kind", ["functional", "subclassed", "inner"])
 def test_an_input_called_mask_is_not_the_mask_argument_of_keras(kind):
     """Called with tensors, Keras fills that in: one None for each input."""
