@@ -151,7 +151,10 @@ OF_TYPE: dict[str, dict[str, Any]] = {
         ),
         _BY_TIME,
     ),
-    "diffusion_gemma": {"decoder_attention_mask": lambda model: None},
+    "diffusion_gemma": {
+        "decoder_input_ids": lambda model: 10 + torch.arange(ROWS * 8).reshape(ROWS, 8) % 20,
+        "decoder_attention_mask": lambda model: None,
+    },
     "flava": {"return_loss": lambda model: False},
     "idefics": {
         "pixel_values": one_image,
