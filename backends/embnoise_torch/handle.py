@@ -246,7 +246,7 @@ class Handle(TraceableState, backend.Handle):
         """Whether a layer gets no noise, as far as that is known before its lookup."""
         if not (module.training and torch.is_grad_enabled()):
             return True
-        if torch.compiler.is_compiling() and source.traced_pauses:
+        if source.traced_pauses and torch.compiler.is_compiling():
             self._seen.since_step = True  # Dynamo sets this after the graph, in every call
             return True
         return False

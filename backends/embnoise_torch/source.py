@@ -330,15 +330,16 @@ class AttachedSource(_CountingSource):
         """What ``next_lookup`` describes a lookup by, from what ``ready_lookup`` takes."""
         if any(each is not None for each in given[:-1]):
             return Described(given)  # what tokens= returned, in place of what the calls tell
+        if not (calls or self._special.placeholders or self.looks_for_padding):
+            return Described(given)
         if ids is not None and isinstance(self.noise.length, str):
             check_rows(ids, calls)
+        described = Described(TokenArrays())
         if calls or self._special.placeholders:
             resolved = resolve_tokens(ids, shape, calls, self._special)
             if resolved is None:
                 return None
             described = Described(*resolved)
-        else:
-            described = Described(TokenArrays())
         if self.looks_for_padding and ids is not None and not any(map(tells_padding, calls)):
             self.warn_of_padding(ids, described.tokens.mask)
         if given.where is None:
