@@ -18,6 +18,7 @@ from embnoise_jax._devices import shares_blocks
 from tests.jax.accelerators import as_on
 from tests.jax.models import same
 from tests.strategies import embeddings
+from tests.testing.jax_layers import function
 
 PARTS = {"cuda": 4, "rocm": 4, "tpu": 8}
 """Into how many parts the channels are divided."""
@@ -74,18 +75,9 @@ def test_transformations(platform):
 
 
 def test_the_kit_finds_no_fault():
-    def make_layer(*, dim, alpha, seed):
-        noise = neftune(alpha, seed=seed)
-
-        def layer(x, *, training, mask, step, segment_ids):
-            about = {"mask": mask, "segment_ids": segment_ids}
-            return add_noise(x, noise, training=training, step=step, **about)
-
-        return layer
-
     with as_on("cuda"):
-        claims = Claims(validates_alpha=True)
-        check_layer(case("cuda", make_layer, driver="jax", claims=claims), profile="quick")
+        made = case("cuda", function(), driver="jax", claims=Claims(validates_alpha=True))
+        check_layer(made, profile="quick")
 
 
 def test_where_blocks_are_shared():
