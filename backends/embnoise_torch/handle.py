@@ -301,13 +301,13 @@ class Handle(TraceableState, backend.Handle):
         calls = self._thread_calls.active
         if self._listen_again():
             self._warn_of_missed_calls()
-        elif not calls and source.expects_calls:
-            source.warn_without_calls()
+        elif not calls and source.expects_calls and not source.paused:
+            source.untold.warn_without_calls()
         if ids is not None and self._reads_calls and tell_full_rows(calls, ids, x.shape[:-1]):
-            if source.looks_for_padding and not any(
+            if source.untold.looks_at_ids and not any(
                 arguments.get("attention_mask") is not None for _, arguments in calls
             ):
-                source.warn_of_padding(ids)
+                source.untold.warn_of_ids(ids)
             return source.ready_lookup(x, ids, TokenArrays(), [])
         return source.ready_lookup(x, ids, *self._token_arrays(x, ids, number))
 

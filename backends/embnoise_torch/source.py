@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -30,12 +29,11 @@ from embnoise_torch.recompute import Draw, RecomputeCache
 from embnoise_torch.seen_lookups import SeenLookups
 from embnoise_torch.tracing import custom_op
 from embnoise_torch.tracing.custom_op import Ready, add_ready_
+from embnoise_torch.untold_padding import UntoldPadding
 
 __all__ = ["AttachedSource", "Described", "LayerSource", "packed"]
 
 _TOKEN_ARRAYS = len(TokenArrays._fields)
-_FIRST = 8
-"""How many lookups without a mask are searched for padding."""
 
 
 class Described(NamedTuple):
@@ -237,9 +235,7 @@ class AttachedSource(_CountingSource):
         self._eager_calls = calls
         self.expects_calls = False
         """Whether there are calls that tell about tokens, without which nothing does."""
-        self._has_warned = False
-        self.looks_for_padding = _FIRST if special.padding_shows_at else 0
-        """In how many more lookups without a mask ids are searched for padding."""
+        self.untold = UntoldPadding(noise, special)
 
     def ready(self, x: Tensor, inputs: Tensor | None, /, *arrays: Tensor | None) -> Ready | None:
         """What is known about the output of the next lookup: see ``Source``.
@@ -256,46 +252,9 @@ class AttachedSource(_CountingSource):
             # A part that is compiled by itself, behind a graph break perhaps, has eager calls
             # around it, of which the compiler did not know.
             told += self._eager_calls()
-            if not told:
-                self.warn_without_calls()
+            if not (told or self.paused):
+                self.untold.warn_without_calls()
         return self.ready_lookup(x, ids, given, told, inputs)
-
-    def warn_without_calls(self) -> None:
-        """Warn of a lookup outside of any call, whose rows may have padding that nobody tells."""
-        if self._has_warned or self.paused or self.noise.alpha == 0:
-            return
-        self._has_warned = True
-        warnings.warn(
-            "embnoise: an embedding was called outside of a call of its model, as for "
-            "inputs_embeds, or in a part of it that is compiled by itself, so nothing tells about "
-            "padding and its rows are taken as full. Pass attach(..., tokens=...), a function that "
-            "returns the mask of what is looked up, or attach to the model that calls the "
-            "embedding.",
-            RuntimeWarning,
-            stacklevel=4,
-        )
-
-    def warn_of_padding(self, ids: Tensor, mask: Tensor | None = None) -> None:
-        """Warn if ids that came without a mask begin or end with padding, in the first lookups.
-
-        In all of them, a GPU would have to be waited for.
-
-        Args:
-            ids: What is looked up.
-            mask: What was taken for its mask all the same.
-        """
-        self.looks_for_padding -= 1
-        if self.noise.alpha == 0 or not self._special.begin_or_end(ids, mask):
-            return
-        self.looks_for_padding, padding = 0, self._special.padding
-        warnings.warn(
-            f"embnoise: what is looked up begins or ends with {padding}, the id of padding, and "
-            "nothing told its mask, so padding gets noise and counts in L. Pass the model an "
-            "attention_mask (decoder_attention_mask on the side of a decoder), or "
-            f"attach(..., tokens=lambda ids: {{'mask': ids != {padding}}})",
-            RuntimeWarning,
-            stacklevel=4,
-        )
 
     def ready_lookup(
         self,
@@ -330,7 +289,7 @@ class AttachedSource(_CountingSource):
         """What ``next_lookup`` describes a lookup by, from what ``ready_lookup`` takes."""
         if any(each is not None for each in given[:-1]):
             return Described(given)  # what tokens= returned, in place of what the calls tell
-        if not (calls or self._special.placeholders or self.looks_for_padding):
+        if not (calls or self._special.placeholders or self.untold.looks_at_ids):
             return Described(given)
         if ids is not None and isinstance(self.noise.length, str):
             check_rows(ids, calls)
@@ -340,8 +299,10 @@ class AttachedSource(_CountingSource):
             if resolved is None:
                 return None
             described = Described(*resolved)
-        if self.looks_for_padding and ids is not None and not any(map(tells_padding, calls)):
-            self.warn_of_padding(ids, described.tokens.mask)
+        if ids is not None and not any(map(tells_padding, calls)):
+            if given.where is None:  # where= may be what takes an argument of an unknown name
+                self.untold.warn_of_arguments(ids, calls)
+            self.untold.warn_of_ids(ids, described.tokens.mask)
         if given.where is None:
             return described
         return described._replace(tokens=described.tokens._replace(where=given.where))

@@ -73,6 +73,8 @@ def most_correlated(signs: Array, rate: float) -> Match:
         signs: [B, L, d] with values of -1, 0 and 1.
         rate: The probability that chance exceeds what it allows.
     """
+    # float32 tells the sums apart, which are integers: those of 2^20 values are off by 0.25.
+    signs = signs.astype(np.float32)
     rows, tokens, channels = signs.shape
     wide = _fast(tokens + channels)
     plain = (_fast(2 * rows), _fast(2 * tokens), _fast(2 * channels))
@@ -89,7 +91,8 @@ def most_correlated(signs: Array, rate: float) -> Match:
             sums = np.round(np.fft.irfftn(product, shape, (0, 1, 2)))
             axes = _axes(shape, signs.shape, copy.shape, flips)
             of_rows, of_tokens, of_channels = (axis.root for axis in axes)
-            allowed = (bound * of_rows)[:, None, None] * of_tokens[:, None] * of_channels
+            across = (of_tokens[:, None] * of_channels).astype(np.float32)
+            allowed = (bound * of_rows).astype(np.float32)[:, None, None] * across
             if transposed or any(flips):  # a value that is its own copy adds 1
                 allowed *= math.sqrt(2)
                 allowed[0] += rows * _fixed(tokens, channels, flips, transposed)

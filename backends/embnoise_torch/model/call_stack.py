@@ -10,7 +10,14 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from embnoise_torch.model.model_call import DECODER, DOCUMENTS, CallTokens, ModelCall, tokens_in
+from embnoise_torch.model.model_call import (
+    DECODER,
+    DOCUMENTS,
+    CallTokens,
+    ModelCall,
+    tokens_in,
+    unknown_mask,
+)
 
 __all__ = [
     "ActiveCall", "Caller", "Calls", "ThreadCalls", "call_tokens", "check_labels", "tell_full_rows",
@@ -32,6 +39,8 @@ class Caller(NamedTuple):
 
     One that is on both sides, or on neither, is not in it.
     """
+    has_unknown: bool
+    """Whether its arguments may be masks or lengths under names that are not known."""
 
     def arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ModelCall:
         """The arguments of a call by name."""
@@ -98,6 +107,8 @@ def tell_full_rows(calls: tuple[ActiveCall, ...], ids: Tensor, shape: tuple[int,
                 return False
         if (mask := arguments.get("attention_mask")) is not None:
             return _is_full(mask, shape)
+        if caller.has_unknown and unknown_mask(arguments) is not None:
+            return False
     return True
 
 

@@ -14,7 +14,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from embnoise.backend import check_layers, format_value, match_layers
 from embnoise_torch import _compat
 from embnoise_torch.model.call_stack import Caller
-from embnoise_torch.model.model_call import DECODER, TELLING
+from embnoise_torch.model.model_call import DECODER, TELLING, may_tell_padding
 
 __all__ = ["find_callers", "find_layers", "language_model", "parameters_of", "unwrap_model"]
 
@@ -137,7 +137,8 @@ def find_callers(
 
     They are the modules around each layer whose forward takes a mask, positions or ids: the
     model, the language model in it, in an encoder-decoder the encoder and the decoder. Where none
-    names one of these, they are those that take any name, as in ``forward(**batch)``.
+    names one of these, they are those that take any name, as in ``forward(**batch)``, or something
+    that may be a mask by its name.
 
     Args:
         model: The outermost module, with what it is wrapped in.
@@ -157,7 +158,9 @@ def find_callers(
         signatures.setdefault(also, parameters_of(also))
     telling = {module for module, names in signatures.items() if TELLING & set(names)}
     unnamed = set() if telling else set(filter(_takes_any_name, signatures))
-    listening = [each for each in signatures if each is also or each in telling | unnamed]
+    unknown = {each for each, names in signatures.items() if any(map(may_tell_padding, names))}
+    known = telling or unnamed | unknown
+    listening = [each for each in signatures if each is also or each in known]
     for module in listening:
         numbers[module] = len(numbers)
     callers = []
@@ -165,7 +168,10 @@ def find_callers(
         sides = _sides(model, paths.get(module, ()), paths, numbers)
         has_decoder = any(name.startswith(DECODER) for name in signatures[module])
         has_decoder |= module in unnamed and bool(sides)
-        callers.append(Caller(module, numbers[module], signatures[module], has_decoder, sides))
+        has_unknown = module in unnamed | unknown
+        callers.append(
+            Caller(module, numbers[module], signatures[module], has_decoder, sides, has_unknown)
+        )
     return callers
 
 

@@ -8,13 +8,16 @@ names with ``decoder_`` in front.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 from embnoise.backend import format_value
+from embnoise_torch import _compat
 
 __all__ = [
     "DECODER",
@@ -25,8 +28,10 @@ __all__ = [
     "ModelCall",
     "calls_in",
     "flat_calls",
+    "may_tell_padding",
     "tells_padding",
     "tokens_in",
+    "unknown_mask",
 ]
 
 ModelCall: TypeAlias = Mapping[str, Any]
@@ -53,6 +58,12 @@ TELLING = frozenset(name for names in (*_NAMES.values(), _CUMULATIVE) for name i
 _NOT_IDS = ("mask", "position", "type", "segment", "label", "target", "seq", "cache", "length", "_")
 """An integer argument with one of these in its name is not what is looked up."""
 
+_MAY_TELL_PADDING = re.compile(r"(.*_)?(masks?|padding|lengths?|lens|seqlens?)")
+_NOT_PADDING = re.compile(
+    r"loss|label|target|prompt|completion|image|pixel|video|audio|head|causal|"
+    r"^encoder|memory|cross"  # of what a decoder attends to
+)
+
 
 class CallTokens(NamedTuple):
     """The tensors of a call that tell about its tokens; ``resolve_tokens`` reads them."""
@@ -73,6 +84,8 @@ class CallTokens(NamedTuple):
     """The ids of the other side of an encoder-decoder, if the lookup may be on either."""
     rival_mask: Tensor | None = None
     """The mask of that side."""
+    unknown: Tensor | None = None
+    """[B, L] or [B]: what may be a mask or lengths by its name, in a call that tells no mask."""
 
 
 def tokens_in(call: ModelCall, prefix: str) -> CallTokens:
@@ -86,7 +99,7 @@ def tokens_in(call: ModelCall, prefix: str) -> CallTokens:
     if mask is not None and not isinstance(mask, Tensor):
         # A mask per kind of layer, or a block mask: there is one, and it cannot be read.
         mask = torch.empty(0)
-    return CallTokens(
+    told = CallTokens(
         ids,
         None if prefix or ids is not None else _other_ids(call),
         mask,
@@ -94,6 +107,33 @@ def tokens_in(call: ModelCall, prefix: str) -> CallTokens:
         _tensor(cumulative),
         _tensor(documents),
     )
+    return told if prefix or tells_padding(told) else told._replace(unknown=unknown_mask(call))
+
+
+@_compat.constant_in_dynamo
+def may_tell_padding(name: str) -> bool:
+    """Whether an argument is a mask or lengths by its name, other than the names that are known."""
+    return _may_tell_padding(name)
+
+
+@lru_cache(maxsize=1024)
+def _may_tell_padding(name: str) -> bool:
+    return (
+        name not in TELLING
+        and _MAY_TELL_PADDING.fullmatch(name) is not None
+        and _NOT_PADDING.search(name) is None
+    )
+
+
+def unknown_mask(call: ModelCall) -> Tensor | None:
+    """The first argument that may be a mask or lengths by its name and its shape."""
+    for name, value in call.items():
+        if may_tell_padding(name):
+            if isinstance(value, Tensor) and value.ndim in (1, 2):
+                return value
+            if isinstance(value, list) and value and all(isinstance(each, int) for each in value):
+                return torch.tensor(value, device="cpu")
+    return None
 
 
 def tells_padding(call: CallTokens) -> bool:

@@ -1,0 +1,106 @@
+"""Warnings of padding that nothing tells, which gets noise and counts in L."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from embnoise.backend import Noise
+from embnoise_torch.model.model_call import CallTokens
+from embnoise_torch.model.special_ids import SpecialIds
+
+__all__ = ["UntoldPadding"]
+
+_FIRST = 8
+"""How many lookups without a mask are looked at. For all of them, a GPU would be waited for."""
+
+
+class UntoldPadding:
+    """What may be padding in the lookups of an embedding, although no mask says so.
+
+    Args:
+        noise: Where its alpha is 0, nothing is warned of.
+        special: The special ids of the model.
+    """
+
+    def __init__(self, noise: Noise, special: SpecialIds) -> None:
+        self._noise = noise
+        self._special = special
+        self._has_warned = False
+        self.looks_at_ids = _FIRST if special.padding_shows_at else 0
+        """In how many more lookups ids are searched for padding."""
+        self._looks_at_arguments = _FIRST
+        """In how many more of them an argument may turn out to be a mask."""
+
+    def warn_without_calls(self) -> None:
+        """Warn, once, of a lookup outside of any call."""
+        if self._has_warned or self._noise.alpha == 0:
+            return
+        self._has_warned = True
+        warnings.warn(
+            "embnoise: an embedding was called outside of a call of its model, as for "
+            "inputs_embeds, or in a part of it that is compiled by itself, so nothing tells about "
+            "padding and its rows are taken as full. Pass attach(..., tokens=...), a function that "
+            "returns the mask of what is looked up, or attach to the model that calls the "
+            "embedding.",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+
+    def warn_of_ids(self, ids: Tensor, mask: Tensor | None = None) -> None:
+        """Warn if ids begin or end with padding.
+
+        Args:
+            ids: What is looked up, for which no call tells a mask.
+            mask: What was taken for its mask all the same.
+        """
+        if self.looks_at_ids == 0:
+            return
+        self.looks_at_ids -= 1
+        if self._noise.alpha == 0 or not self._special.begin_or_end(ids, mask):
+            return
+        self.looks_at_ids, padding = 0, self._special.padding
+        warnings.warn(
+            f"embnoise: what is looked up begins or ends with {padding}, the id of padding, and "
+            "nothing told its mask, so padding gets noise and counts in L. Pass the model an "
+            "attention_mask (decoder_attention_mask on the side of a decoder), or "
+            f"attach(..., tokens=lambda ids: {{'mask': ids != {padding}}})",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+
+    def warn_of_arguments(self, ids: Tensor, calls: Sequence[CallTokens]) -> None:
+        """Warn if an argument of a call is a mask or lengths by its name, its shape and its values.
+
+        Args:
+            ids: What is looked up, for which no call tells a mask.
+            calls: The active calls.
+        """
+        unknown = next((call.unknown for call in calls if call.unknown is not None), None)
+        if unknown is None or self._looks_at_arguments == 0:
+            return
+        self._looks_at_arguments -= 1
+        if self._noise.alpha == 0 or not _may_tell_padding(unknown, ids):
+            return
+        self._looks_at_arguments = 0
+        warnings.warn(
+            f"embnoise: an argument of the model's call, of shape {tuple(unknown.shape)}, is a "
+            "mask or lengths by its name, which is not one that is known, such as attention_mask, "
+            "so the rows are taken as full. If it tells padding, pass attach(..., tokens=...), a "
+            "function that takes it by its name and returns the mask, true for real tokens, such "
+            "as lambda mask: {'mask': mask}; if not, tokens=lambda: {}",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+
+
+def _may_tell_padding(unknown: Tensor, ids: Tensor) -> bool:
+    """Whether an argument may be a mask of ids, or their lengths, and some of them are padding."""
+    shape = (1, *ids.shape)[-2:]
+    if unknown.ndim == 1:
+        rows, length = shape
+        return len(unknown) == rows and bool((unknown < length).any())
+    # Of rows without padding, all values are the same, whatever they are.
+    return tuple(unknown.shape) in (shape, shape[::-1]) and bool((unknown != unknown[0, 0]).any())
