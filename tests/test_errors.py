@@ -239,6 +239,11 @@ TORCH = [
     (lambda: EmbeddingNoise(neftune(alpha=linear(5, 0))), ValueError, "unbound schedule"),
     (lambda: torch_noise(torch.zeros(2, 3, 4).to_sparse()), TypeError, "x must be a dense tensor"),
     (
+        lambda: torch_noise(torch.nested.nested_tensor([torch.zeros(2, 4)], layout=torch.jagged)),
+        TypeError,
+        r"x must be a dense tensor, got a nested tensor; pad it",
+    ),
+    (
         lambda: torch_noise(torch.zeros(2, 3, 4, dtype=torch.float8_e4m3fn)),
         TypeError,
         "got float8_e4m3fn",

@@ -49,7 +49,7 @@ class NoiseAlgorithm(Algorithm):  # type: ignore[misc]  # composer may be missin
 
     def match(self, event: Event, state: State) -> bool:
         """Whether the noise has to do with an event."""
-        return event in (Event.FIT_START, Event.BATCH_START, Event.FIT_END)
+        return event in (Event.FIT_START, Event.BATCH_START, Event.BATCH_END, Event.FIT_END)
 
     def apply(self, event: Event, state: State, logger: Logger) -> None:
         """Attach, set the noise's step to the batch of the trainer, or leave the model as it was.
@@ -58,6 +58,10 @@ class NoiseAlgorithm(Algorithm):  # type: ignore[misc]  # composer may be missin
             ValueError: As for ``attach``; among others, for a schedule with ``steps=None`` in a
                 run whose number of batches is not known.
         """
+        if event == Event.BATCH_END:
+            if self.handle is not None:
+                self.handle._end_step()
+            return
         if event == Event.BATCH_START:
             if self.handle is not None:
                 self.handle.step = state.timestamp.batch.value

@@ -29,8 +29,10 @@ def check_tensor(x: object) -> None:
     """Raise a TypeError unless ``x`` is a tensor that can take noise."""
     if not isinstance(x, Tensor):
         raise TypeError(f"x must be a torch.Tensor, got {format_value(x)}")
-    if x.layout != torch.strided:
-        raise TypeError(f"x must be a dense tensor, got layout {x.layout}")
+    if x.layout != torch.strided or x.is_nested:
+        kind = "a nested tensor" if x.is_nested else f"layout {x.layout}"
+        hint = "; pad it (torch.nested.to_padded_tensor) and pass the mask" if x.is_nested else ""
+        raise TypeError(f"x must be a dense tensor, got {kind}{hint}")
 
 
 @_compat.constant_in_dynamo

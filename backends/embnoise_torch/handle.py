@@ -119,10 +119,12 @@ class Handle(TraceableState, backend.Handle):
                 listener = ForwardOverride(caller.module, self._wrap_caller(caller), None)
                 undo.callback(listener.undo)
                 self._listeners.append(listener)
+            tells = any(caller.tells or caller.has_unknown for caller in callers)
             for source in self._sources.values():
-                source.expects_calls = bool(self._listeners) and not functions.describes
+                source.expects_calls = tells and not functions.describes
             if optimizer is not None:
-                undo.callback(FollowedOptimizer(optimizer, self._advance).stop)
+                followed = FollowedOptimizer(optimizer, self._advance, noise, layers.values())
+                undo.callback(followed.stop)
             self._undo = undo.pop_all()
 
     @property
@@ -182,12 +184,18 @@ class Handle(TraceableState, backend.Handle):
     def _pausable(self) -> list[AttachedSource]:
         return list(self._sources.values())
 
-    def _advance(self) -> None:
-        """The optimizer has made a step."""
+    def _advance(self) -> int:
+        """The optimizer has made a step; returns the one that has ended."""
         self._listen_again()
+        self._end_step()
+        ended = self.step
+        self.step = ended + 1
+        return ended
+
+    def _end_step(self) -> None:
+        """A training step has ended: warn if it had no lookup. Trainers' callbacks call this."""
         if not self._seen.end_step():
             self._warn_of_no_noise()
-        self.step += 1
 
     def _wrap_output(self, source: AttachedSource, module: nn.Module, number: int) -> Wrap:
         # A plain lookup has just made its output, and nobody else holds it.
@@ -352,7 +360,7 @@ class Handle(TraceableState, backend.Handle):
                 calls: Any = self._traced_calls if compiling else self._thread_calls
                 before = calls.active
                 outermost = len(before) == 0 and not (compiling or _compat.in_backward())
-                arguments = caller.arguments(args, kwargs) if args else kwargs
+                arguments = caller.arguments(args, kwargs)
                 calls.active = (*before, (caller, arguments))
                 try:
                     result = forward(module, *args, **kwargs)
@@ -398,7 +406,8 @@ class Handle(TraceableState, backend.Handle):
         warnings.warn(
             f"embnoise: a training step ran and {list(self._sources)} got no noise. Was the model "
             "called with inputs_embeds, was the embedding replaced or put in evaluation mode after "
-            "attach(), or is it inside reentrant gradient checkpointing?",
+            "attach(), is it inside reentrant gradient checkpointing, or are tokens looked up "
+            "without a call of it (torch.nn.functional.embedding)?",
             RuntimeWarning,
             stacklevel=4,
         )

@@ -142,6 +142,13 @@ class NoiseCallback(Callback):
             if not trainer.barebones:
                 pl_module.log("noise_alpha", self.handle.alpha, batch_size=1)
 
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Warn of a batch without noise."""
+        if self.handle is not None:
+            self.handle._end_step()
+
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Any
     ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, Literal, TypeAlias
@@ -15,7 +15,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from embnoise.backend import format_value
+from embnoise.backend import Noise, format_value
 from embnoise_torch import _compat
 
 __all__ = ["FollowedOptimizer", "OptimizerArgument"]
@@ -25,6 +25,9 @@ OptimizerArgument: TypeAlias = (
 )
 """What the argument ``optimizer`` of ``attach`` may be."""
 
+_ENDED: WeakKeyDictionary[Optimizer, Noise] = WeakKeyDictionary()
+"""The noise that an optimizer's steps were counted for last, until its handle was removed."""
+
 
 class FollowedOptimizer:
     """Calls a function after every step of an optimizer, until ``stop``.
@@ -33,20 +36,34 @@ class FollowedOptimizer:
         optimizer: A PyTorch optimizer, in the wrapper of Accelerate or not; a DeepSpeed engine or
             its optimizer; or a function without parameters that returns one of these, or ``None``
             as long as there is none. It is called after the steps of all optimizers.
-        advance: What to call.
+        advance: What to call. It returns the step that has ended.
+        noise: Whose steps they are.
+        modules: Those whose noise counts the steps. Another optimizer that steps their parameters
+            may be the one that was meant.
 
     Raises:
         TypeError: ``optimizer`` is something else.
     """
 
-    def __init__(self, optimizer: Any, advance: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        optimizer: Any,
+        advance: Callable[[], int],
+        noise: Noise,
+        modules: Iterable[nn.Module],
+    ) -> None:
         self._advance = advance
+        self._noise = noise
+        self._modules = tuple(modules)
         self._find: Callable[[], Any] | None = None
         self._steps_of_others = 0
         self._rivals: WeakKeyDictionary[Optimizer, bool] = WeakKeyDictionary()
-        """Whether another optimizer has parameters of the followed one; no step looks again."""
+        """Whether another optimizer may be the one that was meant; no step looks again."""
         self._warned = False
         found = _base_optimizer(optimizer)
+        self._followed = found if isinstance(found, Optimizer) else None
+        self._begins_again = self._followed is not None and _ENDED.get(found) == noise
+        self._has_counted = False
         if isinstance(found, Optimizer) and _compat.has_step_hooks(found):
             own = found.register_step_post_hook(self._stepped)
             others = register_optimizer_step_post_hook(partial(self._stepped_in_place_of, found))
@@ -65,12 +82,28 @@ class FollowedOptimizer:
     def stop(self) -> None:
         """Call the function no more."""
         self._stop()
+        if self._followed is not None and self._has_counted:
+            _ENDED[self._followed] = self._noise
+
+    def _count(self) -> None:
+        step = self._advance()
+        self._has_counted = True
+        if self._begins_again and step == 0:
+            warnings.warn(
+                "embnoise: noise was attached to count the steps of this optimizer before, and "
+                "begins at step 0 again, so it repeats what it added then, and its schedule starts "
+                "anew. Attach once, around all epochs; or continue with "
+                "handle.load_state_dict(before.state_dict()); for another run, pass another seed",
+                RuntimeWarning,
+                stacklevel=6,
+            )
 
     def _stepped_in_place_of(self, followed: Optimizer, optimizer: Optimizer, *_: object) -> None:
         """Some optimizer has made a step: perhaps one that took the followed one's place.
 
-        That may have been made again, for a second phase say; or another one steps inside of it:
-        SAM's ``first_step`` and ``second_step`` are called in place of ``step``.
+        That may have been made again, for a second phase say, or be that of another model; or
+        another one steps inside of it: SAM's ``first_step`` and ``second_step`` are called in place
+        of ``step``.
         """
         if optimizer is followed:
             self._steps_of_others = 0
@@ -81,17 +114,20 @@ class FollowedOptimizer:
                 name, other = type(followed).__name__, type(optimizer).__name__
                 warnings.warn(
                     f"embnoise: {other} made two steps on parameters of the {name} whose steps the "
-                    "noise counts, which made none, so the step and alpha of the noise stand "
-                    "still. If the optimizer was made again, pass a function that returns the "
-                    f"current one, optimizer=lambda: trainer.optimizer; if {name} steps another "
-                    f"one, pass that, such as the base_optimizer of {name}",
+                    "noise counts, or of the layers that get noise, and that made none, so the "
+                    "step and alpha of the noise stand still. Pass the optimizer of this model; if "
+                    "it was made again, a function that returns the current one, "
+                    f"optimizer=lambda: trainer.optimizer; if {name} steps another one, that, such "
+                    f"as the base_optimizer of {name}",
                     RuntimeWarning,
                     stacklevel=5,
                 )
 
     def _is_rival(self, optimizer: Optimizer, followed: Optimizer) -> bool:
         if optimizer not in self._rivals:
-            self._rivals[optimizer] = not _parameters(optimizer).isdisjoint(_parameters(followed))
+            own = {id(each) for module in self._modules for each in module.parameters()}
+            own |= _parameters(followed)
+            self._rivals[optimizer] = not own.isdisjoint(_parameters(optimizer))
         return self._rivals[optimizer]
 
     def _stepped(self, optimizer: Optimizer, *_: object) -> None:
@@ -106,12 +142,14 @@ class FollowedOptimizer:
             if found is None:
                 raise _wrong_type("optimizer must return", returned)
             if found not in (optimizer, inside):
+                self._stepped_in_place_of(found, optimizer)
                 return
+            self._steps_of_others = 0
         if inside is not None:
             # DeepSpeed steps the optimizer inside of its own once for each group of parameters.
             self._stop()
             self._stop = self._follow_calls(inside)
-        self._advance()
+        self._count()
 
     def _follow_calls(self, optimizer: Any) -> Callable[[], None]:
         """Follow an optimizer without hooks, such as DeepSpeed's; returns what ends that."""
@@ -120,7 +158,7 @@ class FollowedOptimizer:
         def step(*args: Any, **kwargs: Any) -> Any:
             result = original(*args, **kwargs)
             if following:
-                self._advance()
+                self._count()
             return result
 
         def stop() -> None:

@@ -54,6 +54,7 @@ class NoiseTrainer(Trainer):  # type: ignore[misc]  # torchtitan may be missing
         """A step of torchtitan's trainer, which counts from 1, with the noise of its step."""
         self.noise.step = self.step - 1
         super().train_step(data_iterator)
+        self.noise._end_step()
 
     def close(self) -> None:
         """Leave the model as it was."""

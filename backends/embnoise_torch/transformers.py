@@ -132,6 +132,13 @@ class NoiseCallback(TrainerCallback, ExportableState):
         if handle := self._attached():
             handle.step = state.global_step
 
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Warn of a step without noise."""
+        if handle := self._attached():
+            handle._end_step()
+
     def on_log(
         self,
         args: TrainingArguments,

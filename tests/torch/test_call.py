@@ -50,7 +50,30 @@ def test_a_row_that_is_all_padding():
 
 def test_a_mask_that_covers_cached_keys_too():
     mask = torch.tensor([[1, 1, 1, 0, 1]])
-    assert lengths(batch(1, 2), attention_mask=mask) == [[0, 1]]
+    assert lengths(batch(1, 2), attention_mask=mask, past_key_values=object()) == [[0, 1]]
+
+
+def test_a_mask_that_is_longer_without_a_cache():
+    """Image features may come before the text, after it or in between."""
+    mask = torch.ones(2, 9, dtype=torch.long)
+    assert lengths(batch(2, 6), attention_mask=mask) == [[6] * 6] * 2
+    mask[0, 2:6] = 0
+    message = r"attention_mask must be of shape \(2, 6\).* or the call must have a cache, got shape"
+    with pytest.raises(ValueError, match=message):
+        lengths(batch(2, 6), attention_mask=mask)
+
+
+def test_one_row_without_an_axis_for_rows():
+    mask = torch.tensor([1, 1, 1, 0, 0])
+    assert lengths(batch(1, 5)[0], attention_mask=mask) == [3, 3, 3, 0, 0]
+
+
+@pytest.mark.parametrize("rows", [[[2, 1, 1, 1]], [[1, 2, 1, 0]], [[1, 1, 0, 0], [0, 2, 2, 1]]])
+def test_numbers_in_a_mask_that_go_down_are_no_documents(rows):
+    with pytest.raises(ValueError, match=r"values that go down within a row\. If 2 stands"):
+        lengths(batch(len(rows), 4), attention_mask=torch.tensor(rows))
+    numbers = torch.tensor([[1, 1, 0, 2, 2, 2]])
+    assert lengths(batch(1, 6), attention_mask=numbers) == [[2, 2, 0, 3, 3, 3]]
 
 
 def test_position_ids_that_start_again():
@@ -72,6 +95,12 @@ def test_cumulative_lengths():
     positions = torch.arange(6)[None]
     call = {"cu_seq_lens_q": cumulative, "position_ids": positions}
     assert lengths(batch(1, 6), **call) == [[3, 3, 3, 2, 2, 0]]
+
+
+@pytest.mark.parametrize("name", ["cu_seq_lens", "cu_seqlens_q", "cu_seqlens"])
+def test_other_names_of_cumulative_lengths(name):
+    call = {name: torch.tensor([0, 3, 5], dtype=torch.int32)}
+    assert lengths(batch(1, 5), **call) == [[3, 3, 3, 2, 2]]
 
 
 def test_packed_rows_have_the_magnitude_of_their_documents():

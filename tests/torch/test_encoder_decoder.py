@@ -301,3 +301,15 @@ def test_labels_say_nothing_of_an_encoder(where, layer):
     with pytest.raises(ValueError, match=r"where must be 'all' .*encoder-decoder"):
         attach(model, NOISE, layer=layer, where=where)
     attach(model, NOISE).remove()
+
+
+def test_padding_of_a_decoder_whose_table_has_no_padding_idx():
+    """The labels of a batch end with -100, which T5 replaces with padding."""
+    ids, labels = batch(2, 8), batch(2, 6)
+    labels[1, 4:] = -100
+    model = t5()
+    assert model.get_input_embeddings().padding_idx is None
+    with attach(model, NOISE):
+        with pytest.warns(RuntimeWarning, match="begins or ends with 0, the id of padding"):
+            model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels)
+        model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels)

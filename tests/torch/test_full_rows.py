@@ -50,7 +50,7 @@ def active(*calls, has_decoder=False):
     """Calls with these arguments, the outermost first."""
     module = nn.Identity()
     return tuple(
-        (Caller(module, number + 1, list(call), has_decoder, {}, False), call)
+        (Caller(module, number + 1, list(call), has_decoder, {}, True, False), call)
         for number, call in enumerate(calls)
     )
 

@@ -269,3 +269,47 @@ def test_a_model_whose_get_input_embeddings_raises_or_returns_none():
     del model.left
     with attach(model, NOISE) as handle:
         assert list(handle.state_dict()) == ["right"]
+
+
+class Rearranged(Embedder):
+    """Looks up something made of its ids."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.change = change
+
+    def forward(self, input_ids, attention_mask=None):
+        return self.embed(self.change(input_ids))
+
+
+def noise_of(change, ids, mask):
+    model = zeroed(Rearranged(change))
+    with attach(model, NOISE):
+        return model(ids, attention_mask=mask)
+
+
+def swapped(ids):
+    """Its last two rows have changed places, as if sorted by length."""
+    return ids[[*range(len(ids) - 2), len(ids) - 1, len(ids) - 2]]
+
+
+@pytest.mark.parametrize(
+    "change", [swapped, lambda ids: ids.roll(1, 1), lambda ids: ids.roll(-1, 1)]
+)
+def test_most_tokens_where_they_were_are_not_enough(change):
+    """If rows have changed places, or tokens of little variety have moved, masks are of others."""
+    ids, mask = batch(8, 20), torch.ones(8, 20, dtype=torch.long)
+    if change is not swapped:
+        ids = torch.where(ids % 10 == 0, ids, 1)
+    mask[6, 3:] = mask[7, 5:] = 0
+    with pytest.raises(ValueError, match="are not those that the model was called with"):
+        noise_of(change, ids, mask)
+
+
+@pytest.mark.parametrize("share", [0.15, 0.5, 0.8, 0.95])
+def test_any_share_of_the_tokens_may_be_masked_inside_of_the_model(share):
+    """As a masked diffusion model does it, which draws the share."""
+    ids, mask = batch(4, 20), mask_of(4, 20)
+    masked = torch.rand(4, 20, generator=torch.Generator().manual_seed(0)) < share
+    noise = noise_of(lambda ids: torch.where(masked, 49, ids), ids, mask)
+    assert torch.equal(noise, add_noise(torch.zeros_like(noise), NOISE, step=0, mask=mask))

@@ -393,3 +393,15 @@ def test_methods_that_fabric_marks():
 @pytest.mark.sweep
 def test_two_ranks_of_fabric():
     lightning.Fabric(accelerator="cpu", devices=2, strategy="ddp_spawn").launch(_train_method)
+
+
+class WithoutALookup(Module):
+    def training_step(self, ids, index):
+        table = self.lm.get_input_embeddings().weight
+        return nn.functional.embedding(ids, table).square().mean()
+
+
+def test_a_batch_without_a_lookup_is_warned_of():
+    made = trainer(NoiseCallback(neftune(5.0)), max_epochs=1)
+    with pytest.warns(RuntimeWarning, match="got no noise"):
+        made.fit(WithoutALookup(), loader())

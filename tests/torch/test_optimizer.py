@@ -233,3 +233,45 @@ def test_optimizers_of_other_parameters_may_step_as_they_like():
                 optimizer.step()
         train(model, followed)
         assert handle.step == 1
+
+
+@pytest.mark.parametrize("given", ["an optimizer", "a function"])
+def test_the_optimizer_of_another_model_is_warned_of(given):
+    model, other = WithHead(), WithHead()
+    ours, theirs = (AdamW(each.parameters(), lr=0.1) for each in (model, other))
+    with attach(model, NOISE, optimizer=theirs if given == "an optimizer" else lambda: theirs):
+        train(model, ours)
+        with pytest.warns(RuntimeWarning, match="Pass the optimizer of this model"):
+            train(model, ours)
+        train(model, ours)  # once is enough
+
+
+def test_optimizers_of_other_parts_are_not_warned_of():
+    model = WithHead()
+    ours, theirs = (AdamW(each.parameters(), lr=0.1) for each in (model.embed, model.head))
+    with attach(model, NOISE, optimizer=ours) as handle:
+        for _ in range(2):
+            train(model, theirs)
+            train(model, theirs)
+            train(model, theirs)
+            train(model, ours)
+        assert handle.step == 2
+
+
+def test_noise_that_begins_again_for_an_optimizer_is_warned_of():
+    model = Embedder()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    with attach(model, NOISE, optimizer=optimizer) as before:
+        train(model, optimizer)
+    with attach(model, NOISE, optimizer=optimizer) as handle:
+        handle.load_state_dict(before.state_dict())
+        train(model, optimizer)
+    with attach(model, NOISE, optimizer=optimizer):
+        with pytest.warns(RuntimeWarning, match="begins at step 0 again"):
+            train(model, optimizer)
+        train(model, optimizer)
+    with attach(model, neftune(4.0, seed=2), optimizer=optimizer):
+        train(model, optimizer)
+    other = SGD(model.parameters(), lr=0.1)
+    with attach(model, neftune(4.0, seed=2), optimizer=other):
+        train(model, other)

@@ -154,6 +154,17 @@ def test_composer(duration, batches):
 
 
 @pytest.mark.usefixtures("composer")
+def test_composer_without_a_lookup():
+    run = Composed(import_module("embnoise_torch.composer").NoiseAlgorithm(neftune(5.0)))
+    forward, embedding = run.model.lm.forward, run.model.lm.get_input_embeddings()
+    run.model.lm.forward = lambda input_ids, labels: forward(
+        inputs_embeds=nn.functional.embedding(input_ids, embedding.weight), labels=labels
+    )
+    with pytest.warns(RuntimeWarning, match="got no noise"):
+        run.fit()
+
+
+@pytest.mark.usefixtures("composer")
 def test_composer_does_not_say_how_many_batches():
     algorithm = import_module("embnoise_torch.composer").NoiseAlgorithm(NOISE)
     with pytest.raises(ValueError, match="unbound schedule"):
@@ -229,6 +240,14 @@ def test_torchtitan_without_positions(tmp_path):
     trainer.train()
     (clean, noisy), *_ = trainer.model_parts[0].seen
     assert torch.equal(noisy, add_noise(clean, neftune(6.0, seed=4), step=0))
+
+
+@pytest.mark.usefixtures("torchtitan")
+def test_torchtitan_without_a_lookup(tmp_path):
+    trainer = titan(tmp_path, [{"input": batch()}] * 3)
+    trainer.model_parts[0].tok_embeddings.eval()
+    with pytest.warns(RuntimeWarning, match="got no noise"):
+        trainer.train()
 
 
 @pytest.mark.usefixtures("torchtitan")

@@ -258,3 +258,21 @@ def test_noise_on_what_goes_into_every_layer(tmp_path):
     assert callback.handle.lookups == 2 * 3
     with pytest.raises(ValueError, match=r"at must be one of .* got 'inside'"):
         NoiseCallback(neftune(), at="inside")
+
+
+class WithoutALookup(torch.nn.Module):
+    """Takes rows of its table without a call of the embedding."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = torch.nn.Embedding(50, 8)
+
+    def forward(self, input_ids, labels=None):
+        table = self.embed.weight
+        return {"loss": torch.nn.functional.embedding(input_ids, table).square().mean()}
+
+
+def test_a_run_without_a_lookup_is_warned_of(tmp_path):
+    made = trainer(tmp_path, WithoutALookup(), NoiseCallback(neftune(5.0)))
+    with pytest.warns(RuntimeWarning, match=r"\['embed'\] got no noise.*functional.embedding"):
+        made.train()

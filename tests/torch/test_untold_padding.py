@@ -21,7 +21,7 @@ class Own(nn.Module):
         super().__init__()
         self.embed = nn.Embedding(50, 8)
 
-    def forward(self, x, mask=None, lengths=None, loss_mask=None):
+    def forward(self, x, mask=None, lengths=None, loss_mask=None, special_tokens_mask=None):
         return self.embed(x)
 
 
@@ -82,6 +82,7 @@ def test_padding_under_an_unknown_name_is_warned_of_once(model, args, kwargs, co
         (Own, (IDS, torch.eye(6)), {}),
         (Own, (IDS,), {"lengths": torch.tensor([6, 6, 6])}),
         (Own, (IDS,), {"loss_mask": MASK}),
+        (Own, (IDS,), {"special_tokens_mask": MASK}),
         (Own, (IDS, MASK), {"alpha": 0.0}),
         (Own, (IDS, MASK), {"about": {"tokens": lambda mask: {"mask": mask}}}),
         (Own, (IDS, MASK), {"about": {"tokens": nothing}}),
@@ -89,8 +90,8 @@ def test_padding_under_an_unknown_name_is_warned_of_once(model, args, kwargs, co
         (AnyName, (), {"ids": IDS, "token_mask": MASK, "attention_mask": MASK}),
     ],
     ids=[
-        "nothing", "ones", "zeros", "L x L", "full", "loss", "no alpha", "tokens", "no tokens",
-        "where", "attention_mask",
+        "nothing", "ones", "zeros", "L x L", "full", "loss", "special", "no alpha", "tokens",
+        "no tokens", "where", "attention_mask",
     ],
 )  # fmt: skip
 def test_what_tells_no_padding_is_not_warned_of(model, args, kwargs):

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from embnoise_torch.model.model_call import (
     DECODER,
     DOCUMENTS,
+    TELLING,
     CallTokens,
     ModelCall,
+    fields_of,
     tokens_in,
     unknown_mask,
 )
@@ -39,12 +41,19 @@ class Caller(NamedTuple):
 
     One that is on both sides, or on neither, is not in it.
     """
+    tells: bool
+    """Whether its forward names something that tells about tokens, or takes any name."""
     has_unknown: bool
     """Whether its arguments may be masks or lengths under names that are not known."""
 
     def arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ModelCall:
-        """The arguments of a call by name."""
-        return {**dict(zip(self.names, args, strict=False)), **kwargs}
+        """The arguments of a call by name, and what is in a batch that is one of them."""
+        arguments = {**dict(zip(self.names, args, strict=False)), **kwargs} if args else kwargs
+        if not self.tells:
+            for value in (*args, *kwargs.values()):
+                if TELLING & set(batch := fields_of(value)):
+                    return {**batch, **arguments}
+        return arguments
 
 
 ActiveCall: TypeAlias = tuple[Caller, ModelCall]
@@ -100,6 +109,8 @@ def tell_full_rows(calls: tuple[ActiveCall, ...], ids: Tensor, shape: tuple[int,
     if ids.shape != shape:
         return False
     for caller, arguments in reversed(calls):
+        if _tells_nothing(caller, arguments, ids):
+            continue
         if caller.has_decoder or arguments.get("input_ids") is not ids:
             return False
         for name in DOCUMENTS:
@@ -110,6 +121,15 @@ def tell_full_rows(calls: tuple[ActiveCall, ...], ids: Tensor, shape: tuple[int,
         if caller.has_unknown and unknown_mask(arguments) is not None:
             return False
     return True
+
+
+def _tells_nothing(caller: Caller, arguments: ModelCall, ids: Tensor) -> bool:
+    """Whether a call is about these very ids, under a name of its own, and tells nothing else."""
+    return (
+        not (caller.tells or caller.has_unknown)
+        and TELLING.isdisjoint(arguments)
+        and any(each is ids for each in arguments.values())
+    )
 
 
 def _is_full(mask: Any, shape: tuple[int, ...]) -> bool:

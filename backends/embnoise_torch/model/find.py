@@ -135,10 +135,10 @@ def find_callers(
 ) -> list[Caller]:
     """The modules whose calls may bring the masks of the tokens that some layers see.
 
-    They are the modules around each layer whose forward takes a mask, positions or ids: the
-    model, the language model in it, in an encoder-decoder the encoder and the decoder. Where none
-    names one of these, they are those that take any name, as in ``forward(**batch)``, or something
-    that may be a mask by its name.
+    They are the modules around each layer whose forward names a mask, positions or ids: the model,
+    the language model in it, in an encoder-decoder the encoder and the decoder; and those with one
+    parameter, which may be a batch with such names. Where none names one of these, they are all
+    modules around the layers.
 
     Args:
         model: The outermost module, with what it is wrapped in.
@@ -159,18 +159,29 @@ def find_callers(
     telling = {module for module, names in signatures.items() if TELLING & set(names)}
     unnamed = set() if telling else set(filter(_takes_any_name, signatures))
     unknown = {each for each, names in signatures.items() if any(map(may_tell_padding, names))}
-    known = telling or unnamed | unknown
-    listening = [each for each in signatures if each is also or each in known]
+    listening = [
+        each
+        for each, names in signatures.items()
+        if each is also or each in telling or len(names) == 1 or (names and not telling)
+    ]
     for module in listening:
         numbers[module] = len(numbers)
     callers = []
     for module in listening:
         sides = _sides(model, paths.get(module, ()), paths, numbers)
         has_decoder = any(name.startswith(DECODER) for name in signatures[module])
-        has_decoder |= module in unnamed and bool(sides)
-        has_unknown = module in unnamed | unknown
+        may_have = module in unnamed or len(signatures[module]) == 1
+        has_decoder |= may_have and bool(sides)
         callers.append(
-            Caller(module, numbers[module], signatures[module], has_decoder, sides, has_unknown)
+            Caller(
+                module,
+                numbers[module],
+                signatures[module],
+                has_decoder,
+                sides,
+                tells=module in telling | unnamed,
+                has_unknown=module in unnamed | unknown,
+            )
         )
     return callers
 

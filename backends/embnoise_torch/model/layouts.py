@@ -63,7 +63,7 @@ def find_layout(
     """
     if is_same(looked, given):
         return SAME
-    (rows, length), (given_rows, given_length) = looked.shape, given.shape
+    (rows, length), given_rows = looked.shape, len(given)
     square = rows == length
     straight = turned = 0.0
     if looked.shape == given.shape:
@@ -73,9 +73,15 @@ def find_layout(
     if max(straight, turned) > _CORRUPTED:
         if straight == turned and mask is not None and not torch.equal(mask, mask.T):
             return None  # either layout is possible, and the mask tells them apart
-        return SAME if straight >= turned else Layout(transposed=True)
-    if rows != given_rows:
-        return None
+        if straight < turned:
+            return Layout(transposed=True)
+        return None if _is_moved(looked, given) else SAME
+    return _longer(looked, given) if rows == given_rows else None
+
+
+def _longer(looked: Tensor, given: Tensor) -> Layout | None:
+    """The layout of rows that are longer or shorter at one end, and else the same."""
+    length, given_length = looked.shape[1], given.shape[1]
     more = length - given_length
     width = min(length, given_length)
     # Cached tokens precede those of a call, so the end is compared first.
@@ -103,10 +109,31 @@ def is_same(left: Tensor, right: Tensor) -> bool:
     )
 
 
+def _is_moved(looked: Tensor, given: Tensor) -> bool:
+    """Whether some rows have changed places, or all tokens have moved by one.
+
+    Most tokens may still be what they were: of many rows, or in rows of little variety.
+    """
+    changed = (looked != given).any(dim=1)
+    if looked.shape[1] < 3 or not bool(changed.any()):  # chance makes short rows equal
+        return False
+    shifted = looked[:, 1:] == given[:, :-1], looked[:, :-1] == given[:, 1:]
+    return any(bool(each.all()) for each in shifted) or any(
+        bool((given == row).all(dim=1).any()) for row in looked[changed]
+    )
+
+
 def _agreement(looked: Tensor, given: Tensor, mask: Tensor | None, special: SpecialIds) -> float:
-    """The share of the tokens that are equal, placeholders and padding aside."""
+    """The share of the tokens that are equal, placeholders and padding aside.
+
+    It is 1 if a single id, that of a mask, has taken the places of all others.
+    """
     equal = looked == given
-    if bool(equal.all()):
+    replaced = looked[~equal]
+    if replaced.numel() == 0:
+        return 1.0
+    kept = looked != replaced[0]
+    if bool((replaced == replaced[0]).all()) and bool(kept.any()):
         return 1.0
     counts = torch.ones_like(equal) if mask is None else mask != 0
     if special.placeholders:

@@ -50,10 +50,11 @@ def check_rows(ids: Tensor, calls: Sequence[CallTokens]) -> None:
         calls: The active calls.
     """
     for call in calls:
-        rows = call.ids
+        rows = call.other_ids if call.ids is None else call.ids
         if rows is None or rows.ndim != 2 or 1 in rows.shape[1:] or ids.shape == rows.shape:
             continue
         column = ids.numel() == len(rows) and bool((rows == ids.reshape(-1, 1)).all(dim=0).any())
+        column &= call.ids is not None or len(rows) > 1  # other ids may be equal by chance
         if column or (ids.ndim == 1 and len(rows) > 1 and ids.numel() == rows.numel()):
             raise ValueError(
                 f"the model looks up ids of shape {tuple(ids.shape)}, which are "
@@ -256,6 +257,12 @@ class _Lookup:
                     f"{tuple(mask.shape)}"
                 )
             if mask.shape[1] > length:
+                if call.cached is None and not bool((mask == mask[:1, :1]).all()):
+                    raise ValueError(
+                        f"attention_mask must be of shape {(rows, length)}, as what is looked up, "
+                        f"or the call must have a cache, got shape {tuple(mask.shape)}: nothing "
+                        f"tells which columns are of other tokens; {_HINT}"
+                    )
                 mask = mask[:, mask.shape[1] - length :]  # cached keys are not part of this call
         elif _is_float(call.mask):
             raise _unreadable(call)

@@ -27,6 +27,7 @@ __all__ = [
     "CallTokens",
     "ModelCall",
     "calls_in",
+    "fields_of",
     "flat_calls",
     "may_tell_padding",
     "tells_padding",
@@ -40,7 +41,7 @@ ModelCall: TypeAlias = Mapping[str, Any]
 DECODER = "decoder_"
 """What the names of a decoder's arguments begin with, beside those of its encoder."""
 
-_CUMULATIVE = ("cu_seq_lens_q", "cu_seq_lens")
+_CUMULATIVE = ("cu_seq_lens_q", "cu_seq_lens", "cu_seqlens_q", "cu_seqlens")
 
 _NAMES = {
     prefix: tuple(
@@ -60,7 +61,7 @@ _NOT_IDS = ("mask", "position", "type", "segment", "label", "target", "seq", "ca
 
 _MAY_TELL_PADDING = re.compile(r"(.*_)?(masks?|padding|lengths?|lens|seqlens?)")
 _NOT_PADDING = re.compile(
-    r"loss|label|target|prompt|completion|image|pixel|video|audio|head|causal|"
+    r"loss|label|target|prompt|completion|image|pixel|video|audio|head|causal|special|type|span|mlm|"
     r"^encoder|memory|cross"  # of what a decoder attends to
 )
 
@@ -86,6 +87,18 @@ class CallTokens(NamedTuple):
     """The mask of that side."""
     unknown: Tensor | None = None
     """[B, L] or [B]: what may be a mask or lengths by its name, in a call that tells no mask."""
+    cached: Tensor | None = None
+    """Empty, if the call has a cache: a mask that is longer than the ids is then of that, too."""
+
+
+def fields_of(batch: Any) -> ModelCall:
+    """What is in a batch: a mapping, a named tuple or a dataclass; nothing in anything else."""
+    if isinstance(batch, Tensor):
+        return {}
+    if isinstance(batch, Mapping):
+        return {name: value for name, value in batch.items() if isinstance(name, str)}
+    names = getattr(batch, "_fields", ()) or getattr(batch, "__dataclass_fields__", ())
+    return {name: getattr(batch, name) for name in names}
 
 
 def tokens_in(call: ModelCall, prefix: str) -> CallTokens:
@@ -99,6 +112,8 @@ def tokens_in(call: ModelCall, prefix: str) -> CallTokens:
     if mask is not None and not isinstance(mask, Tensor):
         # A mask per kind of layer, or a block mask: there is one, and it cannot be read.
         mask = torch.empty(0)
+    elif mask is not None and ids is not None and ids.ndim == mask.ndim == 1:
+        mask = mask[None]  # of one row
     told = CallTokens(
         ids,
         None if prefix or ids is not None else _other_ids(call),
@@ -107,7 +122,16 @@ def tokens_in(call: ModelCall, prefix: str) -> CallTokens:
         _tensor(cumulative),
         _tensor(documents),
     )
+    if mask is not None and _has_cache(call):
+        told = told._replace(cached=torch.empty(0))
     return told if prefix or tells_padding(told) else told._replace(unknown=unknown_mask(call))
+
+
+def _has_cache(call: ModelCall) -> bool:
+    """Whether there are tokens of earlier calls."""
+    return any(
+        value is not None and ("past" in name or "cache" in name) for name, value in call.items()
+    )
 
 
 @_compat.constant_in_dynamo

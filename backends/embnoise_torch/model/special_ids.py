@@ -69,7 +69,8 @@ def special_ids_of(model: nn.Module, embedding: nn.Module, *, placeholders: bool
     found: dict[int, None] = {}
     padding: int | None = None
     others: dict[str, Any] = {}
-    for name, value in _entries(_config_around(model, embedding)):
+    around = _with_config(model, embedding)
+    for name, value in _entries(getattr(around, "config", None)):
         if name.endswith("_token_id") and name != "pad_token_id":
             others.setdefault(name, value)
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
@@ -78,9 +79,10 @@ def special_ids_of(model: nn.Module, embedding: nn.Module, *, placeholders: bool
             found[value] = None
         elif name == "pad_token_id" and padding is None:
             padding = value
-    if padding is None:
-        padding = getattr(embedding, "padding_idx", None)
-    if padding is None or getattr(embedding, "padding_idx", None) != padding:
+    own = getattr(embedding, "padding_idx", None)
+    padding = own if padding is None else padding
+    is_own = own is None and _is_input_table(around, embedding)  # as that of T5
+    if padding is None or not (own == padding or is_own):
         return SpecialIds(tuple(found), padding)  # a table of something else, perhaps
     return SpecialIds(tuple(found), padding, _padding_shows_at(padding, others))
 
@@ -95,11 +97,23 @@ def _padding_shows_at(padding: int, others: dict[str, Any]) -> tuple[int, ...]:
     return (-1,) if same else (0, -1)
 
 
-def _config_around(model: nn.Module, embedding: nn.Module) -> Any:
+def _with_config(model: nn.Module, embedding: nn.Module) -> nn.Module | None:
+    """The outermost module around an embedding that has a ``config``."""
     for module in model.modules():
         if hasattr(module, "config") and any(each is embedding for each in module.modules()):
-            return module.config
+            return module
     return None
+
+
+def _is_input_table(model: Any, embedding: nn.Module) -> bool:
+    """Whether an embedding has the table of what a model of transformers is given."""
+    if not hasattr(model, "get_input_embeddings"):
+        return False
+    try:
+        table = getattr(model.get_input_embeddings(), "weight", None)
+    except NotImplementedError:
+        return False
+    return table is not None and table is getattr(embedding, "weight", None)
 
 
 def _entries(config: Any) -> Iterator[tuple[str, Any]]:
