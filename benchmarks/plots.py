@@ -13,6 +13,8 @@ from matplotlib import pyplot as plt
 from matplotlib.ticker import LogLocator, NullLocator
 
 _MARKERS = "osD^"
+_COLORS = {"embnoise": "C0", "hook": "C1", "mask": "C2", "Gaussian": "C3"}
+"""By a word in the name of an implementation; all others draw uniform noise, as the hook does."""
 
 
 def plot_ratios(report: dict[str, Any], path: Path) -> None:
@@ -53,8 +55,8 @@ def _panel(axis: Any, results: list[dict[str, Any]]) -> None:
     dims = sorted({each["shape"][-1] for each in results})
     names = [name for name in results[0]["microseconds"] if name != "lookup"]
     axis.axhline(1, color="black", linewidth=0.8)
-    for number, name in enumerate(names):
-        style = {"color": f"C{number}", "linewidth": 2 if number == 0 else 0.9}
+    for name in names:
+        style = {"color": _color(name), "linewidth": 2 if name == "embnoise" else 0.9}
         for dim, marker in zip(dims, _MARKERS, strict=False):
             own = [each for each in results if each["shape"][-1] == dim]
             elements = [math.prod(each["shape"]) for each in own]
@@ -68,3 +70,8 @@ def _panel(axis: Any, results: list[dict[str, Any]]) -> None:
     axis.yaxis.set_minor_locator(NullLocator())
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.grid(which="major", linewidth=0.3)
+
+
+def _color(name: str) -> str:
+    """The same for the same kind of noise in every framework."""
+    return next((color for word, color in _COLORS.items() if word in name), _COLORS["hook"])

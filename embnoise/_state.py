@@ -54,9 +54,9 @@ class NoiseState:
 
     @property
     def step(self) -> int:
-        """The step that the next training call takes. Setting another one starts that step.
+        """The step of the next training call. Assign to it to start another step.
 
-        Of embeddings that are at different steps, it is the largest; setting it moves them all.
+        With several embeddings, it is the largest of their steps; assigning moves them all.
         """
         # Not that of the first one, which may be a table that others share and nobody calls.
         return max(int(counter.step) for counter in self._counters().values())
@@ -106,7 +106,8 @@ class Handle(NoiseState):
 
     Attributes:
         noise: What noise is added.
-        step: The step that the next training call takes. Setting another one starts that step.
+        step: The step of the next training call. With several embeddings, the largest of their
+            steps. Assign to it to start another step.
         alpha: The amplitude at the current step.
         lookups: How many lookups got noise so far.
     """

@@ -36,12 +36,13 @@ def save_all(
 def _sizes(study: Study, results: Sequence[Result]) -> Figure:
     """Losses over the number of pairs, plain and noisy, with 95% intervals over seeds."""
     figure = Figure(figsize=(10, 3.6), layout="constrained")
-    titles = {
-        "train_loss": "training pairs",
-        "test_loss": "test pairs",
-        "verbatim": "recited word for word",
+    loss = "cross-entropy per answer token, nats"
+    panels = {
+        "train_loss": ("training loss", loss),
+        "test_loss": ("test loss", loss),
+        "verbatim": ("verbatim rate", "share of training prompts"),
     }
-    for axes, (measure, title) in zip(figure.subplots(1, 3), titles.items(), strict=True):
+    for axes, (measure, (title, unit)) in zip(figure.subplots(1, 3), panels.items(), strict=True):
         for arms, color, label in (
             (study.plain, PLAIN, "plain"),
             (study.noisy, NOISY, "with noise"),
@@ -50,12 +51,10 @@ def _sizes(study: Study, results: Sequence[Result]) -> Figure:
         axes.set_xscale("log", base=2)
         axes.set_xticks(list(study.plain), [f"{pairs:,}" for pairs in study.plain])
         axes.set_xlabel("pairs to fine-tune on")
+        axes.set_ylabel(unit)
         axes.set_title(title)
         axes.grid(alpha=0.3)
-    first = figure.axes[0]
-    first.set_ylabel("cross-entropy per token, nats")
-    figure.axes[2].set_ylabel("share of training prompts")
-    first.legend()
+    figure.axes[0].legend()
     return figure
 
 
@@ -86,16 +85,36 @@ def _answers(found: Sequence[Answer]) -> Figure:
         for answer in found
         if all(measure.endswith("test_loss") for _, _, measure in answer.contrast.terms)
     ][::-1]
-    figure = Figure(figsize=(8, 0.32 * len(shown) + 1), layout="constrained")
+    figure = Figure(figsize=(8, 0.32 * len(shown) + 1.6), layout="constrained")
     axes = figure.subplots()
-    for place, answer in enumerate(shown):
-        of = answer.estimate
-        color = NOISY if answer.adjusted < 0.05 else PLAIN
-        axes.plot([of.low, of.high], [place, place], color=color, linewidth=2)
-        axes.plot(of.mean, place, "o", color=color)
     axes.axvline(0, color="black", linewidth=0.8)
+    for place, answer in enumerate(shown):
+        of, style = answer.estimate, _style(answer)
+        axes.plot([of.low, of.high], [place, place], color=style["color"], linewidth=2)
+        axes.plot(of.mean, place, **style)
+    handles, labels = axes.get_legend_handles_labels()
+    named = sorted(dict(zip(labels, handles, strict=True)).items())  # one entry for each kind
+    figure.legend(
+        [handle for _, handle in named], [label for label, _ in named], ncols=len(named),
+        loc="outside upper center", fontsize="small", title="95% intervals, adjusted p-values",
+    )  # fmt: skip
     axes.set_yticks(range(len(shown)), [answer.contrast.label for answer in shown])
-    axes.set_xlabel("difference of test losses, nats")
-    figure.suptitle("95% intervals; blue: shown at an adjusted p < 0.05", fontsize="medium")
+    axes.set_xlabel(
+        "difference in nats: the first minus the second, or with noise minus plain\n"
+        "(negative: a lower test loss, or a smaller gain)",
+        fontsize="small",
+    )
     axes.grid(axis="x", alpha=0.3)
     return figure
+
+
+def _style(answer: Answer) -> dict[str, Any]:
+    """How an answer is marked: a difference, equality within the margin, or neither is shown."""
+    shown = answer.adjusted < 0.05
+    style = {"marker": "o", "linestyle": "none", "color": NOISY if shown else PLAIN}
+    if not shown:
+        return style | {"label": "neither shown"}
+    if answer.contrast.margin is None:
+        return style | {"label": "a difference, p < 0.05"}
+    equal = f"equal within ±{answer.contrast.margin:g}, p < 0.05"
+    return style | {"label": equal, "markerfacecolor": "white"}

@@ -28,7 +28,7 @@ def page(
     hours = sum(result.seconds for result in results) / 3600
     padding = _padding(reported)
     tables = {
-        "finding": _finding(found),
+        "finding": _finding(found, pretrained),
         "missing": _missing(study, reported),
         "headline": "\n".join(_headline_table(study, reported)),
         "summary": "\n".join(_summary_table(found)),
@@ -36,7 +36,7 @@ def page(
         "tuning": "\n".join(_tuning_table(results)),
         "arms": "\n".join(_arms_table(study, reported)),
         "pretrained": "\n".join(_pretrained_table(pretrained, len(repetitions))),
-        "contradicted": _contradicted(pretrained),
+        "contradicted": _contradiction(pretrained),
         "padding": f"{padding:.2f}",
         "magnitude": f"{padding**-0.5:.2f}",
         "runs": f"{len(results):,}",
@@ -47,23 +47,38 @@ def page(
     return template
 
 
-def _finding(found: Sequence[Answer]) -> str:
+def _finding(found: Sequence[Answer], pretrained: Mapping[str, Sequence[Estimate | None]]) -> str:
     """The main answers in words; none without three seeds."""
     if not found:
         return ""
-
-    def where(measure: str) -> str:
-        words = {"no difference shown": "not shown to differ", "too few seeds": "not known yet"}
-        return _listed(
-            f"{words.get(verdict, verdict)} for {_listed(sizes[measure])}"
-            for verdict, sizes in _by_verdict(found).items()
-            if measure in sizes
-        )
-
-    return (
-        f"With noise, the loss on test pairs is {where('test loss')} pairs. Compared with a plain "
-        f"run that stops early, it is {where('noise against early stopping')} pairs."
+    opposite = _contradicted(pretrained)
+    noise = _in_words("test loss", found, opposite, "With noise, test loss is")
+    instead = _in_words(
+        "noise against early stopping", found, opposite, "Compared with early stopping, it is"
     )
+    return f"{noise} {instead}"
+
+
+def _in_words(measure: str, found: Sequence[Answer], opposite: Sequence[str], subject: str) -> str:
+    """As in "It is lower with 64 and higher with 256 pairs; no difference was shown with ..."."""
+    verdicts = {
+        verdict: sizes[measure] for verdict, sizes in _by_verdict(found).items() if measure in sizes
+    }
+    known = [each for each in ("lower", "higher") if each in verdicts]
+    parts = [f"{each} with {_listed(verdicts[each])} training pairs" for each in known]
+    clauses = [f"{subject} {' and '.join(parts)}"] if parts else []
+    for verdict, words in {
+        "no difference shown": "no difference was shown",
+        "too few seeds": "there are too few seeds",
+    }.items():
+        if verdict in verdicts:
+            clauses.append(f"{words} with {_listed(verdicts[verdict])} pairs")
+    text = "; ".join(clauses)
+    text = f"{text[0].upper()}{text[1:]}."
+    for pairs in (pairs for verdict in known for pairs in verdicts[verdict]):
+        if f"{measure}, {pairs} pairs" in opposite:
+            text += f" A repetition found the opposite sign with {pairs} pairs."
+    return text
 
 
 def _listed(parts: Iterable[str]) -> str:
@@ -212,17 +227,21 @@ def _pretrained_table(pretrained: Mapping[str, Sequence[Estimate | None]], count
     return lines
 
 
-def _contradicted(pretrained: Mapping[str, Sequence[Estimate | None]]) -> str:
+def _contradiction(pretrained: Mapping[str, Sequence[Estimate | None]]) -> str:
+    """The answers of which the signs disagree, in a sentence."""
+    if labels := _contradicted(pretrained):
+        return f"The intervals disagree about the sign of: {'; '.join(labels)}."
+    return "No answer has intervals that disagree about its sign."
+
+
+def _contradicted(pretrained: Mapping[str, Sequence[Estimate | None]]) -> list[str]:
     """The answers with an interval above 0 in one of all, and one below 0 in another."""
-    labels = [
+    return [
         label
         for label, estimates in pretrained.items()
         if any(each is not None and each.low > 0 for each in estimates)
         and any(each is not None and each.high < 0 for each in estimates)
     ]
-    if not labels:
-        return "No answer has intervals that disagree about its sign."
-    return f"The intervals disagree about the sign of: {'; '.join(labels)}."
 
 
 def _padding(results: Sequence[Result]) -> float:

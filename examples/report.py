@@ -87,7 +87,7 @@ def draw(arms: list[Arm], title: str) -> Figure:
     right.set_title("held-out loss, without noise")
     for axes in (left, right):
         axes.set_xlabel("optimizer step")
-        axes.set_ylabel("cross-entropy per token")
+        axes.set_ylabel("cross-entropy per token, nats")
         axes.grid(alpha=0.3)
         axes.legend()
     return figure

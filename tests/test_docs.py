@@ -13,7 +13,7 @@ from embnoise._distributions import DISTRIBUTIONS
 from embnoise._scales import SCALES
 from embnoise._schedules import SCHEDULES
 from embnoise.testing.registry import CHECKS
-from tests import rule_tables
+from tests import command_line, rule_tables
 from tests.frameworks import is_tested, named_in, needs, params
 from tests.testing import table
 
@@ -217,6 +217,23 @@ def test_the_extensions_are_shown_as_they_are(extension):
     _, _, code = extension.read_text().split('"""', 2)
     shown = code.partition("def make_layer")[0].strip()
     assert shown in (ROOT / "docs" / "configuration.md").read_text()
+
+
+@needs("torch")
+def test_the_page_about_the_command_line_is_that_of_the_parsers():
+    """Run ``python -m tests.command_line`` if this fails."""
+    pytest.importorskip("trl")
+    assert command_line.PAGE.read_text() == command_line.page()
+
+
+def test_the_number_of_checks_is_that_of_the_registry():
+    kinds = [sum(kind in each.inputs for each in CHECKS.values()) for kind in ("embeddings", "ids")]
+    testing = (ROOT / "docs" / "testing.md").read_text()
+    assert f"A kit of {len(CHECKS)} property tests" in README.read_text()
+    assert f"has {len(CHECKS)} property tests" in testing
+    assert "{} of them for a layer that takes embeddings, {} for one that takes ids".format(
+        *kinds
+    ) in " ".join(testing.split())
 
 
 @needs("torch", "jax", "keras")

@@ -103,16 +103,18 @@ def test_the_matched_alpha_gives_the_ratio_of_the_paper():
 def test_the_text():
     report = inspect_table(TABLE, neftune(5.0), lengths=[16, 4096], name="wte")
     assert "wte, 200 x 64" in report.table()
-    assert "pass --reference-rms (reference_rms= in Python)" in " ".join(report.table().split())
+    assert "pass --reference-rms R (reference_rms=R in Python)" in " ".join(report.table().split())
     assert "taken as 1 in the embedding: no call of a model was measured" in report.table()
     told = inspect_table(TABLE, neftune(5.0), reference_rms=0.017).table()
     alpha = at(16, neftune(5.0), reference_rms=0.017).matched_alpha
-    assert f"{alpha:.4g} for the ratio of the paper's LLaMA-2-7B setting" in told
+    assert f"{alpha:.4g} for the noise ratio of the paper's LLaMA-2-7B setting" in told
     assert max(map(len, told.splitlines()[1:])) <= 100
     by_length = inspect_table(TABLE, Noise(0.1, scale="absolute"), reference_rms=0.017).table()
     assert "at 16 tokens, " in by_length
     odd = Noise(1.0, scale=lambda alpha, length, dim: alpha**2 / dim)
-    assert "no alpha gives the ratio" in inspect_table(TABLE, odd, reference_rms=0.017).table()
+    assert (
+        "no alpha gives the noise ratio" in inspect_table(TABLE, odd, reference_rms=0.017).table()
+    )
     data = json.loads(report.to_json())
     assert data["embeddings"][0]["lengths"][1]["tokens"] == 4096
 

@@ -36,9 +36,9 @@ def test_a_module_for_training_has_the_three_verbs(name):
 
 
 def test_the_documentation_says_how_many_lines_an_adapter_takes():
-    code = Path(embnoise_lists.__file__).read_text()
-    lines = [line for line in code.splitlines() if line.strip()]
-    assert f"{len(lines)} lines" in (ROOT / "docs" / "adapters.md").read_text()
+    lines = len(Path(embnoise_lists.__file__).read_text().splitlines())
+    tens = lines // 10 * 10 + 10
+    assert f"in under {tens} lines" in (ROOT / "docs" / "adapters.md").read_text()
 
 
 def test_the_core_alone_needs_numpy_alone():

@@ -34,7 +34,8 @@ class Handle(backend.Handle):
 
     Attributes:
         noise: What noise is added.
-        step: The step that the next training call takes. Setting another one starts that step.
+        step: The step of the next training call. With several embeddings, the largest of their
+            steps. Assign to it to start another step.
         alpha: The amplitude at the current step.
         lookups: How many lookups got noise so far.
     """

@@ -51,7 +51,7 @@ class EmbeddingNoise(NoiseState, keras.layers.Layer):  # type: ignore[misc]
 
     Attributes:
         noise: What noise is added.
-        step: The step that the next training call takes. Setting another one starts that step.
+        step: The step of the next training call. Assign to it to start another step.
         alpha: The amplitude at the current step.
         lookups: How many calls got noise so far.
 

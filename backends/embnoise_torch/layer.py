@@ -66,7 +66,7 @@ class EmbeddingNoise(TraceableState, nn.Module):
 
     Attributes:
         noise: What noise is added.
-        step: The step that the next training call takes. Setting another one starts that step.
+        step: The step of the next training call. Assign to it to start another step.
         alpha: The amplitude at the current step.
         lookups: How many calls got noise so far.
 

@@ -1,4 +1,6 @@
-"""The command ``embnoise trl``: TRL's own command line, with noise.
+"""Run a training script of TRL with noise.
+
+This is the command ``embnoise trl``: TRL's own command line, with noise.
 
 TRL starts its script through ``accelerate launch``, in one process or in many. Each of them runs
 this module in place of the script: it adds the callback, and runs the script.

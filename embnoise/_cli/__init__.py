@@ -1,7 +1,8 @@
 """The command ``embnoise``: check a layer, a model or an adapter, and read what the checks test.
 
 A package may add a command through the entry-point group ``embnoise.commands``: a function that
-takes what follows the command's name, a list of strings, and returns the exit code.
+takes what follows the command's name, a list of strings, and returns the exit code. ``embnoise
+--help`` shows the first line of its module's docstring.
 
 Exit codes: 0, everything holds; 1, a check failed; 2, wrong usage.
 """
@@ -9,9 +10,13 @@ Exit codes: 0, everything holds; 1, a check failed; 2, wrong usage.
 from __future__ import annotations
 
 import argparse
+import ast
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoints, entry_points
+from importlib.util import find_spec
+from typing import Any
 
 from embnoise import __version__
 from embnoise._cli import check, explain, inspect, plot, write
@@ -61,7 +66,25 @@ def _parsers(
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for module in (check, inspect, plot, explain, write):
         module.add_commands(commands)
-    for entry in installed:  # listed without loading them, which may take seconds
-        help_text = f"of {entry.module}: see embnoise {entry.name} --help"
-        commands.add_parser(entry.name, help=help_text)
+    for entry in installed:
+        text = summary_of(entry.module) or f"of {entry.module}: see embnoise {entry.name} --help"
+        commands.add_parser(entry.name, help=text)
     return parser, commands.choices
+
+
+def summary_of(module: str) -> str:
+    """The first line of a module's docstring, in the style of ``--help``; none if it is not found.
+
+    It is read from the source: importing the module may take seconds.
+    """
+    package, *rest = module.split(".")
+    spec = find_spec(package)
+    for number in range(len(rest)):
+        if spec is None:
+            return ""
+        name = ".".join([package, *rest[: number + 1]])
+        spec = PathFinder.find_spec(name, spec.submodule_search_locations)
+    loader: Any = None if spec is None else spec.loader
+    source = loader.get_source(module) if hasattr(loader, "get_source") else None
+    line = (ast.get_docstring(ast.parse(source or "")) or "").partition("\n")[0].rstrip(".")
+    return line[:1].lower() + line[1:]

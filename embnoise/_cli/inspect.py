@@ -68,7 +68,8 @@ def add_commands(commands: Any) -> None:
     )
     inspect.add_argument(
         "--reference-rms", type=float, metavar="R",
-        help="the RMS of LLaMA-2-7B's table, for the alpha that matches the paper's setting",
+        help="the RMS of LLaMA-2-7B's embedding table: shows the alpha that gives the noise ratio "
+        "of the paper",
     )  # fmt: skip
     inspect.add_argument("--json", action="store_true", help="print the report as JSON")
     inspect.add_argument(

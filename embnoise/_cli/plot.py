@@ -21,7 +21,7 @@ _FORMATS = (".png", ".svg")
 def add_commands(commands: Any) -> None:
     """Add the command to the parser's."""
     plot = commands.add_parser(
-        "plot", help="draw alpha over a run, the size of the noise over lengths, its distribution"
+        "plot", help="draw alpha over a run, the size of noise over lengths, and its distribution"
     )
     plot.set_defaults(run=_plot)
     plot.add_argument(

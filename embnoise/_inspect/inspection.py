@@ -96,7 +96,7 @@ def inspect_table(
         lengths: Lengths of sequences, in tokens.
         step: The step whose alpha is taken.
         reference_rms: The RMS of the embedding table of LLaMA-2-7B, to find the alpha that gives
-            the ratio of noise to embeddings of that model in the paper (alpha 5, d 4096).
+            the noise ratio of that model in the paper (alpha 5, d 4096).
 
     Raises:
         TypeError: An argument of the wrong type.

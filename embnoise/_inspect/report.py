@@ -23,11 +23,11 @@ class AtLength:
     Attributes:
         tokens: The length L.
         noise_rms: The RMS of the noise where it is added.
-        ratio: That over the RMS of the embeddings where it is added.
+        ratio: The noise ratio: that over the RMS of the embeddings where it is added.
         lost: The share of elements that do not change, by the 16-bit type.
         flipped: The share of tokens whose nearest row of the table is another one.
-        matched_alpha: The alpha that gives the ratio of LLaMA-2-7B in the paper; ``None`` if its
-            table's RMS was not given, or the scale rule is not proportional to alpha.
+        matched_alpha: The alpha that gives the noise ratio of LLaMA-2-7B in the paper; ``None`` if
+            its table's RMS was not given, or the scale rule is not proportional to alpha.
     """
 
     tokens: int
@@ -114,7 +114,7 @@ def _block(report: EmbeddingReport, reference_rms: float | None) -> list[str]:
         )  # fmt: skip
     lines.append("")
     types = list(report.lengths[0].lost)
-    head = ["tokens", "noise RMS", "noise/embedding", *(f"lost in {each}" for each in types)]
+    head = ["tokens", "noise RMS", "noise ratio", *(f"lost in {each}" for each in types)]
     head.append("other nearest row")
     lines.append("  " + "  ".join(head))
     for each in report.lengths:
@@ -155,7 +155,7 @@ def _measured(found: Measurement) -> str:
     lengths = f"{shortest:,}" if shortest == longest else f"{shortest:,} to {longest:,}"
     return (
         f"noise RMS {found.measured:.4g}, predicted {found.predicted:.4g} ({off:+.2%}, by chance "
-        f"{found.chance:.2%}); {found.tokens:,} tokens in sequences of {lengths}; noise/embedding "
+        f"{found.chance:.2%}); {found.tokens:,} tokens in sequences of {lengths}; noise ratio "
         f"{found.ratio:.3g}"
     )
 
@@ -163,13 +163,16 @@ def _measured(found: Measurement) -> str:
 def _matched(report: EmbeddingReport, reference_rms: float | None) -> str:
     if reference_rms is None:
         return (
-            f"for the ratio of {_PAPER}, pass --reference-rms (reference_rms= in "
-            "Python): the RMS of its table, which `embnoise inspect` prints for a copy of it"
+            "to match the paper's noise ratio (LLaMA-2-7B, alpha 5), pass --reference-rms R "
+            "(reference_rms=R in Python); R is the RMS of that model's embedding table, which "
+            "`embnoise inspect` prints for a copy of it"
         )
     alphas = [each.matched_alpha for each in report.lengths]
     known = [alpha for alpha in alphas if alpha is not None]
     if len(known) < len(alphas):
-        return f"no alpha gives the ratio of {_PAPER}: the scale rule is not proportional to it"
+        return (
+            f"no alpha gives the noise ratio of {_PAPER}: the scale rule is not proportional to it"
+        )
     if math.isclose(min(known), max(known), rel_tol=1e-4):
         said = f"{known[0]:.4g}"
     else:
@@ -177,4 +180,4 @@ def _matched(report: EmbeddingReport, reference_rms: float | None) -> str:
             f"{a:.4g} at {e.tokens:,} tokens" for a, e in zip(known, report.lengths, strict=True)
         )
         said = ", ".join(each)
-    return f"{said} for the ratio of {_PAPER} with a table of RMS {reference_rms:.4g}"
+    return f"{said} for the noise ratio of {_PAPER} with a table of RMS {reference_rms:.4g}"

@@ -22,7 +22,7 @@ PLACES = {"right": "padding on the right", "left": "padding on the left",
 
 
 def model_runs(run: ModelRun) -> str:
-    """The model runs in training mode, and its embedding is what it was, call after call."""
+    """The model runs in training mode, and repeated calls look up the same embeddings."""
     first = run.clean(run.easiest)
     lookups, _ = run.model.call(run.batches(run.easiest), training=True)
     for one, found in zip(first, run.found(run.easiest, lookups), strict=True):
@@ -35,7 +35,7 @@ def model_runs(run: ModelRun) -> str:
 
 
 def noised_once(run: ModelRun) -> str:
-    """Every real token of every input gets noise, once in each forward."""
+    """Every real token of every input gets noise, exactly once in each forward pass."""
     kind = run.easiest
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -150,7 +150,7 @@ def padding_clean(run: ModelRun) -> str:
 
 
 def clean_in_evaluation(run: ModelRun) -> str:
-    """In evaluation mode the model computes what it did without noise."""
+    """In evaluation mode, the model computes the same as without noise."""
     batches = run.batches(run.easiest)
     before, expected = run.model.call(batches, training=False)
     with run.attached(run.easiest):
@@ -186,7 +186,7 @@ def _same(run: ModelRun, clean: list[Floats], found: list[list[Floats]], where: 
 
 
 def same_seed_same_noise(run: ModelRun) -> str:
-    """The same seed and step give the same noise, attached anew."""
+    """If noise is attached again, the same seed and step give the same noise."""
     kind = run.easiest
     for step in (0, 3):
         draws = []
@@ -203,7 +203,7 @@ def same_seed_same_noise(run: ModelRun) -> str:
 
 
 def steps_and_seeds_differ(run: ModelRun) -> str:
-    """Another step gives other noise, and so does another seed."""
+    """Another step gives different noise, and so does another seed."""
     kind = run.easiest
     with run.attached(kind) as handle:
         draws = [run.noise_at(kind, handle, step) for step in range(3)]
@@ -249,7 +249,7 @@ def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
 
 
 def clean_after_remove(run: ModelRun) -> str:
-    """After remove() the model is what it was."""
+    """After remove(), the model computes the same as before."""
     kind = run.easiest
     batches = run.batches(kind)
     clean = run.clean(kind)

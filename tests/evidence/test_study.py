@@ -114,9 +114,17 @@ def test_what_should_be_equal(study, shift, verdict):
 
 def test_the_main_answers_in_words(study):
     study, results = study
-    text = page(study, results, answers(study, results), "{{finding}}")
-    assert "lower for 64, 256, 1,024 and 4,096 pairs. Compared" in text
+    found = answers(study, results)
+    text = page(study, results, found, "{{finding}}")
+    assert "lower with 64, 256, 1,024 and 4,096 training pairs. Compared" in text
+    assert "repetition" not in text
     assert page(study, results, [], "{{finding}}") == ""
+    opposite = answers(study, [made(r.arm, r.seed, effect=-0.5) for r in results])
+    text = page(study, results, found, "{{finding}}", [opposite])
+    assert "A repetition found the opposite sign with 256 pairs." in text
+    few = [result for result in results if result.seed < 6 or not result.is_reported]
+    text = page(study, results, answers(study, few), "{{finding}}")
+    assert text.startswith("There are too few seeds with 64, 256, 1,024 and 4,096 pairs.")
 
 
 def test_the_page_and_its_pictures(study, tmp_path):

@@ -250,6 +250,7 @@ def test_an_unknown_option_shows_the_usage_of_its_command(capsys):
 
 def test_a_package_may_add_a_command(tmp_path, monkeypatch, capsys):
     (tmp_path / "made_for_cli" / "command.py").write_text(
+        '"""Count things.\n\nSlowly.\n"""\n'
         "def run(arguments):\n    print(arguments)\n    return int(arguments[-1])\n"
     )
     info = tmp_path / "made_for_cli-1.0.dist-info"
@@ -269,4 +270,5 @@ def test_a_package_may_add_a_command(tmp_path, monkeypatch, capsys):
     assert "embnoise lost: No module named 'made_for_cli.nowhere'" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["--help"])
-    assert "of made_for_cli.command" in capsys.readouterr().out
+    seen = " ".join(capsys.readouterr().out.split())
+    assert "made count things lost of made_for_cli.nowhere: see embnoise lost --help" in seen
