@@ -132,7 +132,9 @@ class AttachedNoise(EmbeddingNoise):
             if state in states(owner):
                 remove_state(owner, state)
         self.layers = ()
-        self._set_pauses(1)  # a tf.function that was traced meanwhile keeps the noise in it
+        # A tf.function that was traced meanwhile keeps the noise in it. Not by `_set_pauses`: with
+        # JAX, an error in the first step of `fit` leaves no variable of the model a value.
+        self._open_pauses.state.assign(1)
 
     def _record(self) -> None:
         self.last_call.begin(self, [self, *self.layers])
