@@ -24,7 +24,7 @@ from embnoise_keras.layer import EmbeddingNoise
 from embnoise_keras.lookups import Lookups, around_lookups
 from embnoise_keras.model_call import CallRecorder, ModelCall, enclosing_layers, running_calls
 
-__all__ = ["AttachedNoise", "Handle", "noise_layers"]
+__all__ = ["AttachedNoise", "Handle", "name_of", "noise_layers"]
 
 
 class Handle(backend.Handle):
@@ -188,3 +188,9 @@ def noise_layers(model: Any) -> list[EmbeddingNoise]:
         own = [layer] if isinstance(layer, EmbeddingNoise) else []
         found += own + [each.attached for each in states(layer) if hasattr(each, "attached")]
     return list(dict.fromkeys(found))
+
+
+def name_of(layer: EmbeddingNoise) -> str:
+    """The name of a layer that adds noise, or of the first that attached noise is added to."""
+    named: Any = layer.layers[0] if isinstance(layer, AttachedNoise) else layer
+    return str(named.name)
