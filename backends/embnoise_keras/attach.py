@@ -38,7 +38,8 @@ def attach(
 
     A layer stays in its place. An embedding's reverse call, the output projection, stays clean, and
     ``model.save`` writes nothing of the noise. The padding comes from ``mask_zero=True``, or from
-    the ``padding_mask`` among the model's inputs, as in the models of keras-hub.
+    the ``padding_mask`` among the model's inputs, nonzero for real tokens, as in the models of
+    keras-hub.
 
     Args:
         model: A sequential, functional or subclassed model. Attach to the one that ``fit`` is
