@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from threading import Lock
 from types import TracebackType
 from typing import Any, NoReturn, Self
@@ -16,6 +17,16 @@ __all__ = ["Handle", "NoiseState"]
 
 _PAUSING = Lock()
 """Threads may open and close contexts without noise at the same time."""
+
+
+def _end(undo: Callable[[], None], error: BaseException | None) -> None:
+    """End a block by ``undo``. If that fails as well, the block's own error is the one to see."""
+    try:
+        undo()
+    except Exception as failure:
+        if error is None:
+            raise
+        error.add_note(f"embnoise: the end of the block failed as well: {failure!r}")
 
 
 class NoiseState:
@@ -93,10 +104,13 @@ class NoiseState:
         There is no noise in any thread until the last of the open contexts has been left.
         """
         self._pause(1)
+        resume = partial(self._pause, -1)
         try:
             yield
-        finally:
-            self._pause(-1)
+        except BaseException as error:
+            _end(resume, error)
+            raise
+        resume()
 
 
 class Handle(NoiseState):
@@ -157,7 +171,7 @@ class Handle(NoiseState):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.remove()
+        _end(self.remove, error)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(

@@ -196,3 +196,26 @@ def test_a_function_gets_the_arguments_that_it_names(function, result):
 def test_a_function_that_cannot_be_called_by_name(function, kind, message):
     with pytest.raises(kind, match=message):
         bind_by_name("where", function)(AVAILABLE)
+
+
+class Failing(Recording):
+    """A handle that cannot be removed and whose pauses cannot end."""
+
+    def remove(self):
+        super().remove()
+        raise RuntimeError("no state")
+
+    def _set_pauses(self, pauses):
+        if pauses < self.pauses:
+            raise RuntimeError("no state")
+        super()._set_pauses(pauses)
+
+
+@pytest.mark.parametrize("block", [lambda handle: handle, Handle.paused])
+def test_the_end_of_a_block_does_not_hide_its_error(block):
+    with pytest.raises(KeyError, match="mine") as caught, block(Failing(neftune())):
+        raise KeyError("mine")
+    (note,) = caught.value.__notes__
+    assert "the end of the block failed as well: RuntimeError('no state')" in note
+    with pytest.raises(RuntimeError, match="no state"), block(Failing(neftune())):
+        pass

@@ -67,6 +67,12 @@ def find_layers(
                 raise TypeError(
                     f"layer must be callable, or have encode(), got a {kind.__name__}: {path!r}"
                 )
+            if issubclass(kind, nnx.bridge.ToNNX):  # it takes all it contains for Linen's variables
+                raise ValueError(
+                    f"layer must be no Linen module inside nnx.bridge.ToNNX, got {path!r}: wrap it "
+                    "in an nnx.Module of your own and attach to that, or put an EmbeddingNoise "
+                    "behind it"
+                )
             found[path] = modules[path]
     return found
 

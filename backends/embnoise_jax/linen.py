@@ -245,8 +245,9 @@ def attach(
         warnings.warn(
             f"embnoise: {whom} called inside "
             "attach(), so there was no noise. Pass layer= if the model has another embedding, "
-            "attach to the model that is called or one with the same fields, and enter attach() "
-            "inside a function that is compiled ahead of time.",
+            "attach to the model that is called or one with the same fields, give model.bind(...) "
+            "a name before you call a layer of it, and enter attach() inside a function that is "
+            "compiled ahead of time.",
             RuntimeWarning,
             stacklevel=3,
         )

@@ -19,7 +19,7 @@ from embnoise.backend import (
 )
 from embnoise_keras.calls import is_wrapped
 from embnoise_keras.find import layers_of
-from embnoise_keras.handle import AttachedNoise, Handle, noise_layers
+from embnoise_keras.handle import AttachedNoise, Handle, name_of, noise_layers
 
 __all__ = ["attach"]
 
@@ -38,7 +38,8 @@ def attach(
 
     A layer stays in its place. An embedding's reverse call, the output projection, stays clean, and
     ``model.save`` writes nothing of the noise. The padding comes from ``mask_zero=True``, or from
-    the ``padding_mask`` among the model's inputs, as in the models of keras-hub.
+    the ``padding_mask`` among the model's inputs, nonzero for real tokens, as in the models of
+    keras-hub.
 
     Args:
         model: A sequential, functional or subclassed model. Attach to the one that ``fit`` is
@@ -101,10 +102,7 @@ def attach(
                 f"model has noise attached to {each.name!r} already, or another call of its "
                 "own; remove() that first"
             )
-    present = {
-        (each.layers[0] if isinstance(each, AttachedNoise) else each).name: each.noise
-        for each in noise_layers(model)
-    }
+    present = {name_of(each): each.noise for each in noise_layers(model)}
     refuse_equal_streams({layers[0].name: noise}, present)
     call = type(model).call
     # A model without a call of its own is trained by a train_step that calls what is in it.

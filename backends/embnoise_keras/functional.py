@@ -10,13 +10,22 @@ import keras
 
 from embnoise.backend import Noise
 
-__all__ = ["add_noise"]
+__all__ = ["add_noise", "refuse_ragged"]
 
 _MODULES = {
     "tensorflow": "embnoise_keras.tensorflow",
     "jax": "embnoise_jax",
     "torch": "embnoise_torch",
 }
+
+
+def refuse_ragged(x: Any, what: str = "x") -> None:
+    """Raise for a ragged tensor of TensorFlow, or one in the graph of a functional model."""
+    if type(x).__name__ == "RaggedTensor" or getattr(x, "ragged", False):
+        raise TypeError(
+            f"{what} must be dense, got a ragged tensor of shape {tuple(x.shape)}; call "
+            "to_tensor() and pass the mask"
+        )
 
 
 @cache

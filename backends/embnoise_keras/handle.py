@@ -24,7 +24,7 @@ from embnoise_keras.layer import EmbeddingNoise
 from embnoise_keras.lookups import Lookups, around_lookups
 from embnoise_keras.model_call import CallRecorder, ModelCall, enclosing_layers, running_calls
 
-__all__ = ["AttachedNoise", "Handle", "noise_layers"]
+__all__ = ["AttachedNoise", "Handle", "name_of", "noise_layers"]
 
 
 class Handle(backend.Handle):
@@ -133,7 +133,9 @@ class AttachedNoise(EmbeddingNoise):
             if state in states(owner):
                 remove_state(owner, state)
         self.layers = ()
-        self._set_pauses(1)  # a tf.function that was traced meanwhile keeps the noise in it
+        # A tf.function that was traced meanwhile keeps the noise in it. Not by `_set_pauses`: with
+        # JAX, an error in the first step of `fit` leaves no variable of the model a value.
+        self._open_pauses.state.assign(1)
 
     def _record(self) -> None:
         self.last_call.begin(self, [self, *self.layers])
@@ -187,3 +189,9 @@ def noise_layers(model: Any) -> list[EmbeddingNoise]:
         own = [layer] if isinstance(layer, EmbeddingNoise) else []
         found += own + [each.attached for each in states(layer) if hasattr(each, "attached")]
     return list(dict.fromkeys(found))
+
+
+def name_of(layer: EmbeddingNoise) -> str:
+    """The name of a layer that adds noise, or of the first that attached noise is added to."""
+    named: Any = layer.layers[0] if isinstance(layer, AttachedNoise) else layer
+    return str(named.name)

@@ -23,7 +23,7 @@ from embnoise.backend import (
     rows_of_a_sample,
 )
 from embnoise_keras._compat import has_value, keras_mask, takes_gradients
-from embnoise_keras.functional import add_noise
+from embnoise_keras.functional import add_noise, refuse_ragged
 from embnoise_keras.replicas import replica
 from embnoise_keras.variables import LastCall, State
 
@@ -153,6 +153,7 @@ class EmbeddingNoise(NoiseState, keras.layers.Layer):  # type: ignore[misc]
             TypeError: An argument of the wrong type or dtype.
             ValueError: An argument of the wrong shape or out of range.
         """
+        refuse_ragged(x)
         # Keras fills `mask` in only if x is the only tensor argument.
         mask = keras_mask(x) if mask is None else mask
         tokens = TokenArrays(mask, segment_ids, positions, sample_ids, where)
@@ -242,6 +243,7 @@ class EmbeddingNoise(NoiseState, keras.layers.Layer):  # type: ignore[misc]
 
     def compute_output_spec(self, x: Any, **_: Any) -> Any:
         """The shape and dtype of ``x``."""
+        refuse_ragged(x)
         return keras.KerasTensor(x.shape, dtype=x.dtype)
 
     def get_config(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from embnoise_keras._compat import forget_train_function
-from embnoise_keras.handle import noise_layers
+from embnoise_keras.handle import name_of, noise_layers
 
 __all__ = ["NoiseLogger"]
 
@@ -17,8 +17,8 @@ class NoiseLogger(keras.callbacks.Callback):  # type: ignore[misc]
 
     Both describe the last training call of the epoch: alpha at its step, and the RMS of the noise
     over the RMS of the embeddings that got it. If a model has several noise layers, the log names
-    of the second and later ones end in the layer's name, as in ``noise_alpha_image``. Logging costs
-    a pass over the embeddings per step.
+    of the second and later ones end in the layer's name, as in ``noise_alpha_image``; where noise
+    is attached, in that of the embedding. Logging costs a pass over the embeddings per step.
 
     Raises:
         ValueError: The model that ``fit`` is called on has no noise.
@@ -44,6 +44,8 @@ class NoiseLogger(keras.callbacks.Callback):  # type: ignore[misc]
             raise ValueError(
                 "model has no noise to log; add an EmbeddingNoise layer, or attach noise to it"
             )
+        # Now, since a handle may be removed before the end of an epoch.
+        self._names = [name_of(layer) for layer in self._layers]
         for layer in self._layers:
             layer._record()
         forget_train_function(model)  # what is compiled records, or does not
@@ -52,8 +54,8 @@ class NoiseLogger(keras.callbacks.Callback):  # type: ignore[misc]
         """Add the figures to the logs."""
         if logs is None:
             return
-        for number, layer in enumerate(self._layers):
-            suffix = "" if number == 0 else f"_{layer.name}"
+        for number, (name, layer) in enumerate(zip(self._names, self._layers, strict=True)):
+            suffix = "" if number == 0 else f"_{name}"
             last = layer.last_call
             logs[f"noise_alpha{suffix}"] = float(layer.noise.alpha_at(last.step))
             logs[f"noise_ratio{suffix}"] = last.ratio

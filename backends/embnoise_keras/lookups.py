@@ -23,6 +23,7 @@ from embnoise_keras._compat import (
     with_keras_mask,
 )
 from embnoise_keras.calls import around_calls
+from embnoise_keras.functional import refuse_ragged
 from embnoise_keras.masks import (
     find_mask,
     mask_of_scores,
@@ -115,9 +116,10 @@ class Lookups:
             add: Adds noise, given the token arrays.
 
         Raises:
-            TypeError: ``x`` is something else.
+            TypeError: ``x`` is something else, or the ids are ragged.
             ValueError: The ids are [B], or a mask is not that of the tokens.
         """
+        refuse_ragged(ids, f"what {self._layer.name!r} is called with")
         if len(getattr(ids, "shape", ())) == 1:
             raise ValueError(
                 f"{self._layer.name!r} looked up ids [B], and noise needs rows of tokens [B, L]: "

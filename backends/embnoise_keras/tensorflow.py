@@ -19,6 +19,7 @@ from embnoise.backend import (
     plan,
     prepare,
 )
+from embnoise_keras.functional import refuse_ragged
 from embnoise_keras.namespace import NAMESPACE
 from embnoise_keras.tiles import kernel
 
@@ -38,7 +39,8 @@ def add_noise(
     where: Any = None,
 ) -> tf.Tensor:
     """``embnoise_keras.add_noise`` where Keras runs on TensorFlow, eagerly or in a graph."""
-    if not tf.is_tensor(x) or isinstance(x, tf.SparseTensor | tf.RaggedTensor):
+    refuse_ragged(x)
+    if not tf.is_tensor(x) or isinstance(x, tf.SparseTensor):
         raise TypeError(f"x must be a dense tf.Tensor, got {format_value(x)}")
     if x.shape.rank is None or (x.shape.rank > 0 and x.shape[-1] is None):
         raise ValueError(f"x must be of a known rank and embedding size, got shape {x.shape}")

@@ -242,6 +242,18 @@ def test_it_says_so_when_there_was_no_noise():
         compiled(VARIABLES, IDS)
 
 
+def test_a_bound_model_needs_a_name():
+    with attach(MODEL, neftune(), step=0):
+        bound = MODEL.bind(VARIABLES)
+        assert same(bound.embed(IDS), reference(neftune()))
+    with (
+        pytest.warns(RuntimeWarning, match=r"give model.bind\(...\) a name before you call"),
+        attach(MODEL, neftune(), step=0),
+    ):
+        x = MODEL.bind(VARIABLES).embed(IDS)
+    assert same(x, CLEAN)
+
+
 class Two(nn.Module):
     @nn.compact
     def __call__(self, ids):

@@ -277,3 +277,25 @@ def test_the_gradients_are_those_of_a_constant_sum(library, body):
         strict=True,
     ):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-2)
+
+
+class Bridged(nnx.Module):
+    """A module around one of Linen's, which is made for NNX."""
+
+    def __init__(self):
+        linen = nnx.bridge.ToNNX(nn.Embed(VOCABULARY, DIM), rngs=nnx.Rngs(0))
+        self.embed = nnx.bridge.lazy_init(linen, IDS)
+
+    def __call__(self, ids):
+        return self.embed(ids)
+
+
+@pytest.mark.parametrize("at", ["output", "input"])
+def test_a_linen_embedding_in_an_nnx_model_needs_a_module_around_it(at):
+    model = nnx.Sequential(Bridged(), nnx.relu)
+    clean = model.layers[0](IDS)
+    with pytest.raises(ValueError, match=r"ToNNX, got 'layers.0.embed': wrap it in an nnx.Module"):
+        embnoise_jax.nnx.attach(model, NOISE, layer="layers.0.embed", at=at)
+    assert same(model.layers[0](IDS), clean)
+    with embnoise_jax.nnx.attach(model, NOISE, layer="layers.0"):
+        assert same(model.layers[0](IDS), reference(clean, NOISE))

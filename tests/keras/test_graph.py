@@ -6,7 +6,7 @@ import pytest
 
 import embnoise
 from embnoise import Noise, cosine, linear, neftune
-from embnoise_keras import add_noise, attach
+from embnoise_keras import EmbeddingNoise, add_noise, attach
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("these are TensorFlow's graphs", allow_module_level=True)
@@ -257,6 +257,26 @@ def test_a_variable_of_keras():
 def test_ragged_masks_are_refused():
     with pytest.raises(TypeError, match=r"must be dense, got .*call its to_tensor"):
         add_noise(tf.ones((2, 3, 8)), neftune(), step=0, mask=tf.ragged.constant([[1], [1, 1, 1]]))
+
+
+def test_ragged_embeddings_are_refused():
+    ids = tf.ragged.constant([[1, 2, 3], [4]])
+    embed = keras.layers.Embedding(10, 8)
+    symbolic = keras.Input((None,), dtype="int32", ragged=True)
+    model = keras.Model(symbolic, embed(symbolic))
+    calls = [
+        lambda: add_noise(embed(ids), neftune(), step=0),
+        lambda: EmbeddingNoise(neftune())(embed(ids), training=True),
+        lambda: EmbeddingNoise(neftune())(embed(symbolic)),
+    ]
+    for call in calls:
+        with pytest.raises(TypeError, match=r"x must be dense, got a ragged .*; call to_tensor"):
+            call()
+    with attach(model, neftune()) as handle:
+        with pytest.raises(TypeError, match=r"'embedding.*' is called with must be dense, got"):
+            model(ids, training=True)
+        assert isinstance(model(ids), tf.RaggedTensor)
+        assert handle.lookups == 0
 
 
 def test_infinite_embeddings_warn_of_nothing():

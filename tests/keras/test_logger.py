@@ -70,3 +70,14 @@ def test_paused_noise_has_ratio_0():
     with layer.paused():
         history = model.fit(IDS, TARGETS, verbose=0, callbacks=[NoiseLogger()]).history
     assert history["noise_ratio"] == [0.0]
+
+
+def test_a_second_noise_is_named_after_its_embedding():
+    text, image = (keras.layers.Embedding(20, DIM, name=name) for name in ("text", "image"))
+    ids = keras.Input((5,), dtype="int32")
+    model = keras.Model(ids, keras.ops.mean(text(ids) + image(ids), axis=(1, 2))[:, None])
+    model.compile("sgd", "mse")
+    with attach(model, neftune(), layer="text"), attach(model, neftune(stream="i"), layer="image"):
+        history = model.fit(IDS, TARGETS, verbose=0, callbacks=[NoiseLogger()]).history
+    names = {"noise_alpha", "noise_ratio", "noise_alpha_image", "noise_ratio_image"}
+    assert set(history) == {"loss", *names}

@@ -45,6 +45,21 @@ def test_a_functional_model_names_its_inputs(structure, name, dtype):
         close(model(inputs, training=True), noise_of(clean, mask=MASK))
 
 
+@pytest.mark.parametrize("dtype", ["bool", "int32"])
+def test_a_mask_that_is_true_at_padding_is_inverted_by_a_function(dtype):
+    model = with_inputs(lambda *inputs: list(inputs), dtype=dtype)
+    inputs = [IDS, (~MASK).astype(dtype)]
+    clean = numpy(model(inputs))
+    with attach(model, NOISE):
+        close(model(inputs, training=True), noise_of(clean, mask=~MASK))
+
+    def tokens(padding_mask):
+        return {"mask": ops.logical_not(padding_mask)}
+
+    with attach(model, NOISE, tokens=tokens):
+        close(model(inputs, training=True), noise_of(clean, mask=MASK))
+
+
 class Subclassed(keras.Model):
     def __init__(self):
         super().__init__()

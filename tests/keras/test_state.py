@@ -164,6 +164,37 @@ def test_a_callback_may_pause():
     assert (handle.step, handle.lookups) == (1, 1)
 
 
+def failing_step(*_):
+    raise KeyError("mine")
+
+
+@pytest.mark.parametrize(
+    ("noised", "block"),
+    [
+        (with_handle, lambda handle: handle),
+        (with_handle, EmbeddingNoise.paused),
+        (with_layer, EmbeddingNoise.paused),
+    ],
+)
+def test_an_error_in_the_first_step_is_the_one_to_see(noised, block):
+    """With JAX, it leaves the variables without a value."""
+    model, owner = noised(sequential)
+    model.compile("sgd", "mse")
+    model.train_step = failing_step
+    with pytest.raises(KeyError, match="mine"), block(owner):
+        fit(model)
+
+
+def test_noise_is_removed_after_an_error_in_the_first_step():
+    model, handle = with_handle(sequential)
+    model.compile("sgd", "mse")
+    model.train_step = failing_step
+    with pytest.raises(KeyError), handle:
+        fit(model)
+    attach(model, NOISE).remove()
+    assert not any("attached" in state.path for state in model.variables)
+
+
 def test_a_layer_is_read_in_a_callback_or_says_why_not():
     model, layer = with_layer(sequential)
     model.compile("sgd", "mse")

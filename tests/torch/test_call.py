@@ -69,8 +69,8 @@ def test_one_row_without_an_axis_for_rows():
 
 
 @pytest.mark.parametrize("rows", [[[2, 1, 1, 1]], [[1, 2, 1, 0]], [[1, 1, 0, 0], [0, 2, 2, 1]]])
-def test_numbers_in_a_mask_that_go_down_are_no_documents(rows):
-    with pytest.raises(ValueError, match=r"values that go down within a row\. If 2 stands"):
+def test_a_2_before_a_1_in_a_mask_is_no_document(rows):
+    with pytest.raises(ValueError, match=r"got 2 before 1\. If 2 stands for global"):
         lengths(batch(len(rows), 4), attention_mask=torch.tensor(rows))
     numbers = torch.tensor([[1, 1, 0, 2, 2, 2]])
     assert lengths(batch(1, 6), attention_mask=numbers) == [[2, 2, 0, 3, 3, 3]]

@@ -39,26 +39,25 @@ def segments_of(call: CallTokens, mask: Tensor | None, shape: tuple[int, int]) -
                 "attention_mask must be nonzero for real tokens and 0 for padding, got values from "
                 f"{lowest} to {highest}: it may be additive; pass attention_mask == 0"
             )
+        if highest == 2:
+            _check_twos(mask)
         if highest > 1:
-            _check_numbers(mask)
             return mask
     if call.positions is not None:
         return _from_positions(call.positions, shape, mask)
     return None
 
 
-def _check_numbers(mask: Tensor) -> None:
-    """Raise if the numbers above 1 in a mask cannot be those of documents.
+def _check_twos(mask: Tensor) -> None:
+    """Raise if 2 comes before 1 in a mask.
 
-    In the masks of Longformer and LED, 2 stands for a token that attends to all others.
+    In those of Longformer and LED, 2 stands for a token that attends to all others.
     """
-    before = mask.cummax(dim=1).values
-    if bool(((mask < before) & (mask != 0)).any()):
+    if bool(((mask.cummax(dim=1).values == 2) & (mask == 1)).any()):
         raise ValueError(
             "attention_mask must be 1 for real tokens and 0 for padding, or count the documents of "
-            "each row (1, 1, 2, 2, 2, 0), got values that go down within a row. If 2 stands for "
-            "global attention, pass a mask of 0 and 1 and a global_attention_mask; otherwise, pass "
-            "attach(..., tokens=...)"
+            "each row (1, 1, 2, 2, 2, 0), got 2 before 1. If 2 stands for global attention, pass a "
+            "mask of 0 and 1 and a global_attention_mask; otherwise, pass attach(..., tokens=...)"
         )
 
 
