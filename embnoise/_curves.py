@@ -26,7 +26,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Curves:
-    """What ``curves`` returns. All sizes are those of the first step."""
+    """What ``curves`` returns. All sizes are those of the step with the largest alpha."""
 
     steps: NDArray[np.int64]
     """[S], from 0 to the last step."""
@@ -35,13 +35,15 @@ class Curves:
     lengths: NDArray[np.int64]
     """[T]"""
     rms: Floats
-    """[T], the RMS of the noise; for a rule that uses the embeddings, of ones of RMS 1."""
+    """[T], the RMS of the noise, in units of ``unit``."""
     values: Floats
     """[V], quantiles of the noise in units of the magnitude, in ascending order."""
     probabilities: Floats
     """[V], the probability of a smaller value."""
     bound: float
     """The largest value of the noise, in units of the magnitude; infinite if there is none."""
+    unit: str
+    """The RMS of the embeddings, for a rule that uses it; "" for none."""
 
 
 def curves(noise: Noise, *, total_steps: int, dim: int) -> Curves:
@@ -76,7 +78,7 @@ def curves(noise: Noise, *, total_steps: int, dim: int) -> Curves:
     lengths = np.array(LENGTHS)
     # A fixed length takes the place of all of them.
     used = [noise.length if isinstance(noise.length, int) else length for length in LENGTHS]
-    sizes = [noise._scale(alphas[0], float(length), float(dim), rms=1.0) for length in used]
+    sizes = [noise._scale(alphas.max(), float(length), float(dim), rms=1.0) for length in used]
     return Curves(
         steps,
         alphas,
@@ -85,4 +87,5 @@ def curves(noise: Noise, *, total_steps: int, dim: int) -> Curves:
         factor * unit.table[lattice].astype(np.float64),
         (lattice + 0.5) / LATTICE_SIZE,
         factor * unit.bound,
+        "RMS of the embeddings" if noise._scale.uses_rms else "",
     )

@@ -185,4 +185,9 @@ def resolve_distribution(value: object) -> Distribution:
         return value
     if callable(value):
         return Distribution(getattr(value, "__name__", type(value).__name__), value)
-    return DISTRIBUTIONS[value]  # type: ignore[index]  # it raises for what is not a string
+    if not isinstance(value, str):
+        raise TypeError(
+            f"distribution must be one of {DISTRIBUTIONS.names()}, a Distribution or a quantile "
+            f"function, got {format_value(value)}"
+        )
+    return DISTRIBUTIONS[value]

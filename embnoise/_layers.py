@@ -29,13 +29,18 @@ def check_layers(layer: Any) -> list[Any]:
     """What the argument ``layer`` of ``attach`` names, one or several, as a list.
 
     Raises:
-        ValueError: It is an empty list.
+        ValueError: It is an empty list, or an empty name.
     """
-    if not isinstance(layer, list | tuple):
-        return [layer]
-    if not layer:
+    layers = list(layer) if isinstance(layer, list | tuple) else [layer]
+    if not layers:
         raise ValueError(f"layer must name at least one layer, got {layer!r}")
-    return list(layer)
+    if any(isinstance(each, str) and not each for each in layers):
+        # In some frameworks the name of the whole model, which nobody means by it.
+        raise ValueError(
+            "layer must be the name of a layer inside the model, got ''; pass the model itself to "
+            "add noise to its output, or call add_noise on that"
+        )
+    return layers
 
 
 def no_hidden_states(found: object) -> TypeError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from functools import cached_property
@@ -15,6 +16,7 @@ from embnoise._distributions import DISTRIBUTIONS, UNIFORM, Distribution, resolv
 from embnoise._scales import SCALES, ScaleRule, resolve_scale
 from embnoise._schedules import Schedule, schedule_from_dict
 from embnoise._validation import (
+    can_take,
     check_amplitude,
     check_bool,
     check_choice,
@@ -28,6 +30,7 @@ from embnoise._validation import (
 __all__ = ["Noise", "as_noise", "check_noise", "neftune", "symnoise"]
 
 _FORMAT = 1
+_ALPHA = "a number, a schedule or a function of the step"
 
 Alpha: TypeAlias = float | Schedule | Callable[[Any], Any]
 
@@ -81,7 +84,13 @@ class Noise:  # noqa: PLW1641, dataclass makes the hash
 
     def __post_init__(self) -> None:
         if not callable(self.alpha):
-            object.__setattr__(self, "alpha", check_amplitude("alpha", self.alpha))
+            alpha = check_amplitude("alpha", self.alpha, accepted=_ALPHA)
+            object.__setattr__(self, "alpha", alpha)
+        elif not can_take(self.alpha, 0):
+            raise TypeError(
+                f"alpha must be a function of the step, got {format_value(self.alpha)} of the "
+                f"signature {inspect.signature(self.alpha)}"
+            )
         _ = self._distribution, self._scale  # those that have the names now; raises if none has
         if isinstance(self.length, str):
             if self.length not in ("tokens", "padded"):
@@ -118,18 +127,22 @@ class Noise:  # noqa: PLW1641, dataclass makes the hash
             A float for an int; for an array, what the schedule returns.
 
         Raises:
-            ValueError: The schedule is unbound, or alpha is negative, NaN or infinite there.
+            TypeError: ``step`` is neither an int nor an array.
+            ValueError: The schedule is unbound, ``step`` is negative, or alpha is negative, NaN or
+                infinite there.
 
         Example:
             >>> from embnoise import linear, neftune
             >>> neftune(alpha=linear(5.0, 0.0, 100)).alpha_at(50)
             2.5
         """
+        one_number = not is_array(step) or isinstance(step, np.generic)
+        if one_number:
+            step = check_integer("step", step, minimum=0)
         if not callable(self.alpha):
             return self.alpha
         value = self.alpha(step, xp) if isinstance(self.alpha, Schedule) else self.alpha(step)
-        traced = is_array(step) and not isinstance(step, np.generic)
-        return value if traced else check_amplitude(f"alpha at step {step}", value)
+        return check_amplitude(f"alpha at step {step}", value) if one_number else value
 
     def bind(self, total_steps: int | None = None, *, seed: int | None = None) -> Noise:
         """The noise of one run: what the run alone knows is filled in.
@@ -196,8 +209,11 @@ class Noise:  # noqa: PLW1641, dataclass makes the hash
             raise TypeError(f"data must be a mapping, got {format_value(data)}")
         values = dict(data)
         version = values.pop("embnoise", None)
-        if version != _FORMAT:
-            raise ValueError(f"embnoise, the format version, must be {_FORMAT}, got {version!r}")
+        if isinstance(version, bool) or version != _FORMAT:
+            raise ValueError(
+                f"embnoise, the format version that Noise.to_dict() writes, must be {_FORMAT}, got "
+                f"{version!r}"
+            )
         required = [field.name for field in fields(cls) if field.default is MISSING]
         check_keys("data", values, [field.name for field in fields(cls)], required)
         if isinstance(values["alpha"], Mapping):

@@ -21,5 +21,7 @@ def read_noise(path: str | Path) -> Noise:
         return Noise.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no file {str(path)!r}") from None
+    except IsADirectoryError:
+        raise IsADirectoryError(f"{str(path)!r} is a folder, and no file") from None
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path} does not describe a noise: {error}") from None

@@ -94,13 +94,16 @@ def prepare_checked(
         step: An int, or a 0-d array.
         tokens: The arrays that describe the batch.
         xp: The array namespace of ``step``.
+
+    Raises:
+        ValueError: Alpha is out of range at the step, or a segment id is negative.
     """
     if 0 in shape:
         return None
     alpha = noise.alpha_at(step, xp)
     if isinstance(alpha, float) and alpha == 0:
         return None
-    tokens.warn_of_equal_documents(shape[0])
+    tokens.check_documents(shape[0])
     return Prepared(shape, step, alpha, tokens)
 
 

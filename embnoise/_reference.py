@@ -43,7 +43,8 @@ def add_noise(
             packed row.
         positions: Integers [B, L]. Default: the number of real tokens that precede a token in its
             row, or in its segment if ``segment_ids`` and per-token ``sample_ids`` are both given.
-        sample_ids: Integers [B] or [B, L]. Default: the row number.
+            Counted modulo 2**32.
+        sample_ids: Integers [B] or [B, L]. Default: the row number. Counted modulo 2**32.
         where: Boolean or integer [B, L], nonzero for the tokens to noise. Default: all real
             tokens. It does not change L.
 
@@ -65,7 +66,8 @@ def add_noise(
     """
     if not isinstance(x, np.ndarray):
         raise TypeError(f"x must be a NumPy array, got {format_value(x)}")
-    tokens = TokenArrays(mask, segment_ids, positions, sample_ids, where).map(np.asarray)
+    given = TokenArrays(mask, segment_ids, positions, sample_ids, where).given()
+    tokens = TokenArrays(**{name: _array(name, value) for name, value in given.items()})
     prepared = prepare(x, noise, step=step, training=training, tokens=tokens)
     if prepared is None:
         return x
@@ -85,3 +87,16 @@ def add_noise(
         noise._distribution,
     )
     return noisy
+
+
+def _array(name: str, value: Any) -> NDArray[Any]:
+    """A token argument as an array: nested lists of numbers will do."""
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind in "biufc":
+            return array
+    except ValueError:  # rows of different lengths
+        pass
+    raise TypeError(
+        f"{name} must be an array, or lists of numbers of one length, got {format_value(value)}"
+    )

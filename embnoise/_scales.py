@@ -16,7 +16,7 @@ from typing import Any
 
 from embnoise._arrays import NUMPY, Array, ArrayNamespace, Scalar
 from embnoise._registry import Registry
-from embnoise._validation import check_amplitude, check_callable, format_value
+from embnoise._validation import can_take, check_amplitude, check_callable, format_value
 
 __all__ = ["SCALES", "ScaleRule", "resolve_scale"]
 
@@ -50,15 +50,13 @@ class ScaleRule:
         if not isinstance(self.name, str) or not self.name:
             raise TypeError(f"name must be a non-empty string, got {format_value(self.name)}")
         check_callable("function", self.function)
-        try:
-            inspect.signature(self.function).bind(1.0, 1.0, 1.0, **dict.fromkeys(self._keywords))
-        except TypeError:
+        if not can_take(self.function, 1.0, 1.0, 1.0, **dict.fromkeys(self._keywords)):
             raise TypeError(
                 "scale must be a function (alpha, L, d) -> magnitude, which may also take rms and "
                 f"xp by name, got one of the signature {inspect.signature(self.function)}"
-            ) from None
-        except ValueError:  # some builtins have no signature
-            pass
+            )
+        if not isinstance(self.formula, str):
+            raise TypeError(f"formula must be a string, got {format_value(self.formula)}")
         check_amplitude(f"{self.name}(alpha=1, L=8, d=64)", self(1.0, 8.0, 64.0, rms=1.0))
         object.__setattr__(self, "formula", self.formula or f"{self.name}(alpha, L, d)")
 
@@ -149,4 +147,9 @@ def resolve_scale(value: object) -> ScaleRule:
         return value
     if callable(value):
         return ScaleRule(getattr(value, "__name__", type(value).__name__), value)
-    return SCALES[value]  # type: ignore[index]  # it raises for what is not a string
+    if not isinstance(value, str):
+        raise TypeError(
+            f"scale must be one of {SCALES.names()}, a ScaleRule or a function (alpha, L, d), got "
+            f"{format_value(value)}"
+        )
+    return SCALES[value]

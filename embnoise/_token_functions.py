@@ -71,7 +71,7 @@ class TokenFunctions:
             available: The arguments that the functions may name.
 
         Raises:
-            TypeError: ``tokens`` did not return a dict.
+            TypeError: ``tokens`` did not return a dict, or ``where`` returned nothing.
             ValueError: A function names an argument that is not available, ``tokens`` returned an
                 unknown key, or ``where`` comes from both.
         """
@@ -86,4 +86,6 @@ class TokenFunctions:
             if given.get("where") is not None:
                 raise ValueError("where must come from tokens= or where=, got it from both")
             given["where"] = self._where(available)
+            if given["where"] is None:  # a return that was forgotten would mean all tokens
+                raise TypeError("where must return an array [B, L], got None")
         return TokenArrays(**given)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from embnoise._arrays import Array, ArrayNamespace, Size
 from embnoise._validation import check_token_array
@@ -24,7 +25,10 @@ class TokenArrays(NamedTuple):
     mask: Any = None
     """Boolean or integer, nonzero for a real token. Default: all tokens are real."""
     segment_ids: Any = None
-    """Integers: 0 for padding, equal positive values for one document of a packed row."""
+    """Integers: 0 for padding, equal positive values for one document of a packed row.
+
+    Negative values are documents too, where they are not known before the program runs.
+    """
     positions: Any = None
     """Integers. Default: the number of real tokens that precede a token in its row.
 
@@ -57,12 +61,23 @@ class TokenArrays(NamedTuple):
                     accepts_rows=name == "sample_ids",
                 )
 
-    def warn_of_equal_documents(self, batch: Size | None) -> None:
-        """Warn if documents of a packed row may share their noise."""
-        if self.segment_ids is None or self.positions is None:
+    def check_documents(self, batch: Size | None) -> None:
+        """Check the documents of packed rows by their values, where these are known.
+
+        Warns if documents of a row may share their noise.
+
+        Raises:
+            ValueError: A segment id is negative.
+        """
+        if self.segment_ids is None:
+            return
+        segments = _known(self.segment_ids)
+        if segments is not None and (lowest := segments.min(initial=0)) < 0:
+            raise ValueError(f"segment_ids must be at least 0 (0 marks padding), got {lowest}")
+        if self.positions is None:
             return
         of_rows = self.sample_ids is None or _per_row(self.sample_ids, batch)
-        if of_rows and _may_repeat(self.positions, self.segment_ids):
+        if of_rows and _may_repeat(_known(self.positions), segments):
             warnings.warn(
                 "embnoise: segment_ids and positions are given without sample_ids for each token: "
                 "documents of a row have the same noise wherever their positions are equal, as "
@@ -108,15 +123,23 @@ class Tokens(NamedTuple):
     """Boolean: a real token that gets noise; ``None`` means all of them."""
 
 
-def _may_repeat(positions: Array, segment_ids: Array) -> bool:
-    """Whether a position may occur twice in a row; true where the values are not known.
+def _known(array: Array) -> NDArray[Any] | None:
+    """The values of an array; ``None`` where they are not known.
 
     Traced arrays have no values, and those of a GPU are not waited for.
     """
     try:
-        places, real = (np.atleast_2d(np.asarray(each)) for each in (positions, segment_ids))
+        values = np.asarray(array)
     except Exception:  # each framework has an error of its own
+        return None
+    return values if values.dtype.kind in "iu" else None  # NumPy takes anything for an object
+
+
+def _may_repeat(positions: NDArray[Any] | None, segment_ids: NDArray[Any] | None) -> bool:
+    """Whether a position may occur twice in a row; true where the values are not known."""
+    if positions is None or segment_ids is None:
         return True
+    places, real = map(np.atleast_2d, (positions, segment_ids))
     rows = (row[one != 0] for row, one in zip(places, real, strict=True))
     return any(np.unique(row).size < row.size for row in rows)
 

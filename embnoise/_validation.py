@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, TypeGuard
 
@@ -43,11 +44,19 @@ def check_choice(name: str, value: object, accepted: Sequence[str]) -> None:
         raise ValueError(f"{name} must be one of {list(accepted)}, got {value!r}{hint}")
 
 
-def check_amplitude(name: str, value: Any) -> Any:
+def check_amplitude(
+    name: str, value: Any, *, positive: bool = False, accepted: str = "a number"
+) -> Any:
     """``value`` as a float; raise unless it is a non-negative number that float32 can hold.
 
     A 0-d array counts as a number. One whose value is not known until a compiled program runs is
     returned as it is.
+
+    Args:
+        name: The argument's name.
+        value: What was passed.
+        positive: Whether 0 is refused too.
+        accepted: What the argument may be, for errors.
     """
     if is_scalar_array(value) and dtype_kind(value) in ("float", "bfloat", "int", "uint"):
         try:
@@ -55,10 +64,16 @@ def check_amplitude(name: str, value: Any) -> Any:
         except TypeError:  # a traced value
             return value
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number, got {format_value(value)}")
-    number = float(value)
-    if not math.isfinite(number) or number < 0 or number > _FLOAT32_MAX:
-        raise ValueError(f"{name} must be finite in float32 and at least 0, got {value!r}")
+        raise TypeError(f"{name} must be {accepted}, got {format_value(value)}")
+    try:
+        number = float(value)
+    except OverflowError:  # an int above all floats
+        number = math.inf
+    if not 0 <= number <= _FLOAT32_MAX or (positive and number == 0):
+        range_ = "above 0" if positive else "at least 0"
+        raise ValueError(
+            f"{name} must be finite in float32 and {range_}, got {format_value(value)}"
+        )
     return number
 
 
@@ -82,6 +97,19 @@ def check_callable(name: str, value: object) -> None:
     """Raise unless ``value`` can be called."""
     if not callable(value):
         raise TypeError(f"{name} must be a callable, got {format_value(value)}")
+
+
+def can_take(function: Callable[..., Any], *args: Any, **kwargs: Any) -> bool:
+    """Whether a function takes some arguments; true where its signature cannot be read."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some builtins have no signature
+        return True
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
 
 
 def check_keys(

@@ -20,7 +20,7 @@ from embnoise._distributions import (
     UNIFORM,
     Distribution,
 )
-from embnoise._inspect.inspection import Seen, inspect_seen, noise_at
+from embnoise._inspect.inspection import Seen, check_batches, inspect_seen, noise_at
 from embnoise._inspect.measurement import LATER_CALLS, Lookup, multiplier_between
 from embnoise._inspect.report import Inspection
 from embnoise._layers import (
@@ -99,6 +99,7 @@ __all__ = [
     "as_noise",
     "bind_by_name",
     "call_with_named",
+    "check_batches",
     "check_bool",
     "check_callable",
     "check_choice",

@@ -9,6 +9,7 @@ import embnoise
 from embnoise import (
     Distribution,
     Noise,
+    ScaleRule,
     Schedule,
     constant,
     exponential,
@@ -19,6 +20,7 @@ from embnoise import (
     sigmoid,
     symnoise,
 )
+from embnoise.backend import TokenFunctions
 from tests.backends import BACKENDS, KERAS
 from tests.frameworks import is_tested, needs
 
@@ -35,17 +37,25 @@ if is_tested("torch"):
     from embnoise_torch import EmbeddingNoise, attach
 
 OURS = [each for each in BACKENDS if each.name in {"numpy", "torch-numba", "jax", f"keras-{KERAS}"}]
+X = np.zeros((2, 3, 4), np.float32)
 NAN, INF = float("nan"), float("inf")
+ALPHA = "a number, a schedule or a function of the step"
 
 CONFIGURATION = [
     (lambda: Noise(-1.0), ValueError, "alpha must be finite in float32 and at least 0, got -1.0"),
     (lambda: Noise(NAN), ValueError, "alpha must be finite in float32 and at least 0, got nan"),
     (lambda: Noise(INF), ValueError, "alpha must be finite in float32 and at least 0, got inf"),
     (lambda: Noise(1e39), ValueError, "alpha must be finite in float32 and at least 0, got 1e+39"),
-    (lambda: Noise("5"), TypeError, "alpha must be a number, got '5'"),
-    (lambda: Noise(None), TypeError, "alpha must be a number, got None"),
-    (lambda: Noise(True), TypeError, "alpha must be a number, got True"),
-    (lambda: Noise(1 + 2j), TypeError, "alpha must be a number, got (1+2j)"),
+    (lambda: Noise(10**400), ValueError, "alpha must be finite in float32 and at least 0, got 10"),
+    (lambda: Noise("5"), TypeError, f"alpha must be {ALPHA}, got '5'"),
+    (lambda: Noise(None), TypeError, f"alpha must be {ALPHA}, got None"),
+    (lambda: Noise(True), TypeError, f"alpha must be {ALPHA}, got True"),
+    (lambda: Noise(1 + 2j), TypeError, f"alpha must be {ALPHA}, got (1+2j)"),
+    (lambda: Noise(lambda: 5), TypeError, "alpha must be a function of the step, got <function"),
+    (lambda: Noise(linear), TypeError, "alpha must be a function of the step, got <function lin"),
+    (lambda: Noise(5).alpha_at(-1), ValueError, "step must be at least 0, got -1"),
+    (lambda: Noise(5).alpha_at("a"), TypeError, "step must be an integer, got 'a'"),
+    (lambda: Noise(lambda step: 5).alpha_at(1.5), TypeError, "step must be an integer, got 1.5"),
     (
         lambda: Noise(1, distribution="normal"),
         ValueError,
@@ -56,7 +66,13 @@ CONFIGURATION = [
         ValueError,
         "got 'Normal' (did you mean 'gaussian'?)",
     ),
-    (lambda: Noise(1, distribution=3), TypeError, "distribution must be one of"),
+    (
+        lambda: Noise(1, distribution=3),
+        TypeError,
+        "], a Distribution or a quantile function, got 3",
+    ),
+    (lambda: Noise(1, scale=3), TypeError, "], a ScaleRule or a function (alpha, L, d), got 3"),
+    (lambda: ScaleRule("a", max, formula=5), TypeError, "formula must be a string, got 5"),
     (lambda: Noise(1, scale="neft"), ValueError, "scale must be one of ['neftune', 'per_token'"),
     (
         lambda: Noise(1, length="rows"),
@@ -118,13 +134,44 @@ CONFIGURATION = [
         "rule must be a dataclass with a name, got Mine: decorate it with @dataclass(frozen=True)",
     ),
     (lambda: Noise.from_dict([1]), TypeError, "data must be a mapping, got [1]"),
+    (lambda: Noise.from_dict({}), ValueError, "that Noise.to_dict() writes, must be 1, got None"),
+    (
+        lambda: Noise.from_dict({"embnoise": True, "alpha": 5}),
+        ValueError,
+        "embnoise, the format version that Noise.to_dict() writes, must be 1, got True",
+    ),
+    (lambda: chain(5), TypeError, "parts must be a list of schedules, got 5"),
+    (lambda: chain([]), ValueError, "parts must be at least one schedule, got none"),
+    (
+        lambda: chain([5]),
+        TypeError,
+        "parts[0] must be a mapping with the key 'schedule', got 5",
+    ),
     (lambda: linear(1, -2, 10), ValueError, "end must be finite in float32 and at least 0, got -2"),
     (lambda: linear(NAN, 2, 10), ValueError, "start must be finite in float32 and at least 0, got"),
     (lambda: linear(1, 2, 0), ValueError, "steps must be at least 1, got 0"),
     (lambda: linear(1, 2, 10.5), TypeError, "steps must be an integer, got 10.5"),
     (lambda: constant("a"), TypeError, "alpha must be a number, got 'a'"),
-    (lambda: exponential(1, 0, 10), ValueError, "end must be above 0 in an exponential schedule"),
-    (lambda: polynomial(1, 2, 10, power=0), ValueError, "power must be above 0, got 0"),
+    (
+        lambda: exponential(1, 0, 10),
+        ValueError,
+        "end must be finite in float32 and above 0, got 0",
+    ),
+    (
+        lambda: exponential(-1, 1, 10),
+        ValueError,
+        "start must be finite in float32 and above 0, got -1",
+    ),
+    (
+        lambda: polynomial(1, 2, 10, power=0),
+        ValueError,
+        "power must be finite in float32 and above 0, got 0",
+    ),
+    (
+        lambda: polynomial(1, 2, 10, power=-1),
+        ValueError,
+        "power must be finite in float32 and above 0, got -1",
+    ),
     (lambda: sigmoid(1, 2, 10, 1000), ValueError, "steepness must be from 0.01 to 100, got 1000"),
     (lambda: linear(1, 2, 3).then(5), TypeError, "following must be a schedule, got 5"),
     (lambda: linear(1, 2).then(linear(2, 1)), ValueError, "(steps=None), got 2: [Linear(start=1.0"),
@@ -140,6 +187,21 @@ CONFIGURATION = [
         lambda: embnoise.add_noise([[1.0]], neftune(), step=0),
         TypeError,
         "x must be a NumPy array, got [[1.",
+    ),
+    (
+        lambda: embnoise.add_noise(X, neftune(), step=0, mask=[[1, 1], [1]]),
+        TypeError,
+        "mask must be an array, or lists of numbers of one length, got [[1, 1], [1]]",
+    ),
+    (
+        lambda: embnoise.add_noise(X, neftune(), step=0, where="a"),
+        TypeError,
+        "where must be an array, or lists of numbers of one length, got 'a'",
+    ),
+    (
+        lambda: TokenFunctions(None, lambda ids: None)({"ids": X}),
+        TypeError,
+        "where must return an array [B, L], got None",
     ),
 ]
 
@@ -180,6 +242,11 @@ CALLS = [
     ),
     ({"segment_ids": np.ones((2, 4), int)}, ValueError, "segment_ids must be of shape (2, 3), got"),
     ({"segment_ids": np.ones((2, 3))}, TypeError, "segment_ids must be of an integer dtype, got f"),
+    (
+        {"segment_ids": np.array([[1, 1, -1], [1, 2, 0]], "i4")},
+        ValueError,
+        "segment_ids must be at least 0 (0 marks padding), got -1",
+    ),
     ({"positions": np.ones((3,), int)}, ValueError, "positions must be of shape (2, 3), got shape"),
     ({"positions": np.ones((2, 3))}, TypeError, "positions must be of an integer dtype, got float"),
     (
@@ -260,6 +327,10 @@ TORCH = [
     ),
     (lambda: torch_noise([[1.0]]), TypeError, "x must be a torch.Tensor, got [[1.0]]"),
 ]
+
+
+def chain(parts):
+    return Noise.from_dict({"embnoise": 1, "alpha": {"schedule": "chain", "parts": parts}})
 
 
 def Net():  # noqa: N802, it stands for a model's class

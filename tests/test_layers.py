@@ -42,6 +42,12 @@ def test_a_pattern_that_matches_nothing(pattern):
         matching(pattern)
 
 
+@pytest.mark.parametrize("layer", ["", ["embed", ""]])
+def test_the_empty_name_is_refused(layer):
+    with pytest.raises(ValueError, match="the name of a layer inside the model, got ''; pass"):
+        check_layers(layer)
+
+
 PARTS = st.lists(st.text("ab01", min_size=1, max_size=3), min_size=1, max_size=4)
 
 

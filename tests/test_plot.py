@@ -70,6 +70,17 @@ def test_the_text_on_a_terminal(files, capsys):
     assert max(map(len, text.splitlines())) < 100
 
 
+def test_the_largest_noise_of_a_run_is_shown(tmp_path, capsys):
+    noise = Noise(linear(0.0, 5.0, 10).then(linear(5.0, 0.0)), scale="relative")
+    (tmp_path / "warm.json").write_text(json.dumps(noise.to_dict()))
+    assert main(["plot", str(tmp_path / "warm.json")]) == 0
+    *_, head, _lengths, row = capsys.readouterr().out.splitlines()
+    assert head.startswith("RMS of the noise at the largest alpha")
+    label, values = row.split("  ", 2)[1:]
+    assert label == "warm, times the RMS of the embeddings"
+    assert all(float(each) == pytest.approx(5 / 3**0.5, rel=0.05) for each in values.split())
+
+
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
 def test_the_picture(files, tmp_path, suffix):
     pytest.importorskip("matplotlib")
@@ -90,6 +101,8 @@ def test_files_of_one_name_are_told_apart(files, tmp_path, capsys):
     ("arguments", "message"),
     [
         (["none.json"], "there is no file"),
+        (["{folder}"], "FILE must be a file, and .* is a folder"),
+        (["{file}", "{file}"], "each FILE must be named once, got .*constant.json twice"),
         (["{folder}/broken.json"], "broken.json does not describe a noise"),
         (["{folder}/negative.json"], "alpha must be .* got -1"),
         (["{file}", "--dim", "0"], "--dim must be at least 1, got 0"),

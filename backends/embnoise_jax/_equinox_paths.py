@@ -25,7 +25,12 @@ def path_of(layer: Callable[[Any], Any], model: Any) -> str:
     """The path of what a function of the model returns."""
     # In the copy, a module that is in the model at two places is two modules.
     copy = jax.tree.map(lambda leaf: leaf, model)
-    node = layer(copy)
+    try:
+        node = layer(copy)
+    except (AttributeError, LookupError, TypeError) as error:
+        raise ValueError(
+            f"layer must return a part of the model, and raised {type(error).__name__}: {error}"
+        ) from error
     paths = [path for path, each in nodes_of(copy).items() if each is node]
     if not paths:
         raise ValueError(f"layer must return a part of the model, got {format_value(node)}")

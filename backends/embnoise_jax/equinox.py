@@ -116,6 +116,7 @@ class EmbeddingNoise(eqx.Module):
             inference: Overrides the attribute of that name.
 
         Raises:
+            TypeError: An argument of the wrong type.
             ValueError: Neither a step nor a key in training, or a schedule without a step.
         """
         tokens = TokenArrays(mask, segment_ids, positions, sample_ids, where).given()
@@ -127,6 +128,8 @@ class EmbeddingNoise(eqx.Module):
             if key is None:
                 raise ValueError("step or key must be given in training, got neither")
             step = 0
+        if not isinstance(key, Array | None):
+            raise TypeError(f"key must be a jax.random.key, got {format_value(key)}")
         noise = self.noise if key is None else replace(self.noise, seed=key)
         return add_noise(x, noise, step=step, **tokens)
 
@@ -199,6 +202,8 @@ def attach(
         >>> bool((noisy == clean).any()), bool((jax.vmap(model)(ids) == clean).all())
         (False, True)
     """
+    if model is None or jax.tree_util.all_leaves([model]):
+        raise TypeError(f"model must be a PyTree of modules, got {format_value(model)}")
     check_noise(noise)
     check_choice("at", at, PLACES)
     step = resolve_step(step)

@@ -63,10 +63,12 @@ def add_noise(
         training: If false, ``x`` is returned as it is.
         mask: Boolean or integer [B, L], nonzero for a real token. Default: all tokens are real.
         segment_ids: Integers [B, L], 0 for padding, equal positive values for one document of a
-            packed row.
+            packed row. Negative values are documents too, or an error where they are known: use
+            0 for padding.
         positions: Integers [B, L]. Default: the number of real tokens that precede a token in its
             row, or in its segment if ``segment_ids`` and per-token ``sample_ids`` are both given.
-        sample_ids: Integers [B] or [B, L]. Default: the row number.
+            Counted modulo 2**32.
+        sample_ids: Integers [B] or [B, L]. Default: the row number. Counted modulo 2**32.
         where: Boolean or integer [B, L], nonzero for the tokens to noise. Default: all real
             tokens. It does not change L.
 

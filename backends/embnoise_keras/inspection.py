@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from embnoise.backend import Inspection, Noise, inspect_seen, noise_at
+from embnoise.backend import Inspection, Noise, check_batches, inspect_seen, noise_at
 from embnoise_keras.attach import attach
 from embnoise_keras.recorder import Recorder
 
@@ -63,6 +63,7 @@ def inspect(
         >>> report.measured.lengths, abs(report.measured.measured / 0.1141 - 1) < 0.1
         ((10,), True)
     """
+    check_batches(batches)
     with attach(model, noise_at(noise, step), layer=layer, tokens=tokens, where=where) as handle:
         recorder = Recorder(model, handle)
         for batch in batches:

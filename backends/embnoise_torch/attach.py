@@ -24,18 +24,19 @@ from embnoise.backend import (
 from embnoise_torch import _compat
 from embnoise_torch.handle import Handle
 from embnoise_torch.layer import EmbeddingNoise
-from embnoise_torch.model.find import find_layers, language_model, unwrap_model
+from embnoise_torch.model.find import find_layers, language_model, listed_layers, unwrap_model
 from embnoise_torch.model.forward_override import ForwardOverride
 from embnoise_torch.model.model_call import WHERE
 from embnoise_torch.optimizer import OptimizerArgument
-from embnoise_torch.ranks.dealing import Dealing
+from embnoise_torch.ranks.dealing import Dealing, block_size
 from embnoise_torch.ranks.model_ranks import find_place
+from embnoise_torch.ranks.place import Place
 from embnoise_torch.ranks.sample_ids import SampleIds
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
-__all__ = ["attach"]
+__all__ = ["attach", "check_arguments"]
 
 
 def attach(
@@ -162,6 +163,33 @@ def attach(
         at=at,
         outermost=model,
     )
+
+
+def check_arguments(
+    *,
+    layer: Any,
+    at: str,
+    tokens: Any,
+    where: Any,
+    placeholders: object,
+    mesh: Any = None,
+    dealing: Any = None,
+) -> None:
+    """Check arguments of ``attach`` without a model: for callbacks, which attach later.
+
+    Raises:
+        TypeError: As for ``attach``.
+        ValueError: An argument that is wrong whatever the model is.
+    """
+    if layer is not None:
+        listed_layers(layer)
+    check_choice("at", at, PLACES)
+    TokenFunctions(tokens, where, WHERE)
+    check_bool("placeholders", placeholders)
+    if mesh is not None:
+        Place.in_mesh(mesh)
+    if dealing is not None:
+        block_size(dealing, ranks=1)  # how a loader deals is known when it is prepared
 
 
 def _noises_in(model: nn.Module) -> dict[str, Noise]:

@@ -58,15 +58,19 @@ def add_noise(
         x: Embeddings [B, L, d], or [L, d] taken as B = 1; float16, bfloat16, float32 or float64,
             on any device. A DTensor gets the noise of the whole tensor.
         noise: What noise to add.
-        step: The training step, at least 0: an int, or an integer tensor of one element. Each step
-            draws new noise; the same step, with the same sample ids, repeats it.
+        step: The training step, at least 0, counted modulo 2**32: an int, or an integer tensor of
+            one element. Each step draws new noise; the same step, with the same sample ids,
+            repeats it.
         training: No noise if false.
         mask: [B, L], nonzero for a real token; all are real by default.
         segment_ids: Integers [B, L], 0 for padding, equal positive values for one document of a
-            packed row.
+            packed row. Negative values are documents too, or an error where they are known: use
+            0 for padding.
         positions: Integers [B, L]. By default the real tokens that precede a token in its row, or
             in its segment if ``segment_ids`` and per-token ``sample_ids`` are both given.
-        sample_ids: Integers [B] or [B, L]; by default the row's number.
+            Counted modulo 2**32.
+        sample_ids: Integers [B] or [B, L]; by default the row's number. Counted modulo
+            2**32.
         where: [B, L], nonzero for the tokens to noise; all by default. It does not change L.
 
     Returns:

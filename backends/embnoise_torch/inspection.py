@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from embnoise.backend import Inspection, Noise, inspect_seen, noise_at
+from embnoise.backend import Inspection, Noise, check_batches, inspect_seen, noise_at
 from embnoise_torch.attach import attach
 from embnoise_torch.recorder import Recorder
 
@@ -64,6 +64,7 @@ def inspect(
         >>> report.measured.lengths, abs(report.measured.measured / 0.1141 - 1) < 0.1
         ((10,), True)
     """
+    check_batches(batches)
     options: dict[str, Any] = {
         "layer": layer, "tokens": tokens, "where": where, "placeholders": placeholders,
     }  # fmt: skip

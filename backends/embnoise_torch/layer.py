@@ -200,11 +200,13 @@ def _check_counter(module: nn.Module, state_dict: dict[str, Any], prefix: str, *
     """Let a checkpoint without the counter load strictly: the counter then starts anew.
 
     Raises:
-        TypeError: The counter has been averaged or cast: 4.5 is no step, and bfloat16 has no 1001.
+        TypeError: There is something else in its place; or it has been averaged or cast: 4.5 is no
+            step, and bfloat16 has no 1001.
     """
     key = prefix + _EXTRA_STATE
     counter = state_dict.setdefault(key, torch.tensor(Counter(), dtype=torch.int64))
-    if counter.is_floating_point():
+    integers = isinstance(counter, Tensor) and not counter.is_floating_point()
+    if not integers or counter.shape != (len(Counter()),):
         raise TypeError(
             f"state_dict[{key!r}] must be four integers, the counter of an EmbeddingNoise, got "
             f"{format_value(counter)}: leave it out when you average or cast a state_dict, and "

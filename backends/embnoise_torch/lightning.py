@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from embnoise.backend import PLACES, Noise, as_noise, check_bool, check_choice
+from embnoise.backend import Noise, as_noise
 from embnoise_torch import runs
-from embnoise_torch.attach import attach
+from embnoise_torch.attach import attach, check_arguments
 from embnoise_torch.handle import Handle
 
 try:
@@ -48,7 +48,8 @@ class NoiseCallback(Callback):
         placeholders: As for ``attach``.
 
     Raises:
-        TypeError: ``noise`` is not a ``Noise``, or ``placeholders`` not a bool.
+        TypeError: An argument of the wrong type.
+        ValueError: An argument that is wrong whatever the model is.
 
     Example:
         >>> from embnoise import linear, neftune
@@ -69,12 +70,18 @@ class NoiseCallback(Callback):
         placeholders: bool = False,
     ) -> None:
         self.noise = as_noise(noise)
-        check_choice("at", at, PLACES)
+        check_arguments(
+            layer=layer,
+            at=at,
+            tokens=tokens,
+            where=where,
+            placeholders=placeholders,
+        )
         self.layer = layer
         self.at = at
         self.tokens = tokens
         self.where = where
-        self.placeholders = check_bool("placeholders", placeholders)
+        self.placeholders = placeholders
         self.handle: Handle | None = None
         """The handle of ``attach`` while the trainer fits; ``None`` before and after."""
         self._loaded: Mapping[str, Any] = {}

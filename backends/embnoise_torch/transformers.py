@@ -11,9 +11,9 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.integrations.neftune import deactivate_neftune
 from transformers.trainer_callback import ExportableState
 
-from embnoise.backend import PLACES, Counter, Noise, as_noise, check_bool, check_choice
+from embnoise.backend import Counter, Noise, as_noise
 from embnoise_torch import _compat, runs
-from embnoise_torch.attach import attach
+from embnoise_torch.attach import attach, check_arguments
 from embnoise_torch.handle import Handle
 from embnoise_torch.ranks.dealing import Dealing, find_block_size
 
@@ -49,8 +49,9 @@ class NoiseCallback(TrainerCallback, ExportableState):
         dealing: As for ``attach``. Default: that of the trainer's data loader.
 
     Raises:
-        TypeError: ``noise`` is not a ``Noise``, or ``placeholders`` not a bool.
-        ValueError: When the trainer is made, or trains: ``neftune_noise_alpha`` is set too, or the
+        TypeError: An argument of the wrong type.
+        ValueError: An argument that is wrong whatever the model is. When the trainer is made, or
+            trains: ``neftune_noise_alpha`` is set too, or the
             trainer wraps the model in ``nn.DataParallel``. When it trains: as for ``attach``.
 
     Example:
@@ -74,12 +75,20 @@ class NoiseCallback(TrainerCallback, ExportableState):
         dealing: Dealing | None = None,
     ) -> None:
         self.noise = as_noise(noise)
-        check_choice("at", at, PLACES)
+        check_arguments(
+            layer=layer,
+            at=at,
+            tokens=tokens,
+            where=where,
+            placeholders=placeholders,
+            mesh=mesh,
+            dealing=dealing,
+        )
         self.layer = layer
         self.at = at
         self.tokens = tokens
         self.where = where
-        self.placeholders = check_bool("placeholders", placeholders)
+        self.placeholders = placeholders
         self.mesh = mesh
         self.dealing = dealing
         self.handle: Handle | None = None

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from embnoise._cli.target import add_target, case_of
-from embnoise._cli.usage import UsageError
+from embnoise._cli.usage import UsageError, check_file
 from embnoise._noise import Noise
 from embnoise._validation import check_choice
 from embnoise.testing import check_adapter, check_layer, check_model
@@ -76,7 +76,9 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _is_path(target: str) -> bool:
-    """Whether a target is meant as a file or folder, even if there is none."""
+    """Whether a target is meant as that of a saved model, even if there is none."""
+    if target.endswith(".py"):
+        return False
     named = target.endswith(".keras") or ("/" in target and ":" not in target)
     return named or os.path.exists(target)
 
@@ -110,6 +112,8 @@ def _check_model(options: argparse.Namespace) -> int:
 
 
 def _check_layer(options: argparse.Namespace) -> int:
+    if options.expected_failures is not None:
+        check_file("--expected-failures", options.expected_failures)
     tested, seed = case_of(options), _seed(options)
     if options.expected_failures is not None:
         tested = with_expected_failures(tested, options.expected_failures)

@@ -12,13 +12,15 @@ import numpy as np
 
 from embnoise._cli.plot import check_picture, save_picture
 from embnoise._cli.token_rows import read_rows
-from embnoise._cli.usage import UsageError
+from embnoise._cli.usage import UsageError, check_file
 from embnoise._inspect.inspection import LENGTHS, noise_at
 from embnoise._inspect.measurement import length_quartiles
 from embnoise._inspect.report import Inspection
 from embnoise._noise import Noise, neftune
 from embnoise._noise_file import read_noise
 from embnoise._schedules import Schedule
+from embnoise._validation import check_choice
+from embnoise.testing.find_driver import adapters
 from embnoise.testing.row_batches import drawn_rows, row_batches
 from embnoise.testing.saved_model import SavedModel, SavedTable, load_model
 
@@ -80,6 +82,10 @@ def add_commands(commands: Any) -> None:
 def _inspect(options: argparse.Namespace) -> int:
     noise = _noise(options)
     noise_at(noise, options.step)  # before a model is loaded
+    if options.driver is not None:
+        check_choice("--driver", options.driver, sorted(adapters()))
+    if options.data is not None:
+        check_file("--data", options.data)
     if options.plot is not None:
         check_picture("--plot", options.plot)
     with warnings.catch_warnings():
@@ -98,14 +104,17 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 def _noise(options: argparse.Namespace) -> Noise:
+    if options.steps is not None and options.steps < 1:
+        raise UsageError(f"--steps must be at least 1, got {options.steps}")
+    if options.steps is not None and options.step >= options.steps:
+        raise UsageError(f"--step must be below --steps {options.steps}, got {options.step}")
     if options.noise is None:
         return neftune(5.0 if options.alpha is None else options.alpha)
     if options.alpha is not None:
         raise UsageError("--alpha must be left out with --noise, whose file has its own alpha")
+    check_file("--noise", options.noise)
     noise = read_noise(options.noise)
     if options.steps is not None:
-        if options.steps < 1:
-            raise UsageError(f"--steps must be at least 1, got {options.steps}")
         return noise.bind(options.steps)
     if isinstance(noise.alpha, Schedule) and not noise.alpha.bound:
         raise UsageError(

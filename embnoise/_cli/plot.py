@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from embnoise._cli.usage import UsageError
+from embnoise._cli.usage import UsageError, check_file, check_place
 from embnoise._curves import Curves, curves
 from embnoise._noise import Noise
 from embnoise._noise_file import read_noise
@@ -66,6 +66,10 @@ def _named(paths: list[Path]) -> dict[str, Noise]:
     """The noise of each file, by the file's name, or by its path if several have that name."""
     stems = [path.stem for path in paths]
     names = stems if len(set(stems)) == len(stems) else [str(path) for path in paths]
+    for number, name in enumerate(names):
+        check_file("FILE", paths[number])
+        if name in names[:number]:
+            raise UsageError(f"each FILE must be named once, got {name} twice")
     return {name: read_noise(path) for name, path in zip(names, paths, strict=True)}
 
 
@@ -80,10 +84,12 @@ def check_picture(option: str, path: Path) -> None:
     """Raise unless a picture can be drawn for a file.
 
     Raises:
-        UsageError: The file's name ends in something else, or matplotlib is not installed.
+        UsageError: The file's name ends in something else, there is no such folder, or matplotlib
+            is not installed.
     """
     if path.suffix not in _FORMATS:
         raise UsageError(f"{option} must end in .png or .svg, got {path}")
+    check_place(option, path)
     try:
         import_module("matplotlib.figure")
     except ModuleNotFoundError as error:

@@ -23,17 +23,20 @@ def figure(drawn: Mapping[str, Curves], dim: int) -> Figure:
         color = COLORS[number % len(COLORS)]
         dashes = (0, (4, 2)) if number % 2 else "-"  # curves that coincide are both seen
         run.plot(curves.steps, curves.alphas, color=color, linestyle=dashes, label=name)
-        sizes.plot(curves.lengths, curves.rms, color=color, linestyle=dashes)
+        unit = f"{name}, times the {curves.unit}" if curves.unit else None
+        sizes.plot(curves.lengths, curves.rms, color=color, linestyle=dashes, label=unit)
         shape.step(curves.values, curves.probabilities, where="post", color=color, linestyle=dashes)
         if math.isfinite(curves.bound):
             for bound in (-curves.bound, curves.bound):
                 shape.axvline(bound, color=color, linestyle=":", linewidth=1)
     run.set(title="amplitude over the run", xlabel="step", ylabel="alpha", ylim=(0, None))
     run.legend()
+    if any(curves.unit for curves in drawn.values()):
+        sizes.legend()
     sizes.set(
         title=f"size over length, d = {dim:,}",
         xlabel="tokens",
-        ylabel="RMS of the noise at the first step",
+        ylabel="RMS of the noise at the largest alpha",
         xscale="log",
         yscale="log",
     )

@@ -53,12 +53,18 @@ def _chart(curves: Curves) -> list[str]:
 def _table(drawn: Mapping[str, Curves], dim: int) -> list[str]:
     """The RMS of the noise over lengths."""
     some = next(iter(drawn.values())).lengths[_SHOWN]
-    wide = max(len(name) for name in drawn)
+    labels = [
+        f"{name}, times the {each.unit}" if each.unit else name for name, each in drawn.items()
+    ]
+    wide = max(map(len, labels))
     head = "  ".join(f"{length:>8,}" for length in some)
     return [
-        f"RMS of the noise at the first step, d = {dim:,}, by the number of tokens:",
+        f"RMS of the noise at the largest alpha, d = {dim:,}, by the number of tokens:",
         f"  {'':{wide}}  {head}",
-        *(f"  {name:{wide}}  {_row(curves.rms[_SHOWN])}" for name, curves in drawn.items()),
+        *(
+            f"  {label:{wide}}  {_row(curves.rms[_SHOWN])}"
+            for label, curves in zip(labels, drawn.values(), strict=True)
+        ),
     ]
 
 

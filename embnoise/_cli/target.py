@@ -6,6 +6,7 @@ import argparse
 import importlib
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from embnoise._cli.usage import UsageError
@@ -13,11 +14,14 @@ from embnoise._validation import did_you_mean
 from embnoise.testing import Case, Claims, case
 from embnoise.testing.cases import check_make_layer
 from embnoise.testing.claims import FLAGS, NOTES
-from embnoise.testing.find_driver import guessed_driver
+from embnoise.testing.find_driver import adapters, guessed_driver
 
 __all__ = ["add_target", "case_of", "load"]
 
 _WORDS = {"none": None, "true": True, "false": False}
+_DRIVERS = ("numpy", "torch", "jax", "keras")
+_TARGET = "the target must be module:name, such as my_package.layers:make_layer"
+_CALL = "--call must be module:function, such as my_package.layers:call"
 
 
 def add_target(parser: argparse.ArgumentParser, more: str = "") -> None:
@@ -35,7 +39,9 @@ def add_target(parser: argparse.ArgumentParser, more: str = "") -> None:
         "--padding-id", type=int, metavar="N", help="the id of padding, for ids (default: 0)"
     )
     parser.add_argument("--call", metavar="module:function", help="how to call the layer")
-    claims = parser.add_argument_group("claims", "what the layer claims")
+    claims = parser.add_argument_group(
+        "claims", "what the layer claims; none, true and false in any case"
+    )
     for name, default in vars(Claims()).items():
         if name not in NOTES:
             continue
@@ -61,13 +67,19 @@ def case_of(options: argparse.Namespace) -> Case:
             f"--schedule={options.schedule}: a schedule is a function, which cannot be typed; make "
             "a case with Claims(schedule=...), such as linear(1, 0, 100), and pass module:case"
         )
+    known = {*_DRIVERS, *adapters()}
+    if options.driver is not None and options.driver not in known:
+        raise UsageError(
+            f"--driver must be {', '.join(_DRIVERS)} or the name of an installed adapter, got "
+            f"{options.driver!r}{did_you_mean(options.driver, known)}"
+        )
     target = load(options.target)
     if not (isinstance(target, Case) or callable(target)):
         raise UsageError(
             f"{options.target} must be a function make_layer, or a case, got {target!r:.60}"
         )
     given: dict[str, Any] = {
-        name: _WORDS.get(value, value) if isinstance(value, str) else value
+        name: _WORDS.get(value.lower(), value) if isinstance(value, str) else value
         for name, value in vars(options).items()
         if name in NOTES and value is not None
     }
@@ -85,7 +97,7 @@ def case_of(options: argparse.Namespace) -> Case:
         driver=options.driver or _driver_for(target),
         inputs=options.inputs or ("embeddings" if options.padding_id is None else "ids"),
         padding_id=options.padding_id or 0,
-        call=load(options.call) if options.call else None,
+        call=None if options.call is None else load(options.call, _CALL),
         claims=Claims(**given),
     )
 
@@ -105,13 +117,22 @@ def _driver_for(make_layer: Any) -> str:
     return name
 
 
-def load(target: str) -> Any:
-    """What ``module:name`` names; modules are found in this folder too, as for a script."""
+def load(target: str, accepted: str = _TARGET) -> Any:
+    """What ``module:name`` names; modules are found in this folder too, as for a script.
+
+    Args:
+        target: What was typed.
+        accepted: What it must be, for errors.
+    """
     module, colon, name_in_it = target.partition(":")
-    if not (module and colon and name_in_it):
+    if target.endswith(".py"):
+        meant = ".".join(Path(target).with_suffix("").parts)
+        example = accepted.rpartition(":")[2]
         raise UsageError(
-            f"the target must be module:name, such as my_package.layers:make_layer, got {target!r}"
+            f"{target!r} is a Python file: name the function in it, as in {meant}:{example}"
         )
+    if not (module and colon and name_in_it):
+        raise UsageError(f"{accepted}, got {target!r}")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from embnoise._cli.target import add_target, case_of, load
-from embnoise._cli.usage import UsageError
+from embnoise._cli.usage import UsageError, check_place
 from embnoise.testing import Case
 from embnoise.testing.starter import starter
 
@@ -25,6 +25,8 @@ def add_commands(commands: Any) -> None:
 
 
 def _write(options: argparse.Namespace) -> int:
+    if options.output is not None:
+        check_place("--output", options.output)
     if isinstance(load(options.target), Case):
         raise UsageError(
             f"{options.target} is a case: put @parametrize_with_checks([it]) above a test"

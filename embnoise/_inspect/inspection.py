@@ -8,8 +8,9 @@ B batch, L tokens in a row, d channels, V rows of a table.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from embnoise._inspect.table_effects import (
 from embnoise._noise import Noise, check_noise
 from embnoise._validation import check_amplitude, check_integer, format_value
 
-__all__ = ["Seen", "inspect_seen", "inspect_table", "noise_at"]  # fmt: skip
+__all__ = ["Seen", "check_batches", "inspect_seen", "inspect_table", "noise_at"]
 
 LENGTHS = (16, 64, 256, 1024, 4096)
 """The lengths of a report without a batch."""
@@ -71,6 +72,20 @@ def noise_at(noise: Noise, step: int) -> Noise:
             + ("" if isinstance(noise.alpha, float) else "; pass the step to inspect")
         )
     return replace(noise, alpha=alpha)
+
+
+def check_batches(batches: Sequence[Any]) -> None:
+    """Raise for a batch that no model can be called with.
+
+    Raises:
+        TypeError: It is a number, a string or ``None``.
+    """
+    for place, batch in enumerate(batches):
+        if batch is None or isinstance(batch, str | bytes | Number):
+            raise TypeError(
+                f"batches[{place}] must be what the model is called with, such as an array of "
+                f"token ids [B, L], got {format_value(batch)}"
+            )
 
 
 def inspect_table(
@@ -143,7 +158,12 @@ def inspect_seen(
     if reference_rms is not None and not check_amplitude("reference_rms", reference_rms) > 0:
         raise ValueError(f"reference_rms must be above 0, got {reference_rms!r}")
     if lengths is not None:
-        lengths = [check_integer("lengths", each, minimum=1) for each in lengths]
+        if isinstance(lengths, str) or not isinstance(lengths, Iterable):
+            raise TypeError(f"lengths must be a list of integers, got {format_value(lengths)}")
+        lengths = [
+            check_integer(f"lengths[{place}]", each, minimum=1)
+            for place, each in enumerate(lengths)
+        ]
         if not lengths:
             raise ValueError("lengths must name at least one length, got []")
     reports = tuple(_report(noise, each, lengths, reference_rms) for each in seen)

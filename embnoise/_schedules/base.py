@@ -156,6 +156,8 @@ class Chain(Schedule):
     parts: tuple[Schedule, ...]
 
     def __post_init__(self) -> None:
+        if not self.parts:
+            raise ValueError("parts must be at least one schedule, got none")
         open_ended = [part for part in self.parts if part.length is None]
         if len(open_ended) > 1:
             raise ValueError(
@@ -202,8 +204,12 @@ def _parts(schedule: Schedule) -> tuple[Schedule, ...]:
     return schedule.parts if isinstance(schedule, Chain) else (schedule,)
 
 
-def schedule_from_dict(data: Mapping[str, Any]) -> Schedule:
+def schedule_from_dict(data: Mapping[str, Any], name: str = "alpha") -> Schedule:
     """The schedule that ``to_dict`` described.
+
+    Args:
+        data: The description.
+        name: What errors call it.
 
     Raises:
         TypeError: A value is of the wrong type.
@@ -214,16 +220,23 @@ def schedule_from_dict(data: Mapping[str, Any]) -> Schedule:
         >>> schedule_from_dict(linear(5, 1, 100).to_dict())
         Linear(start=5.0, end=1.0, steps=100)
     """
+    if not isinstance(data, Mapping):
+        raise TypeError(
+            f"{name} must be a mapping with the key 'schedule', got {format_value(data)}"
+        )
     values = dict(data)
-    name = values.pop("schedule", None)
-    check_choice("schedule", name, [*SCHEDULES.names(), Chain.name])
-    if name == Chain.name:
+    kind_name = values.pop("schedule", None)
+    check_choice("schedule", kind_name, [*SCHEDULES.names(), Chain.name])
+    if kind_name == Chain.name:
         check_keys("chain", values, ["parts"], required=["parts"])
-        return Chain(tuple(schedule_from_dict(part) for part in values["parts"]))
-    kind = SCHEDULES[str(name)]
+        parts = values["parts"]
+        if not isinstance(parts, list | tuple):
+            raise TypeError(f"parts must be a list of schedules, got {format_value(parts)}")
+        return Chain(tuple(schedule_from_dict(part, f"parts[{i}]") for i, part in enumerate(parts)))
+    kind = SCHEDULES[str(kind_name)]
     own = fields(kind)  # type: ignore[arg-type]  # registered schedules are dataclasses
     required = [
         field.name for field in own if field.default is MISSING and field.default_factory is MISSING
     ]
-    check_keys(str(name), values, [field.name for field in own], required)
+    check_keys(str(kind_name), values, [field.name for field in own], required)
     return kind(**values)

@@ -19,10 +19,14 @@ __all__ = ["constant", "cosine", "exponential", "linear", "polynomial", "sigmoid
 class _Curve(Schedule):
     """A built-in schedule: every field but ``steps`` is a number of at least 0."""
 
+    positive: ClassVar[frozenset[str]] = frozenset()
+    """The fields that may not be 0."""
+
     def __post_init__(self) -> None:
         for name, value in self._values().items():
             if name != "steps":
-                object.__setattr__(self, name, check_amplitude(name, value))
+                checked = check_amplitude(name, value, positive=name in self.positive)
+                object.__setattr__(self, name, checked)
         super().__post_init__()
 
 
@@ -91,12 +95,7 @@ class Exponential(_Ramp):
     """A constant factor per step."""
 
     name: ClassVar[str] = "exponential"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("start", "end"):
-            if getattr(self, name) == 0:
-                raise ValueError(f"{name} must be above 0 in an exponential schedule, got 0")
+    positive: ClassVar[frozenset[str]] = frozenset({"start", "end"})
 
     def _curve(self, t: Array, xp: ArrayNamespace) -> Array:
         return self.start * xp.exp(math.log(self.end / self.start) * t)
@@ -107,12 +106,8 @@ class Polynomial(_Ramp):
     """A power of the progress."""
 
     name: ClassVar[str] = "polynomial"
+    positive: ClassVar[frozenset[str]] = frozenset({"power"})
     power: float = 2.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.power == 0:
-            raise ValueError("power must be above 0, got 0")
 
     def _weight(self, t: Array, xp: ArrayNamespace) -> Array:
         return t**self.power

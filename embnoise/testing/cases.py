@@ -89,7 +89,12 @@ def case(
     claims = Claims() if claims is None else claims
     if not isinstance(claims, Claims):
         raise TypeError(f"claims must be a Claims, got {format_value(claims)}")
-    for each in claims.transformations if driver.transformations else ():
+    if claims.transformations and not driver.transformations:
+        raise ValueError(
+            f"transformations must be empty for the driver {driver.name!r}, which has none, got "
+            f"{claims.transformations}"
+        )
+    for each in claims.transformations:
         check_choice("transformations", each, driver.transformations)
     if not isinstance(expected_failures, Mapping | None):
         raise TypeError(

@@ -6,11 +6,12 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from embnoise._noise import Noise, check_noise, neftune
-from embnoise._validation import check_bool, check_callable
+from embnoise._validation import check_bool, check_callable, format_value
 from embnoise.testing.failures import (
     ClaimViolatedError,
     NotClaimedError,
@@ -65,6 +66,8 @@ def check_model(
         ImportError: What loads it is not installed.
     """
     __tracebackhide__ = True
+    if not isinstance(path, str | PathLike):
+        raise TypeError(f"path must be a string or a path, got {format_value(path)}")
     check_bool("raises", raises)
     check_callable("progress", progress)
     noise = neftune(5.0, seed=0) if noise is None else check_noise(noise)

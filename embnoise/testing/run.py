@@ -277,7 +277,7 @@ def parametrize_with_checks(cases: Iterable[Case]) -> Any:
 
     Raises:
         TypeError: Not an iterable of cases.
-        ValueError: Two cases have the same name.
+        ValueError: No case, or two with the same name.
     """
     import pytest  # noqa: PLC0415, the kit works without it
 
@@ -286,6 +286,8 @@ def parametrize_with_checks(cases: Iterable[Case]) -> Any:
     if not isinstance(cases, Iterable):
         raise TypeError(f"cases must be a list of cases, got {format_value(cases)}")
     cases = list(cases)
+    if not cases:  # pytest would skip the test in silence
+        raise ValueError("cases must be at least one case, got none")
     checks = [check for case in cases for check in iter_checks(case)]
     names = [case.name for case in cases]
     if len(set(names)) < len(names):

@@ -220,6 +220,21 @@ def test_a_layer_is_chosen(layer):
         ),
         (lambda: EmbeddingNoise(5.0), TypeError, r"did you mean neftune\(alpha=5.0\)"),
         (
+            lambda: attach(5, neftune(), step=0),
+            TypeError,
+            "model must be a PyTree of modules, got 5",
+        ),
+        (
+            lambda: attach(MODEL, neftune(), step=0, layer=lambda model: model.foo),
+            ValueError,
+            "layer must return a part of the model, and raised AttributeError: .*foo",
+        ),
+        (
+            lambda: EmbeddingNoise(neftune())(CLEAN, key=5),
+            TypeError,
+            "key must be a jax.random.key, got 5",
+        ),
+        (
             lambda: EmbeddingNoise(neftune())(CLEAN),
             ValueError,
             "step or key must be given in training, got n",

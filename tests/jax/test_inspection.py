@@ -105,6 +105,8 @@ def test_linen(layer):
     assert found.embeddings[0].table_rms == pytest.approx(right)
     with pytest.raises(ValueError, match="batches must have at least one"):
         linen.inspect(model, NOISE, variables=variables)
+    with pytest.raises(TypeError, match=r"batches\[1\] must be what the model .* got 5"):
+        linen.inspect(model, NOISE, IDS, 5, variables=variables)
 
 
 def test_equinox():
@@ -125,6 +127,9 @@ def test_what_is_refused():
         in_nnx.inspect(model, neftune(0.0), IDS)
     with pytest.raises(ValueError, match=r"must have one embedding table .* 'norm' has 0 arrays"):
         in_nnx.inspect(Gemma(nnx.Rngs(0)), NOISE, layer="norm")
+    for inspect in (in_nnx.inspect, equinox.inspect):
+        with pytest.raises(TypeError, match=r"batches\[1\] must be what the model .* got 5"):
+            inspect(model, NOISE, IDS, 5)
     with pytest.raises(ValueError, match="must look its tokens up outside of compiled code"):
         nnx.jit(lambda model: in_nnx.inspect(model, NOISE, IDS).reference_rms)(model)
 

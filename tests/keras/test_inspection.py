@@ -131,3 +131,5 @@ def test_what_is_refused(change, options, says):
     change(model)
     with pytest.raises(ValueError, match=says):
         inspect(model, NOISE, IDS, **options)
+    with pytest.raises(TypeError, match=r"batches\[0\] must be what the model .* got 5"):
+        inspect(model, NOISE, 5)

@@ -21,6 +21,7 @@ from embnoise.testing import (
     Report,
     case,
     check_layer,
+    check_model,
     driver_of,
     iter_checks,
     parametrize_with_checks,
@@ -456,6 +457,10 @@ def test_wrong_options_of_a_run_are_refused():
         parametrize_with_checks(None)
     with pytest.raises(TypeError, match="put it in a list"):
         parametrize_with_checks(numpy_case())
+    with pytest.raises(ValueError, match="cases must be at least one case, got none"):
+        parametrize_with_checks([])
+    with pytest.raises(TypeError, match="path must be a string or a path, got 5"):
+        check_model(5)
     with pytest.raises(ValueError, match="different names"):
         parametrize_with_checks([numpy_case(), numpy_case()])
 

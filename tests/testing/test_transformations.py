@@ -118,11 +118,12 @@ def test_nothing_is_claimed_by_default():
     assert (found.status, found.message) == ("not_claimed", "transformations=()")
 
 
-def test_a_driver_without_transformations_tests_none():
-    found = result(numpy_layer, "numpy", "vmap")
-    assert (found.status, found.message) == (
-        "not_claimed", "the driver 'numpy' has no transformations",
-    )  # fmt: skip
+def test_a_driver_without_transformations_takes_none():
+    with pytest.raises(
+        ValueError,
+        match=r"transformations must be empty for the driver 'numpy', .* got \('vmap',\)",
+    ):
+        result(numpy_layer, "numpy", "vmap")
 
 
 @needs("torch")

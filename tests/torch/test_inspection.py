@@ -159,6 +159,7 @@ def test_an_output_that_is_no_multiple_of_the_table():
     [
         ({"noise": neftune(0.0)}, ValueError, "alpha must be above 0 at step 0"),
         ({"noise": 5.0}, TypeError, "did you mean neftune"),
+        ({"batch": 5}, TypeError, r"batches\[0\] must be what the model is called with, .* got 5"),
         ({"layer": "model.layers.0"}, ValueError, "'model.layers.0', a Llama.*, has none"),
         ({"layer": "lm_head"}, ValueError, "'lm_head', a Linear, has none"),
         ({"batch": {"inputs_embeds": torch.ones(1, 4, 16)}}, ValueError,

@@ -276,6 +276,8 @@ def test_arguments_are_those_of_attach():
     assert torch.equal(noisy, add_noise(clean, neftune(), step=0, mask=batch(rows=2) > 20))
     with pytest.raises(TypeError, match="placeholders must be True or False"):
         NoiseCallback(neftune(), placeholders=1)
+    with pytest.raises(ValueError, match="where must be 'all', 'prompt', "):
+        NoiseCallback(neftune(), where="x")
     with pytest.raises(TypeError, match="noise must be a Noise"):
         NoiseCallback(5.0)
 

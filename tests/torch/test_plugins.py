@@ -66,7 +66,10 @@ def test_axolotl(tmp_path, in_file):
     [
         ({}, "embnoise\n  Field required"),
         ({"embnoise": {"noise": {"alpha": -1}}}, "alpha must be .* at least 0, got -1"),
-        ({"embnoise": {"noise": {"alpha": [1]}}}, r"alpha must be a number, got \[1\]"),
+        (
+            {"embnoise": {"noise": {"alpha": [1]}}},
+            r"alpha must be a number, a schedule or a function of the step, got \[1\]",
+        ),
         ({"embnoise": {"noise": {"alhpa": 1}}}, "did you mean 'alpha'"),
         ({"embnoise": {"noise": "no.json"}}, "there is no file 'no.json'"),
         ({"embnoise": {"noise": {"alpha": 5}, "wher": "all"}}, "wher\n  Extra inputs"),

@@ -49,6 +49,24 @@ def test_a_kernel_that_cannot_be_used_here_is_passed_over():
     assert type(kernel_for("cpu")).__name__ == "NumbaKernel"
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: kernel_for(5), "device_type must be a string, got 5"),
+        (lambda: register_kernel(5, "mine", TorchKernel), "device_type must be a string, got 5"),
+        (lambda: register_kernel("cpu", 5, TorchKernel), "name must be a string, got 5"),
+        (lambda: register_kernel("cpu", "mine", 5), "load must be a callable, got 5"),
+        (
+            lambda: register_kernel("cpu", "mine", TorchKernel, priority="a"),
+            "priority must be an integer, got 'a'",
+        ),
+    ],
+)
+def test_what_is_refused(call, message):
+    with pytest.raises(TypeError, match=message):
+        call()
+
+
 def test_the_highest_priority_is_taken_and_a_name_is_registered_once():
     register_kernel("toy", "slow", lambda: add_with_numpy)
     assert kernel_for("toy") is add_with_numpy

@@ -244,11 +244,21 @@ def first_lookup(tmp_path, model, callback, **options):
     return ids, noisy, clean[ids]
 
 
-def test_arguments_are_checked():
-    with pytest.raises(TypeError, match="placeholders must be True or False, got 'no'"):
-        NoiseCallback(neftune(), placeholders="no")
-    with pytest.raises(TypeError, match="noise must be a Noise"):
-        NoiseCallback(5.0)
+@pytest.mark.parametrize(
+    ("wrong", "kind", "message"),
+    [
+        ({"noise": 5.0}, TypeError, "noise must be a Noise"),
+        ({"placeholders": "no"}, TypeError, "placeholders must be True or False, got 'no'"),
+        ({"where": "x"}, ValueError, "where must be 'all', 'prompt', .* got 'x'"),
+        ({"layer": 3}, TypeError, "layer must be a module or its name, got 3"),
+        ({"tokens": 3}, TypeError, "tokens must be a callable, got 3"),
+        ({"dealing": "a"}, TypeError, "dealing must be an integer, got 'a'"),
+        ({"mesh": 3}, ValueError, "mesh must be a DeviceMesh that this rank is part of, got 3"),
+    ],
+)
+def test_arguments_are_checked_at_once(wrong, kind, message):
+    with pytest.raises(kind, match=message):
+        NoiseCallback(**{"noise": neftune(), **wrong})
 
 
 def test_noise_on_what_goes_into_every_layer(tmp_path):

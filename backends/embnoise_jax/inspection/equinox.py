@@ -8,7 +8,16 @@ from typing import Any
 import equinox as eqx
 import jax
 
-from embnoise.backend import Inspection, Lookup, Noise, Seen, TokenArrays, inspect_seen, noise_at
+from embnoise.backend import (
+    Inspection,
+    Lookup,
+    Noise,
+    Seen,
+    TokenArrays,
+    check_batches,
+    inspect_seen,
+    noise_at,
+)
 from embnoise_jax._find import tokens_by_layer
 from embnoise_jax.equinox import Layer, attach, noisy_layers
 from embnoise_jax.inspection._recording import as_numpy
@@ -60,6 +69,7 @@ def inspect(
         >>> report.measured.lengths, abs(report.measured.measured / 0.1141 - 1) < 0.1
         ((10,), True)
     """
+    check_batches(batches)
     fixed = noise_at(noise, step)
     tables: dict[str, Any] = {}
     lookups: dict[str, list[Lookup]] = {}

@@ -17,6 +17,7 @@ from embnoise.backend import (
     Noise,
     Seen,
     TokenArrays,
+    check_batches,
     check_layers,
     inspect_seen,
     is_match,
@@ -87,6 +88,7 @@ def inspect(
             "batches must have at least one, since a Linen model shows its embeddings when it is "
             "called; or use embnoise.inspect_table"
         )
+    check_batches(batches)
     fixed, later = noise_at(noise, step), LaterInputs()
     paths = None if layer is None else check_layers(layer)
     found: dict[str, list[Lookup]] = {}

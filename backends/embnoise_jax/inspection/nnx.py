@@ -12,7 +12,16 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from embnoise.backend import Inspection, Lookup, Noise, Seen, TokenArrays, inspect_seen, noise_at
+from embnoise.backend import (
+    Inspection,
+    Lookup,
+    Noise,
+    Seen,
+    TokenArrays,
+    check_batches,
+    inspect_seen,
+    noise_at,
+)
 from embnoise_jax._arguments import is_hidden
 from embnoise_jax._compat import change_class
 from embnoise_jax.inspection._recording import (
@@ -73,6 +82,7 @@ def inspect(
         >>> report.measured.lengths, abs(report.measured.measured / 0.1141 - 1) < 0.1
         ((10,), True)
     """
+    check_batches(batches)
     options: dict[str, Any] = {"layer": layer, "tokens": tokens, "where": where}
     later = LaterInputs()
     with attach(model, noise_at(noise, step), **options) as handle:

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from embnoise.backend import Noise, Prepared
+from embnoise.backend import Noise, Prepared, check_callable, check_integer, format_value
 from embnoise_torch import _compat
 
 __all__ = [
@@ -119,12 +119,19 @@ def register_kernel(
         priority: Of several kernels for a device that can be used, the one with the highest
             priority is taken.
 
+    Raises:
+        TypeError: An argument of the wrong type.
+
     Example:
         >>> from embnoise_torch.kernels import kernel_for, register_kernel
         >>> register_kernel("my_device", "mine", lambda: None)  # not usable here
         >>> type(kernel_for("my_device")).__name__
         'TorchKernel'
     """
+    _check_name("device_type", device_type)
+    _check_name("name", name)
+    check_callable("load", load)
+    priority = check_integer("priority", priority)
     kernels = _KERNELS.setdefault(device_type, [])
     kernels[:] = [each for each in kernels if each[1] != name]
     kernels.append((priority, name, load))
@@ -132,9 +139,19 @@ def register_kernel(
     kernel_for.cache_clear()
 
 
+def _check_name(argument: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{argument} must be a string, got {format_value(value)}")
+
+
 @cache
 def kernel_for(device_type: str) -> Kernel:
-    """The kernel that tensors of a device type get their noise from."""
+    """The kernel that tensors of a device type get their noise from.
+
+    Raises:
+        TypeError: ``device_type`` is not a string.
+    """
+    _check_name("device_type", device_type)
     for _, _, load in (*_KERNELS.get(device_type, ()), *_KERNELS[ANY_DEVICE]):
         kernel: Kernel | None = load()
         if kernel is not None:

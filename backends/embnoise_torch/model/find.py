@@ -16,7 +16,10 @@ from embnoise_torch import _compat
 from embnoise_torch.model.call_stack import Caller
 from embnoise_torch.model.model_call import DECODER, TELLING, may_tell_padding
 
-__all__ = ["find_callers", "find_layers", "language_model", "parameters_of", "unwrap_model"]
+__all__ = [
+    "find_callers", "find_layers", "language_model", "listed_layers", "parameters_of",
+    "unwrap_model",
+]  # fmt: skip
 
 _WRAPPERS = (DistributedDataParallel, FullyShardedDataParallel)
 
@@ -84,7 +87,7 @@ def find_layers(
         if decoder is not None and decoder not in wanted and decoder in names:
             wanted.append(decoder)
     else:
-        named = (_named(model, each) for each in check_layers(layer))
+        named = (_named(model, each) for each in listed_layers(layer))
         wanted = list(dict.fromkeys(module for modules in named for module in modules))
     for chosen in wanted:
         if chosen not in names:
@@ -102,6 +105,20 @@ def find_layers(
     if at == "output":
         wanted += _sharing(model, wanted, names)
     return {names[module]: module for module in wanted if not _is_inside(module, wanted)}
+
+
+def listed_layers(layer: object) -> list[str | nn.Module]:
+    """The modules and names in the argument ``layer``.
+
+    Raises:
+        TypeError: It is neither a module nor a name, nor a list of those.
+        ValueError: It is an empty list.
+    """
+    layers = check_layers(layer)
+    for each in layers:
+        if not isinstance(each, str | nn.Module):
+            raise TypeError(f"layer must be a module or its name, got {format_value(each)}")
+    return layers
 
 
 def _sharing(
@@ -241,8 +258,6 @@ def _takes_any_name(module: nn.Module) -> bool:
 def _named(model: nn.Module, layer: str | nn.Module) -> list[nn.Module]:
     if isinstance(layer, nn.Module):
         return [layer]
-    if not isinstance(layer, str):
-        raise TypeError(f"layer must be a module or its name, got {format_value(layer)}")
     modules = dict(model.named_modules(remove_duplicate=False))
     found = match_layers(layer, [*modules], embeddings=_candidates(model))
     return [modules[name] for name in found]
