@@ -42,7 +42,6 @@ def padded_as_good_as_full(context: CheckContext) -> None:
     layer = context.layer()
     if context.case.inputs == "embeddings" and not layer.gets("mask"):
         raise NotClaimedError("the layer takes no mask")
-    _as_good_if_told(context, "mask", "a mask of ones")
     batch, width, dim = SHAPE
     lengths = ([3 * width // 4, width // 2, width, 5] * batch)[:batch]
     inputs = context.batch((batch, width, dim), mask=right_mask(lengths, width))
@@ -60,6 +59,7 @@ def padded_as_good_as_full(context: CheckContext) -> None:
         "a row that is all padding changes the noise of the others: all of it is left out, or it "
         "is scaled by how many rows have tokens",
     )
+    _as_good_if_told(context, "mask", "a mask of ones")
 
 
 def _packs(claims: Claims) -> str | None:
@@ -77,7 +77,6 @@ def packed_as_good_as_full(context: CheckContext) -> None:
     batch, width, dim = SHAPE
     if not context.layer(dim=dim).takes("segment_ids"):
         raise NotClaimedError("the layer takes no segment_ids")
-    _as_good_if_told(context, "segment_ids", "one document in each row")
     context.transcript.clear()
     layer = context.layer(dim=dim)
     cuts = short_documents(width)
@@ -93,6 +92,7 @@ def packed_as_good_as_full(context: CheckContext) -> None:
     )
     context.transcript.clear()
     _as_good(context, inputs, "a packed batch")
+    _as_good_if_told(context, "segment_ids", "one document in each row")
 
 
 def _as_good_if_told(context: CheckContext, name: str, what: str) -> None:
@@ -116,7 +116,6 @@ def _as_good_if_told(context: CheckContext, name: str, what: str) -> None:
             f"the layer takes another path if {name} is given, even where it says nothing",
             ("EN05",),
         )
-    context.transcript.clear()
 
 
 def _as_good(context: CheckContext, inputs: Inputs, where: str) -> None:
