@@ -71,7 +71,7 @@ def all_seeds_differ(context: CheckContext) -> None:
         apart = seed - other
         cause = (
             "0 is taken for 'not given', as in `seed or 42`: ask whether the seed is None"
-            if not other
+            if not other and apart > 1
             else "the seed is divided, so that neighbors are one"
             if apart == 1
             else f"the seed is taken modulo {apart} or a divisor of it: it is kept in too few bits"
