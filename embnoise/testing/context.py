@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, TypeVar
 
@@ -336,6 +336,12 @@ class CheckContext:
     def first_step(self) -> int:
         """The first step at which the schedule is above 0."""
         return next(step for step in range(1000) if self.claims.share(step) > 0)
+
+    def loud(self, steps: Iterable[int]) -> list[int]:
+        """The steps whose noise is far above its rounding: at least a tenth of the most."""
+        shares = {step: self.claims.share(step) for step in steps}
+        least = max(shares.values(), default=0.0) / 10
+        return [step for step, share in shares.items() if share > 0 and share >= least]
 
     def slack(self, clean: Array, magnitude: float) -> float:
         """How much rounding to the dtype may change a unit, relative to the larger of 1 and it.

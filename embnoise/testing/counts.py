@@ -6,8 +6,9 @@ import math
 
 __all__ = ["far_apart"]
 
-_ROUND = (2**10, 2**12, 10**4, 2**16, 2**20, 10**6, 2**24, 10**9, 2**30)
-"""Multiples of the round numbers by which a layer may divide a seed or a step."""
+_ROUND = (2**10, 2**12, 10**4, 2**16, 2**20, 10**6, 2**24, 2**24 + 1, 10**9, 2**30)
+"""Multiples of the round numbers by which a layer may divide a seed or a step, and the first number
+that a float32 confuses with another one."""
 
 
 def far_apart(most: int) -> list[int]:

@@ -65,8 +65,14 @@ _MODES = {"is_training": False, "train": False, "deterministic": True, "inferenc
 
 
 def mask_of_another_name(parameters: Iterable[str]) -> str | None:
-    """The cause, if a layer has a parameter for the mask that the kit does not know."""
+    """The cause, if a layer has a parameter for the mask or the lengths of another name."""
     for name in parameters:
+        if name in ("lengths", "length", "seq_lens", "seq_lengths", "seqlens"):
+            return (
+                f"the mask is passed as `mask`, true for real tokens, and the layer has `{name}`: "
+                f"pass call=lambda layer, x, *, mask: layer(x, {name}=mask.sum(1)), with the "
+                "layer's other arguments"
+            )
         if name in ("attention_mask", "attn_mask", "token_mask", "input_mask", "padding_mask"):
             value = "~mask" if name == "padding_mask" else "mask"
             return (

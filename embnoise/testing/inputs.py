@@ -41,6 +41,8 @@ class Inputs:
     """Python that makes ``values``, given ``np``, and ``mask`` if there is padding."""
     mask_dtype: str = "bool"
     """The dtype in which a layer is given the mask."""
+    told: tuple[str, ...] = ()
+    """The arrays, of "mask" and "segment_ids", that a layer is given though they say nothing."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -86,6 +88,10 @@ class Inputs:
         """The same batch, whose mask a layer is given as numbers."""
         source = self.source.replace("* mask", "* (mask != 0)")
         return replace(self, mask_dtype=dtype, source=source)
+
+    def telling(self, name: str) -> Inputs:
+        """The same batch, whose mask or segment ids a layer is given though they say nothing."""
+        return replace(self, told=(name,))
 
     def with_equal_rows(self) -> Inputs:
         """A batch whose rows all have the values of the first."""

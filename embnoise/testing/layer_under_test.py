@@ -316,9 +316,13 @@ class LayerUnderTest:
         seed_globally(self.driver, self.transcript, self.world, moment)
 
     def _is_given(self, name: str, inputs: Inputs) -> bool:
-        """Whether the mask or the segment ids say something, or have no default."""
+        """Whether the mask or the segment ids say something, or must be given anyway."""
         special = {"mask": not inputs.mask.all(), "segment_ids": inputs.packed}[name]
-        return special or name in self._needs | self._findings.required
+        return special or name in inputs.told or name in self._needs | self._findings.required
+
+    def may_lack(self, name: str) -> bool:
+        """Whether the layer takes the mask or the segment ids, and is called without them too."""
+        return self.gets(name) and name not in self._needs | self._findings.required
 
     def _record_arrays(self, inputs: Inputs) -> None:
         if not inputs.mask.all() or (self.gets("mask") and self._is_given("mask", inputs)):

@@ -110,6 +110,7 @@ def test_a_compiler_that_traces_for_every_step_is_told():
                 key = (keywords["training"], keywords.get("step"))
                 if "step" not in named(layer, keywords):
                     key = (keywords["training"], None)
+                key += (keywords.get("mask", np.ones(())).tobytes(),)
                 if key not in traced:
                     traced[key] = call(layer, np.zeros_like(inputs), **keywords)
                 return inputs + traced[key]

@@ -66,6 +66,15 @@ def test_noise_in_evaluation_of_a_layer_with_ids_is_one_failure():
     assert set(failures(drawing(table=True, always=True), inputs="ids")) == {"EN02"}
 
 
+def test_a_layer_for_embeddings_is_told_from_one_for_ids():
+    def make(*, dim, alpha, seed):
+        return lambda x, *, training: x
+
+    report = check_layer(case("mine", make, driver="numpy", inputs="ids"), raises=False)
+    assert [result.code for result in report.results if result.wrong] == ["EN01"]
+    assert "use inputs='embeddings'" in report.results[0].message
+
+
 def test_a_one_sided_draw_is_seen_although_the_layer_is_noisy_in_evaluation():
     make = drawing(one_sided, table=True, always=True)
     found = failures(make, inputs="ids")

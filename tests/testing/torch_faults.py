@@ -987,7 +987,7 @@ FAULTY = [
     bad(Ignored, "EN21", "ignored", "alpha's schedule ignored", DECAY),
     bad(NeverHalved, "EN21", "ignored", "alpha not halved at step 100",
         Claims(schedule=lambda step: 1.0 if step < 100 else 0.5)),
-    bad(EpochLate, "EN21", r"1 at step 100 \(claimed 0\.9\)", "alpha's epochs are one late",
+    bad(EpochLate, "EN21", r"at step 100 \(claimed 0\.9\)", "alpha's epochs are one late",
         Claims(schedule=lambda step: max(1 - step // 100 / 10, 0.0))),
     bad(StopsAtHalf, "EN21", r"0\.5 at step 999", "alpha stops at half of it after 500 calls",
         Claims(schedule=linear(1, 0, 1000))),

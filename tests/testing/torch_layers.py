@@ -91,7 +91,8 @@ class Stepped(Uniform):
         return max(1 - step / 10, 0.0)
 
     def forward(self, x, mask, step):
-        self.generator.manual_seed(self.seed + step)
+        pair = np.random.SeedSequence([self.seed, step])
+        self.generator.manual_seed(int(pair.generate_state(1)[0]))
         noise = self.noise(x, mask) * self.share(step)
         return x + noise.to(x.dtype) if self.training else x
 

@@ -98,6 +98,28 @@ class FourDocuments(Packs):
         return super().lengths(segments.clamp(max=4))
 
 
+class Documents32(Packs):
+    """A table of the lengths of 32 documents; further ones are counted as one token."""
+
+    def lengths(self, segments):
+        return torch.where(segments < 32, super().lengths(segments), 1)
+
+
+class GapsCounted(Packs):
+    """Padding counts with the document before it."""
+
+    def lengths(self, segments):
+        last = (segments > 0).flip(1).cumsum(1).flip(1) > 0
+        return super().lengths(torch.where(last, segments.cummax(1)[0], segments))
+
+
+class OneDocument(Packs):
+    """No noise where all rows are one document."""
+
+    def packed(self, x, segments):
+        return super().packed(x, segments) * (segments > 1).any()
+
+
 class PackedSteps(Packs):
     def packed(self, x, segments):
         self.generator.manual_seed(self.seed)
@@ -280,6 +302,91 @@ class SeedsAfterwards(Follower):
         return drawn
 
 
+# Gradients.
+
+
+class Hooked(Uniform):
+    """``passed`` says what becomes of the gradient."""
+
+    def forward(self, x, mask):
+        x = x * 1.0
+        if x.requires_grad:
+            x.register_hook(self.passed)
+        return super().forward(x, mask)
+
+
+class NegativeDropped(Hooked):
+    def passed(self, gradient):
+        return gradient.clamp(min=0)
+
+
+class ClippedGradient(Hooked):
+    def passed(self, gradient):
+        return gradient.clamp(-10, 10)
+
+
+class SmallDropped(Hooked):
+    def passed(self, gradient):
+        return gradient * (gradient.abs() > 1e-3)
+
+
+class RoundedGradient(Hooked):
+    def passed(self, gradient):
+        return gradient.bfloat16().to(gradient.dtype)
+
+
+class DetachedInEvaluation(Uniform):
+    def forward(self, x, mask):
+        return super().forward(x if self.training else x.detach(), mask)
+
+
+class InNoGrad(Uniform):
+    """It asks for the gradient, and not for the mode."""
+
+    def forward(self, x, mask):
+        if torch.is_grad_enabled():
+            return super().forward(x, mask)
+        return x + self.noise(x, mask).to(x.dtype)
+
+
+class WhereTracked(Uniform):
+    def forward(self, x, mask):
+        if not x.requires_grad:
+            return super().forward(x, mask)
+        return x + self.noise(x, mask).to(x.dtype)
+
+
+# Compiled calls.
+
+
+class Compiled(Follower):
+    """Its generator is the global one; ``other`` says what the compiler makes of the units."""
+
+    def units(self, x, mask):
+        units = super().units(x, mask)
+        return self.other(units) if torch.compiler.is_compiling() else units
+
+
+class TripledByTheCompiler(Compiled):
+    def other(self, units):
+        return 3 * units
+
+
+class OneRowByTheCompiler(Compiled):
+    def other(self, units):
+        return units[:1].expand_as(units)
+
+
+class DetachedByTheCompiler(Follower):
+    def forward(self, x, mask):
+        return super().forward(x.detach() if torch.compiler.is_compiling() else x, mask)
+
+
+class UnmaskedByTheCompiler(Follower):
+    def forward(self, x, mask):
+        return super().forward(x, torch.ones_like(mask) if torch.compiler.is_compiling() else mask)
+
+
 # 16 bits.
 
 
@@ -336,6 +443,11 @@ FAULTY = [
     bad(PaddingBehindDocuments, "EN64", "segment_ids == 0", "padding behind documents noised"),
     bad(FourDocuments, "EN20", "document 5|document 4",
         "all documents from the fourth one counted as one"),
+    bad(Documents32, "EN20", "document 32: 2 real.*some bound",
+        "documents from the 32nd one counted as one token"),
+    bad(GapsCounted, "EN20", "between them", "padding between documents counted"),
+    bad(OneDocument, "EN64", "even where it says nothing",
+        "no noise where segment_ids tell one document"),
     bad(PackedSteps, "EN64", "one draw", "packed rows: the same noise at every step"),
     bad(PackedAlways, "EN64", "in every mode", "packed rows: noise in evaluation mode"),
     bad(PackedDetached, "EN59", "detached", "packed rows: gradient blocked"),
@@ -361,6 +473,21 @@ FAULTY = [
     bad(PutsBack, "EN06", "put back", "the global state put back after each draw", GLOBAL),
     bad(SeedsAfterwards, "EN06", "number of its own",
         "the global generator seeded after each draw", GLOBAL),
+    bad(NegativeDropped, "EN13", "sets a part of it to 0", "negative gradients dropped"),
+    bad(ClippedGradient, "EN13", "clips the gradient", "gradient clipped"),
+    bad(SmallDropped, "EN59", "sets a part of it to 0|detached", "small gradients dropped"),
+    bad(RoundedGradient, "EN13", "is rounded", "gradient rounded to bfloat16"),
+    bad(DetachedInEvaluation, "EN13", "in evaluation mode the gradient",
+        "gradient blocked in evaluation mode"),
+    bad(InNoGrad, "EN02", "look at the mode alone", "noise in evaluation, under no_grad"),
+    bad(WhereTracked, "EN13", "where a gradient is tracked",
+        "noise in evaluation, for inputs that need a gradient"),
+    bad(TripledByTheCompiler, "EN22", "whether it is compiled",
+        "compiled: three times the noise", GLOBAL),
+    bad(OneRowByTheCompiler, "EN22", "one draw", "compiled: one draw for all rows", GLOBAL),
+    bad(DetachedByTheCompiler, "EN22", "in compiled calls alone", "compiled: gradient blocked",
+        GLOBAL),
+    bad(UnmaskedByTheCompiler, "EN22", "padding gets noise", "compiled: padding noised", GLOBAL),
     bad(InPlaceIn16Bits, "EN16", "in place", "bfloat16: input changed in place"),
     bad(DetachedIn16Bits, "EN13", "detached", "bfloat16: gradient blocked"),
     bad(GlobalIn16Bits, "EN05", "global generator", "bfloat16: drawn from the global generator"),

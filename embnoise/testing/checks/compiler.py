@@ -4,91 +4,156 @@ from __future__ import annotations
 
 import numpy as np
 
+from embnoise.testing.checks.gradients import gradient_passes
+from embnoise.testing.checks.ragged import FULL, expect_as_good
 from embnoise.testing.context import CheckContext
 from embnoise.testing.failures import ClaimViolatedError, NotClaimedError, UntestableError
 from embnoise.testing.inputs import SMALL, Inputs, right_mask
+from embnoise.testing.layer_under_test import LayerUnderTest
 from embnoise.testing.registry import NOISE, check
+from embnoise.testing.right_rows import expect_right_rows, units_of
+from embnoise.testing.statistics import RATE
+
+DRAWS = 8
+"""So many steps show the size of the noise, if the layer follows a global seed."""
 
 
 @check(
     "EN22",
     claimed=lambda claims: None if claims.compilable else "compilable=False",
+    random=True,
     premises=(*NOISE, "EN02", "EN05", "EN06", "EN15", "EN55", "EN63", "EN64"),
 )
 def compiled_equals_eager(context: CheckContext) -> None:
     """Under the framework's compiler the noise equals that of uncompiled calls, step by step.
 
-    For a layer that follows a global seed the check is weaker: no noise in evaluation, noise in
-    training after it, and other noise at each step. Fails for layers whose noise is drawn while
+    For a layer that follows a global seed, which a compiler may read in another way, the compiled
+    noise must have the claimed size and distribution instead, and be another one at each step. The
+    gradient passes through a compiled call unchanged. Fails for layers whose noise is drawn while
     tracing and frozen, or that are compiled once for both modes.
     """
-    _compiled_equals_eager(context, context.batch())
-    layer = context.layer()
-    ragged = {}
+    both = _Both(context)
+    both.agree(context.batch())
+    layer = both.compiled
+    batches = {}
     if layer.gets("mask"):
-        ragged["a mask"] = context.batch(mask=right_mask([7, 4, 2, 1], SMALL[1]))
+        batches["a mask"] = context.batch(mask=right_mask([7, 4, 2, 1], SMALL[1]))
+    if layer.may_lack("mask"):
+        batches["a mask of ones"] = context.batch().telling("mask")
     if layer.takes("segment_ids") and context.profile.draws:  # compiling takes long
-        ragged["segment_ids"] = context.batch(segments=np.array([[1, 1, 1, 2, 2, 0, 0]] * SMALL[0]))
-    for what, inputs in ragged.items():
-        context.transcript.clear()
+        segments = np.array([[1, 1, 1, 2, 2, 0, 0]] * SMALL[0])
+        batches["segment_ids"] = context.batch(segments=segments)
+    for what, inputs in batches.items():
         try:
-            _compiled_equals_eager(context, inputs)
+            both.agree(inputs)
         except ClaimViolatedError as error:
             raise ClaimViolatedError(
                 f"with {what}, {error.seen}",
                 f"{error.likely}; without {what} it is right, so look for what depends on its "
                 "values: mask.any(), x[mask], an int() of a length",
             ) from None
+    _gradient_passes(context, layer)
 
 
-def _compiled_equals_eager(context: CheckContext, inputs: Inputs) -> None:
-    start = context.first_step()
-    steps = [step for step in range(start, start + 20) if context.claims.share(step) > 0][:2]
-    eager = context.layer()
-    clean = eager.eval(inputs)
-    expected = [eager.train(inputs, step) - clean for step in steps]
-    context.transcript.clear()
-    layer = context.layer()
-    layer.compile()
-    try:
-        without = layer.eval(inputs)
-        found = [layer.train(inputs, step) - without for step in steps]
-    except UntestableError as error:
-        raise ClaimViolatedError(
-            f"under the compiler {error}", "the layer cannot be traced"
-        ) from None
-    context.expect(
-        np.allclose(without, clean, rtol=2.0**-20, atol=0) or not _has_one_table(context, inputs),
-        "the compiled layer returns other embeddings in evaluation mode",
-        "the mode is read once, while tracing",
-    )
-    context.expect(
-        all(bool(noise.any()) for noise in found),
-        "the compiled layer adds no noise in training mode after a call in evaluation mode",
-        "the compiled code is that of evaluation mode: what turns the noise on (a hook, a flag) is "
-        "not read again",
-    )
-    if len(found) < 2:
-        raise NotClaimedError("the schedule is above 0 at one step only")
-    shares = [context.claims.share(step) for step in steps]
-    first, second = (noise / share for noise, share in zip(found, shares, strict=True))
-    context.expect(
-        bool(abs(first - second).max() > 2.0**-12 * abs(first).max()),
-        f"compiled, steps {steps[0]} and {steps[1]} have the same noise",
-        "the noise is drawn while tracing (by Python or NumPy, or from a state that the compiler "
-        "treats as a constant) and frozen into the compiled code. In JAX pass the step or the key "
-        "in, or keep it in an nnx.Variable; in Keras draw with a SeedGenerator, or count in a "
-        "weight",
-    )
-    if context.claims.seeded is True:
+class _Both:
+    """A layer and a compiled one, which are called alike."""
+
+    def __init__(self, context: CheckContext) -> None:
+        self.context = context
+        start = context.first_step()
+        self.steps = context.loud(range(start, start + 60))
+        if len(self.steps) < 2:
+            raise NotClaimedError("the schedule is above 0 at one step only")
+        self._make()
+
+    def _make(self) -> None:
+        self.context.transcript.clear()
+        with self.context.transcript.paused():
+            self.eager = self.context.layer()
+        self.compiled = self.context.layer()
+        self.compiled.compile()
+        self.left = list(self.steps)
+
+    def _next_step(self) -> int:
+        return self.left.pop(0)
+
+    def agree(self, inputs: Inputs) -> None:
+        """Expect both to do the same with a batch, at the next steps."""
+        context = self.context
+        if self.compiled.takes("step"):
+            self.left = list(self.steps)
+        elif len(self.left) < 2 + DRAWS and len(self.left) < len(self.steps):
+            self._make()
+        layer, steps = self.compiled, [self._next_step() for _ in range(2)]
+        with context.transcript.paused():
+            clean = self.eager.eval(inputs)
+            expected = [self.eager.train(inputs, step) - clean for step in steps]
+        try:
+            without = layer.eval(inputs)
+            found = [layer.train(inputs, step) - without for step in steps]
+        except UntestableError as error:
+            raise ClaimViolatedError(
+                f"under the compiler {error}", "the layer cannot be traced"
+            ) from None
+        one_table = np.allclose(without, clean, rtol=2.0**-20, atol=0)
+        context.expect(
+            one_table or not _has_one_table(context, inputs),
+            "the compiled layer returns other embeddings in evaluation mode",
+            "the mode is read once, while tracing",
+        )
+        context.expect(
+            all(bool(noise.any()) for noise in found),
+            "the compiled layer adds no noise in training mode after a call in evaluation mode",
+            "the compiled code is that of evaluation mode: what turns the noise on (a hook, a "
+            "flag) is not read again",
+        )
+        shares = [context.claims.share(step) for step in steps]
+        first, second = (noise / share for noise, share in zip(found, shares, strict=True))
+        context.expect(
+            bool(abs(first - second).max() > 2.0**-12 * abs(first).max()),
+            f"compiled, steps {steps[0]} and {steps[1]} have the same noise",
+            "the noise is drawn while tracing (by Python or NumPy, or from a state that the "
+            "compiler treats as a constant) and frozen into the compiled code. In JAX pass the "
+            "step or the key in, or keep it in an nnx.Variable; in Keras draw with a "
+            "SeedGenerator, or count in a weight",
+        )
+        has_key = context.claims.seeded == "global" and context.driver.key is not None
+        if context.claims.seeded is not True and not has_key:
+            self._is_as_claimed(inputs)
+            return
         size = float(abs(np.array(expected)).max()) + float(abs(clean).max())
         moved = max(float(abs(a - b).max()) for a, b in zip(found, expected, strict=True))
         context.expect(
             moved <= 2.0**-18 * size,
-            f"compiled, the noise of the same seed and steps differs by up to {moved:.3g} (the "
-            f"largest |noise| is {size:.3g})",
-            "the compiled code draws from another generator, or counts its steps differently",
+            f"compiled, the noise of the same {'key' if has_key else 'seed and steps'} differs by "
+            f"up to {moved:.3g} (the largest |noise| is {size:.3g})",
+            "the compiled code draws from another generator, counts its steps differently, or "
+            "asks whether it is compiled",
         )
+
+    def _is_as_claimed(self, inputs: Inputs) -> None:
+        """Expect compiled calls at more steps to have the claimed size and distribution."""
+        context = self.context
+        context.premises += (*FULL, "EN09", "EN19")
+        steps = [self._next_step() for _ in range(min(DRAWS, len(self.left)))]
+        draws = [units_of(self.compiled, inputs, step) for step in steps]
+        if draws:
+            likely = "the layer asks whether it is compiled, and adds other noise there"
+            expect_right_rows(context, inputs, draws, 12, f"in a compiled call: {likely}")
+            expect_as_good(context, inputs, draws, "a compiled call", RATE / 12)
+
+
+def _gradient_passes(context: CheckContext, layer: LayerUnderTest) -> None:
+    """Expect the gradient to pass through a compiled call."""
+    context.premises += ("EN13",)
+    try:
+        gradient_passes(context, layer)
+    except NotClaimedError:
+        return
+    except ClaimViolatedError as error:
+        raise ClaimViolatedError(
+            f"compiled, {error.seen}", f"{error.likely}, in compiled calls alone"
+        ) from None
 
 
 def _has_one_table(context: CheckContext, inputs: Inputs) -> bool:

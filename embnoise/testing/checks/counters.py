@@ -6,18 +6,20 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from embnoise.testing.checks.ragged import FULL, OF_ONE_CALL, expect_claimed_draws
 from embnoise.testing.claims import Claims
 from embnoise.testing.context import CheckContext
 from embnoise.testing.counts import far_apart
-from embnoise.testing.diagnosis import NO_NOISE
-from embnoise.testing.failures import NotClaimedError, NotTestedError
-from embnoise.testing.inputs import Array
+from embnoise.testing.failures import NotTestedError
+from embnoise.testing.inputs import Array, Inputs
 from embnoise.testing.registry import DISTRIBUTION, SEEDS, check
+from embnoise.testing.runs import repeated_run
 from embnoise.testing.statistics import RATE, amplitude, amplitude_window
 
 FACTORS = (
     1, 2, 3, 5, 7, 8, 10, 13, 16, 17, 31, 32, 37, 64, 97, 100, 101, 127, 128, 256, 997, 1000, 1009,
-    1024, 1337, 2048, 4096, 7919, 8192, 10_000, 65_536, 99_991, 100_000, 1_000_000, 1_000_003,
+    1024, 1337, 2048, 4096, 7919, 8192, 10_000, 12_345, 65_536, 99_991, 100_000, 123_457, 1_000_000,
+    1_000_003,
 )  # fmt: skip
 """What a step is multiplied with before it is added to a seed."""
 
@@ -40,6 +42,10 @@ def _own_seed(claims: Claims) -> str | None:
     return None if claims.seeded is True else f"seeded={claims.seeded!r}"
 
 
+USUAL = (0, 1, 42, 123, 1234)
+"""Seeds as people choose them, among them what a layer may take if it is given 0."""
+
+
 def _longest(context: CheckContext) -> int:
     """All periods up to this are tested."""
     return 576 if not context.profile.draws else 4096
@@ -49,14 +55,14 @@ def _longest(context: CheckContext) -> int:
 def all_seeds_differ(context: CheckContext) -> None:
     """Seeds that are any number apart draw other noise: neighbors, and those far away.
 
-    Fails for layers that keep a seed in few bits, take its remainder by some number, or divide it.
+    Fails for layers that keep a seed in few bits, take its remainder by some number, or divide it;
+    or that take 0 for "not given" (``seed or 42``).
     """
     inputs = context.batch()
     step = context.first_step()
     start = context.seed % 2**29
     seen: dict[bytes, int] = {}
-    for offset in far_apart(_longest(context)):
-        seed = start + offset
+    for seed in (*USUAL, *(start + offset for offset in far_apart(_longest(context)))):
         context.transcript.clear()
         units = context.layer(seed=seed).units(inputs, step)
         if not units.any():
@@ -64,7 +70,9 @@ def all_seeds_differ(context: CheckContext) -> None:
         other = seen.setdefault(_key(units), seed)
         apart = seed - other
         cause = (
-            "the seed is divided, so that neighbors are one"
+            "0 is taken for 'not given', as in `seed or 42`: ask whether the seed is None"
+            if not other and apart > 1
+            else "the seed is divided, so that neighbors are one"
             if apart == 1
             else f"the seed is taken modulo {apart} or a divisor of it: it is kept in too few bits"
         )
@@ -82,24 +90,24 @@ def seed_and_step_differ(context: CheckContext) -> None:
     Fails for layers that add or multiply seed and step, or combine them by xor, so that runs with
     different seeds share their noise.
     """
-    if context.claims.schedule is not None:
-        raise NotClaimedError("the schedule makes the noise of every step another")
     inputs = context.batch()
+    steps = context.loud(range(context.first_step() + 4))
     start = context.seed % 2**5 * 2**25 + 2**24  # for a smaller number, + and xor are the same
     first = context.layer(seed=start)
-    noises = [first.units(inputs, step) for step in range(4)]
-    seen = {_key(units): step for step, units in enumerate(noises)}
-    if len(seen) < 4:
+    noises = {step: first.units(inputs, step) for step in steps}
+    if len({_key(units) for units in noises.values()}) < len(noises):
         raise NotTestedError("steps repeat, which EN06 reports")
-    parts = {key for units in noises for key in _keys_of_parts(units)}
+    parts = {key for units in noises.values() for key in _keys_of_parts(units)}
     for seed in (*(start + apart for apart in FACTORS), 2 * start):
         context.transcript.clear()
         layer = context.layer(seed=seed)
-        for step in range(2):
+        for step in steps[:2]:
             units = layer.units(inputs, step)
-            twin = seen.get(_key(units))
+            # Of another alpha, which a schedule may have at another step, they are rounded apart.
+            twins = [other for other, known in noises.items() if _are_equal(known, units)]
+            twin = twins[0] if twins else step
             context.expect(
-                twin is None or twin == step,  # EN44 reports the latter
+                twin == step,  # EN44 reports that of the same step
                 f"seed {start} at step {twin} and seed {seed} at step {step} have the same noise",
                 "seed and step are multiplied into one number: give both to the generator, as a "
                 "pair or through a hash"
@@ -108,11 +116,15 @@ def seed_and_step_differ(context: CheckContext) -> None:
                 "the generator, as a pair or through a hash",
             )
             context.expect(
-                twin is not None or parts.isdisjoint(_keys_of_parts(units)),
+                bool(twins) or parts.isdisjoint(_keys_of_parts(units)),
                 f"a row or a token of seed {start} has the noise of another one of seed {seed}",
                 "the seed is added to the number of the row or of the token: give both to the "
                 "generator, as a pair or through a hash",
             )
+
+
+def _are_equal(left: Array, right: Array) -> bool:
+    return bool(abs(left - right).max() <= 2.0**-12 * abs(left).max())
 
 
 def _calls(context: CheckContext) -> int:
@@ -124,40 +136,37 @@ def _calls(context: CheckContext) -> int:
 def noise_endures(context: CheckContext) -> None:
     """Every step has new noise of the same size, after many calls and at large steps too.
 
-    Fails for layers whose count wraps, whose noise repeats after some round number of steps, or
-    ends.
+    The noise of all these steps is drawn anew, centered and of the claimed distribution. With a
+    schedule, the steps are those whose noise is not far below the largest. Fails for layers whose
+    count wraps, whose noise repeats after some round number of steps, is another one from some step
+    on, or ends.
     """
     claims = context.claims
     if claims.schedule is not None:
-        raise NotClaimedError("with a schedule, EN06 and EN21 test the steps")
+        context.premises += ("EN21",)
     inputs = context.batch()
     layer = context.layer()
     given = layer.takes("step")
-    steps = list(range(_calls(context)))
-    if given:
-        steps = far_apart(_longest(context))
+    steps = context.loud(far_apart(_longest(context)) if given else range(_calls(context)))
     seen: dict[bytes, int] = {}
-    sizes = []
+    sizes, units = [], []
     for step in steps:
-        units = layer.units(inputs, step)
-        if step == 0:
-            context.expect(bool(units.any()), "there is no noise at step 0", NO_NOISE)
-        ended = not units.any()
+        units.append(layer.units(inputs, step))
+        ended = not units[-1].any()
         context.expect(
             not ended,
-            f"the noise ends: there is none at step {step}, and at step 0 there is",
+            f"the noise ends: there is none at step {step}, and at step {steps[0]} there is",
             "noise for the first steps only, or a count that overflows",
         )
-        twin = seen.setdefault(_key(units), step)
+        twin = seen.setdefault(_key(units[-1]), step)
         context.expect(
             twin == step,
             f"steps {twin} and {step} have the same noise",
-            f"the noise repeats: the step or the count is taken modulo {step - twin} or a divisor "
-            "of it, or is kept in too few bits",
+            _repeats(step - twin),
         )
-        sizes.append(amplitude(claims.distribution_rule, context.independent(units)))
+        sizes.append(amplitude(claims.distribution_rule, context.independent(units[-1])))
     low, high = amplitude_window(
-        claims.distribution_rule, context.independent(units).size, RATE / len(steps)
+        claims.distribution_rule, context.independent(units[0]).size, RATE / (2 * len(steps))
     )
     slack = 2 * context.usual_slack(inputs) + 2.0**-16
     low, high, known = low - slack, high + slack, 1.0
@@ -169,8 +178,46 @@ def noise_endures(context: CheckContext) -> None:
     context.expect(
         not off,
         f"at step {steps[off[0]] if off else 0} the noise is {sizes[off[0]] if off else 0:.4g} of "
-        f"what it should be, and at step 0 {sizes[0]:.4g} ({len(off)} of {len(steps)} steps are "
-        "off)",
+        f"what it should be, and at step {steps[0]} {sizes[0]:.4g} ({len(off)} of {len(steps)} "
+        "steps are off)",
         "the noise grows or fades with the calls, though no schedule is claimed",
         DISTRIBUTION,
+    )
+    if len(steps) > 1:
+        _as_at_first(context, inputs, steps, units)
+
+
+def _repeats(apart: int) -> str:
+    return (
+        f"the noise repeats: the step or the count is taken modulo {apart} or a divisor of it, or "
+        "is kept in too few bits"
+    )
+
+
+def _as_at_first(
+    context: CheckContext, inputs: Inputs, steps: list[int], units: list[Array]
+) -> None:
+    """Expect the noise of all steps to be drawn as that of the first ones, which others test."""
+    rows = len(context.independent(units[0]))
+    pooled = np.concatenate([context.independent(each) for each in units])
+    found = repeated_run(pooled, context.claims.distribution_rule)
+    at = [steps[place[0] // rows] for place in found[0]] if found else [0, 0]
+    where = [(place[0] % rows, *place[1:]) for place in found[0]] if found else []
+    context.expect(
+        found is None,
+        f"the same values occur twice: at step {at[0]} and (row, token, channel) "
+        f"{where[0] if where else ''}, and at step {at[1]} and {where[1] if where else ''}",
+        _repeats(abs(at[1] - at[0]))
+        if at[0] != at[1]
+        else f"from some step on, {at[0]} or an earlier one, one draw is used at several places",
+        FULL,
+    )
+    context.premises += OF_ONE_CALL
+    expect_claimed_draws(
+        context,
+        inputs,
+        pooled.ravel(),
+        f"{len(steps)} steps up to {steps[-1]}",
+        "from some step on the noise is drawn in another way",
+        RATE / 8,
     )

@@ -18,19 +18,24 @@ from embnoise.testing.registry import NOISE, check, needs_repeats
 def gradient_is_one(context: CheckContext) -> None:
     """The gradient passes through the noise unchanged, to the input or to the embedding table.
 
-    The output is weighted with small integers, so that sums are exact, and the gradient must equal
-    these weights (for ids, the gradient in evaluation mode). Fails for layers that detach their
-    output, add the noise under no_grad, or scale what they pass on.
+    The output is weighted with integers of both signs, so that sums are exact, and the gradient
+    must equal these weights (for ids, the gradient in evaluation mode). In evaluation mode it must
+    pass as well. Fails for layers that detach their output, add the noise under no_grad, or scale
+    what they pass on.
     """
-    _gradient_is_one(context, context.batch(fill=_fill(context)), context.layer())
+    layer = context.layer()
+    gradient_passes(context, layer)
+    if context.case.inputs == "embeddings":
+        context.transcript.clear()
+        _gradient_of_evaluation(context)
 
 
 @check("EN59", premises=(*NOISE, "EN12", "EN13"))
 def gradient_of_any_batch(context: CheckContext) -> None:
     """The gradient passes unchanged in batches of any size, padded and packed, and in later calls.
 
-    Fails for layers that block the gradient of padding, scale it by a size of the batch, or keep
-    something of it from call to call.
+    Nor does its own size matter. Fails for layers that block the gradient of padding, scale it by a
+    size of the batch, clip it, or keep something of it from call to call.
     """
     shape = context.profile.shape("float32")
     lengths = ([shape[1], shape[1] // 2, 5] * shape[0])[: shape[0]]
@@ -41,8 +46,8 @@ def gradient_of_any_batch(context: CheckContext) -> None:
     context.transcript.clear()
     layer = context.layer()
     inputs = context.batch(fill=_fill(context), mask=left_mask([2, 7, 4, 1], SMALL[1]))
-    for _ in range(2):
-        _gradient_is_one(context, inputs, layer)
+    for step, factor in ((0, 2.0**-20), (0, 2.0**10), (LATER, 1.0)):
+        _gradient_is_one(context, inputs, layer, step, factor)
     if layer.takes("segment_ids"):
         context.transcript.clear()
         segments = np.array([[1, 1, 1, 2, 2, 0, 0]] * SMALL[0])
@@ -50,14 +55,29 @@ def gradient_of_any_batch(context: CheckContext) -> None:
         _gradient_is_one(context, inputs, context.layer())
 
 
+LATER = 40
+"""A step that is not among the first ones, and not too many calls away."""
+
+
 def _fill(context: CheckContext) -> str | None:
     return None if context.claims.scale_rule.uses_rms else "normal"
 
 
-def _gradient_is_one(context: CheckContext, inputs: Inputs, layer: LayerUnderTest) -> None:
+def gradient_passes(context: CheckContext, layer: LayerUnderTest) -> None:
+    """Expect the gradient of a batch of ``SMALL`` to pass through the noise unchanged."""
+    _gradient_is_one(context, context.batch(fill=_fill(context)), layer)
+
+
+def _gradient_is_one(
+    context: CheckContext,
+    inputs: Inputs,
+    layer: LayerUnderTest,
+    later: int = 0,
+    factor: float = 1.0,
+) -> None:
     of = "inputs" if context.case.inputs == "embeddings" else "parameters"
-    weights = _Weights(int(context.draw.integers(2**31)), inputs.shape)
-    step = layer.advance(inputs, max(layer.calls, context.first_step()))
+    weights = _Weights(context, inputs, factor)
+    step = layer.advance(inputs, max(layer.calls, context.first_step() + later))
     noisy = _gradients(layer, inputs, weights, of, training=True, step=step)
     if of == "inputs":
         expected = [weights.values]
@@ -73,44 +93,98 @@ def _gradient_is_one(context: CheckContext, inputs: Inputs, layer: LayerUnderTes
     _compare(context, noisy, expected, of)
 
 
-class _Weights:
-    """Random weights of the output, and the Python that makes them."""
+def _gradient_of_evaluation(context: CheckContext) -> None:
+    """Expect evaluation to pass the gradient, and to add no noise where one is tracked."""
+    inputs = context.batch(fill="normal")
+    weights, layer = _Weights(context, inputs), context.layer()
+    outputs: list[Array] = []
+    found = _gradients(layer, inputs, weights, "inputs", training=False, step=0, outputs=outputs)
+    context.expect(
+        np.array_equal(found[0], weights.values),
+        "in evaluation mode the gradient at the input is another one than at the output",
+        "the embeddings are detached, or scaled, in evaluation mode, from which training on "
+        "embeddings in that mode suffers",
+    )
+    moved = max((float(abs(each - layer.clean(inputs)).max()) for each in outputs), default=0.0)
+    context.expect(
+        moved == 0,
+        f"in evaluation mode an input that needs a gradient is changed, by up to {moved:.3g}",
+        "noise is added where a gradient is tracked, in evaluation mode too: look at the mode",
+    )
 
-    def __init__(self, seed: int, shape: tuple[int, int, int]) -> None:
-        self.values: Array = np.random.default_rng(seed).integers(1, 8, shape).astype(np.float64)
-        self.source = f"np.random.default_rng({seed}).integers(1, 8, {shape})"
+
+class _Weights:
+    """Random weights of the output, odd integers of both signs, and the Python that makes them.
+
+    Those of float32 have 12 bits; in 16 bits few, so that their sums are exact there too.
+    """
+
+    def __init__(self, context: CheckContext, inputs: Inputs, factor: float = 1.0) -> None:
+        seed, half = int(context.draw.integers(2**31)), 2048 if context.dtype == "float32" else 4
+        draw = np.random.default_rng(seed).integers(-half, half, inputs.shape)
+        self.values: Array = ((2.0 * draw + 1) * factor).astype(np.float64)
+        self.source = (
+            f"(2.0 * np.random.default_rng({seed}).integers({-half}, {half}, {inputs.shape}) + 1) "
+            f"* {factor}"
+        )
 
 
 def _compare(context: CheckContext, noisy: list[Array], expected: list[Array], of: str) -> None:
     for found, right in zip(noisy, expected, strict=True):
         ratio = float((found * right).sum() / np.square(right).sum()) if right.any() else 0.0
         where = "the input" if of == "inputs" else f"a parameter of shape {right.shape}"
-        likely = "the noise depends on the embeddings, or the tokens without noise are scaled"
-        if not found.any():
-            likely = (
-                "the output is detached, or computed under no_grad or stop_gradient: the "
-                "embeddings would not train"
-            )
-        elif context.claims.scale_rule.uses_rms:
-            likely = "the gradient flows through the RMS: take that under no_grad or stop_gradient"
-        elif np.allclose(found, ratio * right, rtol=1e-4):
-            likely = "the gradient is scaled: the embeddings are multiplied by something"
+        holds = found.shape == right.shape and np.allclose(found, right, rtol=2.0**-20, atol=0)
         context.expect(
-            found.shape == right.shape and np.allclose(found, right, rtol=2.0**-20, atol=0),
-            f"the gradient at {where} is {ratio:.4g} times what it should be",
-            likely,
+            holds,
+            f"the gradient at {where} is {ratio:.6g} times what it should be, all in all (what it "
+            f"should be reaches {float(abs(right).max(initial=0)):.3g})",
+            lambda found=found, right=right: _cause_of_gradient(context, found, right),  # type: ignore[misc]
         )
 
 
+def _cause_of_gradient(context: CheckContext, found: Array, right: Array) -> str:
+    if not found.any():
+        return (
+            "the output is detached, or computed under no_grad or stop_gradient: the "
+            "embeddings would not train"
+        )
+    if context.claims.scale_rule.uses_rms:
+        return "the gradient flows through the RMS: take that under no_grad or stop_gradient"
+    ratio = float((found * right).sum() / np.square(right).sum()) if right.any() else 0.0
+    if np.allclose(found, ratio * right, rtol=1e-4) and abs(ratio - 1) > 1e-4:
+        return "the gradient is scaled: the embeddings are multiplied by something"
+    if np.allclose(found, right, rtol=2.0**-6, atol=0):
+        return "the gradient is rounded, as by a cast to a lower precision"
+    same = np.isclose(found, right, rtol=2.0**-20, atol=0)
+    if same.any() and (abs(found) <= abs(right) * (1 + 2.0**-20)).all():
+        return (
+            "a hook or a gradient of the layer's own clips the gradient, or sets a part of it to 0 "
+            "(what is negative, or small, or of some tokens)"
+        )
+    return "the noise depends on the embeddings, or the tokens without noise are scaled"
+
+
 def _gradients(
-    layer: LayerUnderTest, inputs: Inputs, weights: _Weights, of: str, *, training: bool, step: int
+    layer: LayerUnderTest,
+    inputs: Inputs,
+    weights: _Weights,
+    of: str,
+    *,
+    training: bool,
+    step: int,
+    outputs: list[Array] | None = None,
 ) -> list[Array]:
+    """The gradients; ``outputs`` takes the values of the output, which a trace does not show."""
     if layer.case.claims.seeded is not True:
         layer.seed(step)
     layer.record_gradient(inputs, weights.source, of=of, training=training, step=step)
 
     def call(native_layer: Any, native: Any) -> Any:
-        return layer.call(inputs, native, training=training, step=step, layer=native_layer)
+        output = layer.call(inputs, native, training=training, step=step, layer=native_layer)
+        with contextlib.suppress(Exception):  # under JAX the output is traced
+            if outputs is not None:
+                outputs.append(layer.checked(output, inputs))
+        return output
 
     gradients = layer.driver.gradient(
         call,
@@ -168,18 +242,9 @@ def same_noise_with_gradient(context: CheckContext) -> None:
     expected = context.layer().train(inputs, step)
     layer = context.layer(name="other")
     step = layer.advance(inputs, step)
-    if layer.case.claims.seeded is not True:
-        layer.seed(step)
     outputs: list[Array] = []
-
-    def call(native_layer: Any, native: Any) -> Any:
-        output = layer.call(inputs, native, training=True, step=step, layer=native_layer)
-        with contextlib.suppress(Exception):  # under JAX the output is traced
-            outputs.append(layer.checked(output, inputs))
-        return output
-
-    weights = layer.driver.from_numpy(np.ones(inputs.shape), layer.dtype)
-    layer.driver.gradient(call, layer.native, layer.prepared(inputs), weights, of="inputs")
+    weights = _Weights(context, inputs)
+    _gradients(layer, inputs, weights, "inputs", training=True, step=step, outputs=outputs)
     if not outputs:
         raise NotClaimedError(f"the driver {layer.driver.name!r} shows no values in a gradient")
     moved = float(abs(outputs[0] - expected).max())

@@ -27,8 +27,8 @@ OWN = (
 def eval_is_identity(context: CheckContext) -> None:
     """In evaluation mode the output is the input, bit for bit; for ids, a lookup without noise.
 
-    Fails for layers that add noise in every mode, or scale the tokens without noise. For a layer
-    that embeds ids, two calls must agree, and so must rows of equal ids.
+    So it is without gradients. Fails for layers that add noise in every mode, or scale the tokens
+    without noise. For a layer that embeds ids, two calls must agree, and so must rows of equal ids.
     """
 
     def body(batch: Batch) -> None:
@@ -48,8 +48,30 @@ def eval_is_identity(context: CheckContext) -> None:
         )
 
     over_batches(context, body)
+    _without_gradients(context)
     if context.case.inputs == "ids":
         _equal_rows(context)
+
+
+def _without_gradients(context: CheckContext) -> None:
+    """Expect evaluation to be the same while no gradients are recorded, as it mostly runs."""
+    if not context.driver.overrides("without_gradients"):
+        return
+    context.transcript.clear()
+    inputs = context.batch(fill="normal")
+    layer = context.layer()
+    expected = layer.eval(inputs)
+    with (
+        context.transcript.block("with driver.without_gradients():"),
+        context.driver.without_gradients(),
+    ):
+        seen = layer.eval(inputs)
+    moved = float(abs(seen - expected).max())
+    context.expect(
+        moved == 0,
+        f"in evaluation mode, without gradients, the embeddings change, by up to {moved:.3g}",
+        "noise is added where no gradient is recorded: look at the mode alone",
+    )
 
 
 def _silent_at_zero(claims: Claims) -> str | None:

@@ -136,8 +136,8 @@ def length_of_packed_rows(context: CheckContext) -> None:
     """In a packed row the noise of every document has the magnitude for that document's length.
 
     ``segment_ids`` separate the documents; a layer without that parameter claims nothing about
-    packed rows. Fails for layers that count the whole row: 16 documents of 128 tokens in a row of
-    2,048 get a quarter of the noise.
+    packed rows. Padding may be anywhere, and documents be many. Fails for layers that count the
+    whole row: 16 documents of 128 tokens in a row of 2,048 get a quarter of the noise.
     """
     if context.claims.length != "tokens":
         raise NotClaimedError(f"length={context.claims.length!r}")
@@ -150,6 +150,23 @@ def length_of_packed_rows(context: CheckContext) -> None:
         for row in range(batch):
             segments[row, : sum(cuts)] = np.repeat(range(1, len(cuts) + 1), cuts[:: (-1) ** row])
         _rows_have_their_length(context, segments, dim)
+    context.transcript.clear()
+    padded = np.zeros((batch, width), np.int64)
+    padded[:, 3 : width // 2] = 1  # padding on the left, and between the documents
+    padded[:, width // 2 + 4 : width - 2] = 2
+    padded[:, width - 6] = 0  # and within one
+    _rows_have_their_length(
+        context, padded, dim, "padding on the left of documents, between them or in one is counted"
+    )
+    context.transcript.clear()
+    many = np.repeat(range(1, MANY + 1), [1, 2] * (MANY // 2))[None]
+    _rows_have_their_length(
+        context, many, 32, "documents are numbered in too few bits, or up to some bound"
+    )
+
+
+MANY = 300
+"""How many documents of one or two tokens a row has, more than fit into 8 bits."""
 
 
 def short_documents(width: int) -> list[int]:
@@ -182,7 +199,7 @@ def _rows_have_their_length(
     premises = (*(("EN08", "EN10") if alike else ()), *DISTRIBUTION)
     for (b, s, where), found in zip(documents, seen, strict=True):
         length, count = int(where.sum()), int(where.sum()) * dim
-        low, high = amplitude_window(distribution, count, RATE / (2 * len(documents)))
+        low, high = amplitude_window(distribution, count, RATE / (4 * len(documents)))
         ratio = found / known if known else 0.0
         promised = length if context.claims.length == "tokens" else width
         packed = f", document {s}" if inputs.packed else ""

@@ -158,12 +158,16 @@ def long_rows_and_wide_channels(context: CheckContext) -> None:
             )
 
 
+LATER = 48
+"""How many calls a layer has made before the last batch."""
+
+
 @check("EN51", random=True, premises=(*SIZE, "EN09"))
 def every_call_counts_anew(context: CheckContext) -> None:
     """A call uses the mask and the shape that it is given, not those of an earlier call.
 
-    Batches grow and shrink. Fails for layers that keep the first mask, length or magnitude, or draw
-    for as many rows and tokens as the first batch had.
+    Batches grow and shrink, and many calls have been made. Fails for layers that keep the first
+    mask, length or magnitude, or draw for as many rows and tokens as the first batch had.
     """
     start = context.first_step()
     steps = [step for step in range(start, start + 20) if context.claims.share(step) > 0]
@@ -189,7 +193,7 @@ def every_call_counts_anew(context: CheckContext) -> None:
             context,
             inputs,
             found,
-            len(batches),
+            len(batches) + 1,
             f"call {number} of a layer uses the mask, the length or the magnitude of an earlier "
             "call, which it has kept"
             if number > 1
@@ -203,3 +207,13 @@ def every_call_counts_anew(context: CheckContext) -> None:
             "the draw has the shape of an earlier batch, and is repeated for the rest",
             ("EN63",),
         )
+    context.transcript.clear()
+    layer, later = context.layer(), context.loud(range(start, start + LATER))[-DRAWS:]
+    expect_right_rows(
+        context,
+        batches[1],
+        [units_of(layer, batches[1], step) for step in later],
+        len(batches) + 1,
+        f"from some step on, {later[-1]} or an earlier one, the mask or the length is read in "
+        "another way",
+    )

@@ -88,6 +88,16 @@ def same_seed_same_noise(context: CheckContext) -> None:
         "the layers share one generator (of the class or the module), and each new layer seeds it "
         "again: give every layer its own generator",
     )
+    context.transcript.clear()
+    zero = [
+        context.layer(seed=0, world=context.world + (own and number)).units(inputs, steps[0])
+        for number in (0, 1)
+    ]
+    context.expect(
+        same(*zero),
+        f"two layers made with seed 0 draw different noise ({other} global seed)",
+        "0 is taken for 'not given', as in `seed or time()`: ask whether the seed is None",
+    )
 
 
 def _noises_from_numpy(context: CheckContext, inputs: Inputs, steps: list[int]) -> Array:

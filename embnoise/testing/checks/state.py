@@ -18,9 +18,10 @@ State = dict[str, NDArray[Any]]
 
 @check("EN16", dtypes="all", premises=())
 def input_unchanged(context: CheckContext) -> None:
-    """A training call does not change its input.
+    """A training call does not change its input, nor what an earlier call returned.
 
-    Fails for layers that add the noise in place to what they were given.
+    Fails for layers that add the noise in place to what they were given, or return a buffer that
+    the next call writes into.
     """
 
     def body(batch: Batch) -> None:
@@ -38,6 +39,20 @@ def input_unchanged(context: CheckContext) -> None:
         )
 
     over_batches(context, body)
+    context.transcript.clear()
+    inputs, start = context.batch(fill="normal"), context.first_step()
+    layer = context.layer()
+    native = layer.prepared(inputs)
+    output = layer.raw(inputs, native, training=True, step=layer.advance(inputs, start))
+    before = layer.driver.to_numpy(output)
+    layer.raw(inputs, native, training=True, step=layer.advance(inputs, start + 1))
+    changed = int((before != layer.driver.to_numpy(output)).sum())
+    context.expect(
+        not changed,
+        f"the next training call changes {changed} of the {before.size} elements of the output of "
+        "the last one",
+        "the output is a buffer of the layer, which every call writes into: return a new array",
+    )
 
 
 @check("EN17", inputs=("ids",), premises=())

@@ -113,7 +113,8 @@ def padded(call):
     return not np.asarray(call.mask != 0).all()
 
 
-SCALED, DETACHED = "gradient is scaled|depends on the embeddings", "detached"
+SCALED = "gradient is scaled|depends on the embeddings|sets a part of it to 0"
+DETACHED = "detached"
 
 
 def after(change):

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from tests.testing.faults import arguments, counters, layer, masks, reuse, sizes, state
+from tests.testing.faults import arguments, counters, later, layer, masks, reuse, sizes, state
 from tests.testing.zoo import Correct, Faulty
 
 FAULTS = [
@@ -14,6 +14,7 @@ FAULTS = [
     *sizes.FAULTS,
     *state.FAULTS,
     *arguments.FAULTS,
+    *later.FAULTS,
 ]
 
 

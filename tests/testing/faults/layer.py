@@ -29,6 +29,8 @@ class Call:
     """What the layer was given, [B, L] of any dtype; ones without a mask."""
     step: int
     training: bool
+    told: bool
+    """Whether the layer was given a mask."""
     x: Any
     """The embeddings, the framework's."""
     arrays: Any
@@ -72,18 +74,20 @@ class Fault:
     takes_step: bool = True
     """Whether the layer is given the step, or counts its training calls."""
     frameworks: tuple[str, ...] = ("torch", "jax", "keras")
+    repeatable: bool = True
+    """As for a ``Faulty``."""
 
     def layer(self, framework: str, make: Callable[..., Any]) -> Faulty:
         """The fault as a layer of a framework, given ``make(NumpyLayer)``."""
         return Faulty(
             f"{framework}: {self.name}", _maker(self, make), framework, "embeddings", None,
-            self.claims, self.code, self.says, self.text,
+            self.claims, self.code, self.says, self.text, self.repeatable,
         )  # fmt: skip
 
 
 def fault(name: str, code: str, says: str, text: str, **options: Any) -> Fault:
     """A ``Fault``; keywords that are none of its fields are hooks."""
-    known = {key: options.pop(key) for key in ("claims", "takes_step", "frameworks")
+    known = {key: options.pop(key) for key in ("claims", "takes_step", "frameworks", "repeatable")
              if key in options}  # fmt: skip
     unknown = set(options) - set(HOOKS)
     assert not unknown, unknown
@@ -139,7 +143,7 @@ class NumpyLayer:
         shape = tuple(int(size) for size in x.shape)
         real = np.ones(shape[:2], bool) if mask is None else arrays.numpy(mask)
         step = self.calls if step is None else step
-        call = Call(self, shape, real, step, training, x, arrays)
+        call = Call(self, shape, real, step, training, mask is not None, x, arrays)
         if not training:
             self.hooked("evaluation", None, call)
             self.evals += 1
