@@ -130,9 +130,10 @@ def _known(array: Array) -> NDArray[Any] | None:
     """
     try:
         values = np.asarray(array)
+        # NumPy takes what it does not know for an object.
+        return values if values.dtype.kind in "iu" else values.astype(np.int64)
     except Exception:  # each framework has an error of its own
         return None
-    return values if values.dtype.kind in "iu" else None  # NumPy takes anything for an object
 
 
 def _may_repeat(positions: NDArray[Any] | None, segment_ids: NDArray[Any] | None) -> bool:

@@ -103,6 +103,8 @@ def outputs_of(check: Any) -> tuple[dict[str, np.ndarray], Any]:
     outputs, raw, transcripts = {}, LayerUnderTest.raw, []
 
     def recorded(self, *arguments, **keywords):
+        if not self.transcript._paused:
+            transcripts.append(self.transcript)
         try:
             output = raw(self, *arguments, **keywords)
         except Exception:
@@ -110,7 +112,6 @@ def outputs_of(check: Any) -> tuple[dict[str, np.ndarray], Any]:
             raise
         if self.transcript._paused:
             return output
-        transcripts.append(self.transcript)
         if self.transcript is not transcripts[0]:  # that of a check that this one builds on
             return output
         number = self.transcript._calls  # it starts again when the transcript is cleared
