@@ -58,7 +58,7 @@ def find_layers(
         if isinstance(module, nnx.Embed)
     }
     if layer is None:
-        layer = only_embedding("nnx.Embed", candidates)
+        layer = modules[only_embedding("nnx.Embed", candidates)]
     found: dict[str, Any] = {}
     for each in check_layers(layer):
         for path in _paths_of(each, modules, candidates):

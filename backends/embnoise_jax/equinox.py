@@ -377,7 +377,8 @@ def _find(model: Any, layer: Layer | Sequence[Layer] | None) -> dict[str, Any]:
         if isinstance(each, eqx.nn.Embedding)
     }
     if layer is None:
-        layer = only_embedding("eqx.nn.Embedding", candidates)
+        path = only_embedding("eqx.nn.Embedding", candidates)
+        return {path: nodes[path]}
     found: dict[str, Any] = {}
     for each in check_layers(layer):
         if isinstance(each, str):

@@ -10,6 +10,7 @@ import optax
 import pytest
 
 import embnoise
+import embnoise_jax
 from embnoise import linear, neftune
 from embnoise_jax.equinox import EmbeddingNoise, attach
 from tests.jax import models
@@ -356,3 +357,10 @@ def test_noises_with_keys_of_their_own_inside_a_compiled_function():
 
     for seen, seed in zip(looked_up(IDS), (7, 8), strict=True):
         assert same(seen, reference(neftune(seed=seed), step=3))
+
+
+def test_an_embedding_is_its_own_model():
+    model = eqx.nn.Embedding(8, 4, key=jax.random.key(0))
+    ids = jnp.arange(6)
+    noisy = jax.vmap(attach(model, neftune(5.0), step=0))(ids)
+    assert same(noisy, embnoise_jax.add_noise(jax.vmap(model)(ids), neftune(5.0), step=0))

@@ -448,3 +448,11 @@ def test_a_model_that_is_a_dataclass():
         assert same(model(IDS), reference(clean, neftune(), step=0, mask=IDS != 0))
     assert type(model) is Unhashable
     assert same(model(IDS), clean)
+
+
+def test_an_embedding_is_its_own_model():
+    model = nnx.Embed(8, 4, rngs=nnx.Rngs(0))
+    ids = jnp.arange(6).reshape(2, 3)
+    clean = model(ids)
+    attach(model, neftune(5.0))
+    assert same(model(ids), add_noise(clean, neftune(5.0), step=0))
