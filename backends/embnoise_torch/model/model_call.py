@@ -65,6 +65,8 @@ _NOT_PADDING = re.compile(
     r"^encoder|memory|cross"  # of what a decoder attends to
 )
 
+_DATACLASS = "__dataclass_fields__"
+
 
 class CallTokens(NamedTuple):
     """The tensors of a call that tell about its tokens; ``resolve_tokens`` reads them."""
@@ -93,11 +95,9 @@ class CallTokens(NamedTuple):
 
 def fields_of(batch: Any) -> ModelCall:
     """What is in a batch: a mapping, a named tuple or a dataclass; nothing in anything else."""
-    if isinstance(batch, Tensor):
-        return {}
     if isinstance(batch, Mapping):
         return {name: value for name, value in batch.items() if isinstance(name, str)}
-    names = getattr(batch, "_fields", ()) or getattr(batch, "__dataclass_fields__", ())
+    names = getattr(type(batch), "_fields" if isinstance(batch, tuple) else _DATACLASS, ())
     return {name: getattr(batch, name) for name in names}
 
 
