@@ -51,8 +51,8 @@ class NoiseCallback(TrainerCallback, ExportableState):
     Raises:
         TypeError: An argument of the wrong type.
         ValueError: An argument that is wrong whatever the model is. When the trainer is made, or
-            trains: ``neftune_noise_alpha`` is set too, or the
-            trainer wraps the model in ``nn.DataParallel``. When it trains: as for ``attach``.
+            trains: ``neftune_noise_alpha`` is set too, or the trainer wraps the model in
+            ``nn.DataParallel``. When it trains: as for ``attach``.
 
     Example:
         >>> from embnoise import linear, neftune
