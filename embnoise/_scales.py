@@ -57,8 +57,17 @@ class ScaleRule:
             )
         if not isinstance(self.formula, str):
             raise TypeError(f"formula must be a string, got {format_value(self.formula)}")
-        check_amplitude(f"{self.name}(alpha=1, L=8, d=64)", self(1.0, 8.0, 64.0, rms=1.0))
+        check_amplitude(f"{self.name}(alpha=1, L=8, d=64)", self._example())
         object.__setattr__(self, "formula", self.formula or f"{self.name}(alpha, L, d)")
+
+    def _example(self) -> Any:
+        try:
+            return self(1.0, 8.0, 64.0, rms=1.0)
+        except Exception as error:
+            raise (TypeError if isinstance(error, TypeError) else ValueError)(
+                "scale must be a function (alpha, L, d) -> magnitude; called with alpha=1, L=8, "
+                f"d=64, {self.name!r} raised {type(error).__name__}: {error}"
+            ) from error
 
     @cached_property
     def _keywords(self) -> tuple[str, ...]:

@@ -6,10 +6,14 @@ same, also to the processes that tests start. NumPy is always among them: the co
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+from collections.abc import Iterator
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -43,6 +47,34 @@ def share_compiled_jax(folder: str) -> None:
     """
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", folder)
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+
+@contextlib.contextmanager
+def hasty_jax() -> Iterator[None]:
+    """JAX with hardly any optimizations, which is 1.5 times as fast for functions that run once.
+
+    For tests of the kit: those of the noise's bits are compiled as users compile.
+    """
+    if not is_tested("jax"):
+        yield
+        return
+    jax = import_module("jax")
+    kept = jax.config.jax_disable_most_optimizations
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", kept)
+
+
+def kept_kernels() -> contextlib.AbstractContextManager[Any]:
+    """Without this, TensorFlow makes its kernels anew whenever it is seeded: half of the time.
+
+    It does so for the kernels that hold random state. Use it for layers that have none.
+    """
+    if KERAS_BACKEND != "tensorflow":
+        return contextlib.nullcontext()
+    return mock.patch("tensorflow.python.pywrap_tfe.TFE_ContextClearCaches")
 
 
 def installed(package: str) -> bool:

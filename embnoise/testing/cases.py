@@ -94,6 +94,11 @@ def case(
             f"transformations must be empty for the driver {driver.name!r}, which has none, got "
             f"{claims.transformations}"
         )
+    if claims.framework_test and not driver.overrides("framework_test"):
+        raise ValueError(
+            f"framework_test must be False for the driver {driver.name!r}, whose framework has no "
+            "test of layers, got True"
+        )
     for each in claims.transformations:
         check_choice("transformations", each, driver.transformations)
     if not isinstance(expected_failures, Mapping | None):
@@ -181,7 +186,7 @@ def check_codes(expected: Mapping[str, str]) -> None:
 
     Raises:
         ValueError: A code is unknown.
-        TypeError: A reason is not a string, or empty.
+        TypeError: A code or a reason is not a string, or a reason is empty.
     """
     known = {
         alias: spec.title
@@ -189,10 +194,15 @@ def check_codes(expected: Mapping[str, str]) -> None:
         for alias in (spec.code, spec.name, spec.title)
     }
     for code, reason in expected.items():
-        if re.sub(r"\[\w+\]$", "", str(code)) not in CHECKS:
-            number = re.fullmatch(r"EN0*(\d{1,2})", str(code))
+        if not isinstance(code, str):
+            raise TypeError(
+                "expected_failures must have codes of checks as keys, such as 'EN09', got "
+                f"{format_value(code)}"
+            )
+        if re.sub(r"\[\w+\]$", "", code) not in CHECKS:
+            number = re.fullmatch(r"EN0*(\d{1,2})", code)
             same = [f"EN{int(number[1]):02}"] if number else []
-            similar = difflib.get_close_matches(str(code), known, n=1, cutoff=0.0)
+            similar = difflib.get_close_matches(code, known, n=1, cutoff=0.0)
             nearest = next(known[alias] for alias in (*same, *similar) if alias in known)
             raise ValueError(
                 f"expected_failures has an unknown code {code!r}; the nearest is "

@@ -16,6 +16,7 @@ from embnoise._validation import dtype_name, format_value
 from embnoise.testing._case import Case
 from embnoise.testing.diagnosis import cause_of_noise
 from embnoise.testing.failures import (
+    ERRORS,
     ClaimViolatedError,
     NotClaimedError,
     UntestableError,
@@ -269,7 +270,7 @@ class CheckContext:
 
         try:
             layer = self.driver.make(make_layer, dtype=self.dtype, dim=dim, alpha=alpha, seed=seed)
-        except Exception as error:
+        except ERRORS as error:
             what = f"make_layer(dim={dim}, alpha={alpha}, seed={seed})"
             if made:
                 what = f"make of the driver {self.driver.name!r}, after {what},"

@@ -7,6 +7,7 @@ import traceback
 from pathlib import Path
 
 __all__ = [
+    "ERRORS",
     "CheckFailedError",
     "ClaimViolatedError",
     "NotClaimedError",
@@ -15,6 +16,9 @@ __all__ = [
     "UntestableError",
     "raised_by_layer",
 ]
+
+ERRORS = Exception, SystemExit
+"""What a layer may raise: ``sys.exit()`` in one must not end the kit."""
 
 _KIT = Path(__file__).parent
 _COLORS = re.compile("\x1b\\[[0-9;]*m")
@@ -64,7 +68,7 @@ class NotTestedError(Exception):
     status = "not_tested"
 
 
-def raised_by_layer(what: str, error: Exception) -> UntestableError:
+def raised_by_layer(what: str, error: BaseException) -> UntestableError:
     """The error to report when a factory or a layer raises: its message and where it came from.
 
     Args:

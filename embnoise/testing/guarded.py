@@ -8,6 +8,7 @@ from typing import Any
 
 from embnoise.testing.drivers import DriverBase
 from embnoise.testing.failures import (
+    ERRORS,
     ClaimViolatedError,
     NotClaimedError,
     UntestableError,
@@ -45,7 +46,7 @@ def _naming(driver: DriverBase, method: str) -> Iterator[None]:
         yield
     except (ClaimViolatedError, NotClaimedError, UntestableError):
         raise
-    except Exception as error:
+    except ERRORS as error:
         raise raised_by_layer(f"{method} of the driver {driver.name!r}", error) from None
 
 

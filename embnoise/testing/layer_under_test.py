@@ -17,6 +17,7 @@ from embnoise._validation import dtype_name
 from embnoise.testing._case import Case
 from embnoise.testing.drivers import DriverBase
 from embnoise.testing.failures import (
+    ERRORS,
     NotClaimedError,
     NotFiniteError,
     UntestableError,
@@ -284,7 +285,7 @@ class LayerUnderTest:
             return self._call(layer, native, **keywords)
         except NotClaimedError:  # by the driver's transformation, not by the layer
             raise
-        except Exception as error:
+        except ERRORS as error:
             refused = self._refused_in(error)
             if refused in keywords:
                 self._findings.refused.add(refused)
@@ -297,14 +298,14 @@ class LayerUnderTest:
                 f"the layer, called with {self._shown(inputs)} in {mode} mode,", error
             ) from None
 
-    def _refused_in(self, error: Exception) -> str:
+    def _refused_in(self, error: BaseException) -> str:
         """The keyword that a layer refused which its signature takes, as it takes any; or ""."""
         found = _UNEXPECTED.search(str(error))
         if isinstance(error, TypeError) and found and is_opaque(self._signature):
             return "" if found[1] == "training" else found[1]
         return ""
 
-    def _missing_in(self, error: Exception) -> set[str]:
+    def _missing_in(self, error: BaseException) -> set[str]:
         """The arrays that a layer requires although its signature takes any."""
         found = _MISSING.search(str(error))
         if isinstance(error, TypeError) and found and is_opaque(self._signature):

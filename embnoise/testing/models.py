@@ -13,6 +13,7 @@ from typing import Any
 from embnoise._noise import Noise, check_noise, neftune
 from embnoise._validation import check_bool, check_callable, format_value
 from embnoise.testing.failures import (
+    ERRORS,
     ClaimViolatedError,
     NotClaimedError,
     UntestableError,
@@ -104,7 +105,7 @@ def _result(run: ModelRun, code: str, check: ModelCheck) -> Result:
         status, message = "not_claimed", str(why)
     except (ClaimViolatedError, UntestableError) as found:
         status, message = found.status, f"{code} {name}: {found}"
-    except Exception as error:  # from the model
+    except ERRORS as error:  # from the model
         untestable = raised_by_layer("the model", error)
         status, message = untestable.status, f"{code} {name}: {untestable}"
     seconds = time.perf_counter() - started

@@ -14,6 +14,7 @@ from embnoise.testing.checks import ALL
 from embnoise.testing.context import CheckContext
 from embnoise.testing.expected import misspelled_cases, with_expected_failures
 from embnoise.testing.failures import (
+    ERRORS,
     CheckFailedError,
     ClaimViolatedError,
     NotClaimedError,
@@ -108,7 +109,7 @@ class Check:
                 builds_on += depends + context.premises
             if status == "passed":
                 builds_on = depends
-        except Exception as error:  # from a function in the claims, or from the driver
+        except ERRORS as error:  # from a function in the claims, or from the driver
             untestable = (
                 error
                 if isinstance(error, UntestableError)
@@ -185,7 +186,7 @@ class Check:
             return why.status, str(why)
         except (ClaimViolatedError, UntestableError) as found:
             return found.status, self._message(context, str(found))
-        except Exception as error:  # from a function in the claims or a driver, for example
+        except ERRORS as error:  # from a function in the claims or a driver, for example
             untestable = raised_by_layer("what the check depends on", error)
             return untestable.status, self._message(context, str(untestable))
         if not context.assertions:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
-import contextlib
 import json
 import multiprocessing
 import os
@@ -22,12 +21,11 @@ import time
 from importlib import import_module
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from tqdm import tqdm
 
 from embnoise.testing import iter_checks
-from tests.frameworks import share_compiled_jax
+from tests.frameworks import hasty_jax, kept_kernels, share_compiled_jax
 from tests.testing.faults.families import correct
 
 SEEDS = {"torch": 2000, "jax": 2000, "keras": 500}
@@ -50,7 +48,7 @@ def run(block: Block) -> dict[str, Any]:
     framework, name, first, end = block
     made = layers(framework)[name].case()
     started, ran, failed = time.perf_counter(), 0, []
-    with _kept_kernels() if framework == "keras" else contextlib.nullcontext():
+    with kept_kernels() if framework == "keras" else hasty_jax():
         for seed in range(first, end):
             for check in iter_checks(made, profile="quick", seed=seed):
                 if check.spec.random:
@@ -61,14 +59,6 @@ def run(block: Block) -> dict[str, Any]:
                         failed.append({"seed": seed, "check": check.id, "message": message})
     seconds = round(time.perf_counter() - started, 1)
     return {"block": list(block), "ran": ran, "failed": failed, "seconds": seconds}
-
-
-def _kept_kernels() -> Any:
-    """Without this, TensorFlow makes its kernels anew whenever it is seeded: half of the time.
-
-    It does so for the kernels that hold random state. Those of Keras and of these layers hold none.
-    """
-    return mock.patch("tensorflow.python.pywrap_tfe.TFE_ContextClearCaches")
 
 
 def done(path: Path) -> list[dict[str, Any]]:

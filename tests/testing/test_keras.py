@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from embnoise.testing import check_layer, iter_checks
+from tests.frameworks import kept_kernels
 from tests.testing.keras_faults import FAULTY, OF_THE_FRAMEWORK
 from tests.testing.keras_layers import CORRECT
 from tests.testing.zoo import holds, is_caught, raises_no_alarm, some, without_slow
@@ -27,12 +28,14 @@ SAMPLED = without_slow(CORRECT, SLOW)
 
 @pytest.mark.parametrize("layer", SAMPLED, ids=name)
 def test_a_correct_layer_keeps_its_promises(layer):
-    holds(layer)
+    with kept_kernels():
+        holds(layer)
 
 
 @pytest.mark.parametrize("layer", some(CORRECT, 5, SLOW), ids=name)
 def test_no_false_alarm(layer):
-    raises_no_alarm(layer, [1])
+    with kept_kernels():
+        raises_no_alarm(layer, [1])
 
 
 @pytest.mark.parametrize("layer", FAULTY, ids=name)

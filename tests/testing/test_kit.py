@@ -247,7 +247,9 @@ def test_an_unknown_expected_failure_names_the_nearest(key, nearest):
         numpy_case(expected_failures={key: "why"})
 
 
-def test_an_expected_failure_needs_a_reason():
+def test_an_expected_failure_needs_a_code_and_a_reason():
+    with pytest.raises(TypeError, match="codes of checks as keys, such as 'EN09', got 9"):
+        numpy_case(expected_failures={9: "why"})
     with pytest.raises(TypeError, match=r"expected_failures\['EN09'\] must be the reason"):
         numpy_case(expected_failures={"EN09": ""})
 
@@ -318,6 +320,10 @@ def fails_inside(x):
     return x[..., 99999]
 
 
+def exits(x):
+    sys.exit("no noise today")
+
+
 MISUSES = {
     "a factory that raises": (
         raises, r"make_layer\(dim=16, alpha=5.0, seed=\d+\) raised RuntimeError: no such thing "
@@ -335,6 +341,7 @@ MISUSES = {
         r"missing 1 required positional argument: 'padding_mask'.*\*, mask: layer\(x, "
         r"padding_mask=~mask\)"),
     "None": (giving(lambda x: None), "returned None; it must return an array"),
+    "a layer that exits": (giving(exits), r"raised SystemExit: no noise today \(test_kit.py:\d+"),
     "a layer that raises": (giving(fails_inside), r"in training mode, raised IndexError: .* "
                             r"\(test_kit.py:\d+, in fails_inside\)"),
 }  # fmt: skip
@@ -400,6 +407,11 @@ class Module:
         ({"driver": NumpyDriver}, TypeError, "driver must be a name or a Driver, got <class"),
         ({"expected_failures": ["EN09"]}, TypeError, "expected_failures must map codes to reasons"),
         ({"claims": {}}, TypeError, "claims must be a Claims, got {}"),
+        (
+            {"claims": Claims(framework_test=True)},
+            ValueError,
+            "framework_test must be False for the driver 'numpy', .* got True",
+        ),
     ],
 )
 def test_a_wrong_case_is_refused(options, error, says):
@@ -414,6 +426,7 @@ def test_a_wrong_case_is_refused(options, error, says):
         ({"scale": "neftun"}, ValueError, "scale must be one of .* got 'neftun'"),
         ({"scale": 3}, TypeError, "scale must be one of .* got 3"),
         ({"scale": lambda a: a}, TypeError, r"function \(alpha, L, d\) -> magnitude, which may"),
+        ({"scale": lambda a, n, d: 1 / 0}, ValueError, "alpha=1, L=8, d=64, .* ZeroDivisionError"),
         ({"length": "token"}, ValueError, "length must be 'tokens', 'padded' or None"),
         ({"length": None}, ValueError, "with the scale 'neftune', which depends on L"),
         ({"seeded": 1}, ValueError, "seeded must be True, False or 'global', got 1"),

@@ -132,7 +132,7 @@ def _calls(context: CheckContext) -> int:
     return 140 if not context.profile.draws else 300
 
 
-@check("EN46", random=True)
+@check("EN46", random=True, premises=("EN10",))
 def noise_endures(context: CheckContext) -> None:
     """Every step has new noise of the same size, after many calls and at large steps too.
 

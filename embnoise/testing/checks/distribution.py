@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from embnoise.testing.claims import Claims
@@ -12,8 +14,8 @@ from embnoise.testing.registry import SIZE, check, needs_distribution
 from embnoise.testing.statistics import RATE, band, cdf_distance, distinct_least, once_in
 from embnoise.testing.tables import CLOSED_FORM, LATTICE, has_few_values, value_count
 
-BITS = {"bfloat16": 7, "float16": 10}
-"""The bits of the coarsest correct draw, those of the dtype's mantissa; 16 in a wider dtype."""
+_BITS = 16
+"""The bits of the coarsest correct draw, unless the dtype has fewer."""
 
 
 def _many_values(claims: Claims) -> str | None:
@@ -27,13 +29,15 @@ def _many_values(claims: Claims) -> str | None:
 def enough_values(context: CheckContext) -> None:
     """The noise has about as many distinct values as a draw with 16 bits.
 
-    In bfloat16 7 bits are enough, and in float16 10: those of the mantissa. Fails for layers that
-    draw from few integers, round their draw, or repeat it.
+    In bfloat16 7 bits are enough, and in float16 10: those of the mantissa. A layer that embeds ids
+    may have embeddings of another dtype than its table. Fails for layers that draw from few
+    integers, round their draw, or repeat it.
     """
     distribution = context.distribution
     units = context.sampled()
     context.expect(bool(units.any()), "there is no noise in training mode", NO_NOISE)
-    least = distinct_least(distribution, units.size, BITS.get(context.dtype, 16))
+    bits = min(round(math.log2(2 / context.grid)), _BITS)
+    least = distinct_least(distribution, units.size, bits)
     found = np.unique(units).size
     context.expect(
         found >= least,

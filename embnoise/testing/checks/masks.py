@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from embnoise.testing.context import CheckContext
+from embnoise.testing.diagnosis import cause_of_ratio
 from embnoise.testing.failures import NotClaimedError, NotFiniteError, UntestableError
 from embnoise.testing.inputs import SMALL, Inputs, left_mask, right_mask
 from embnoise.testing.registry import DISTRIBUTION, NOISE, SIZE, check, needs_length, needs_repeats
@@ -150,12 +151,41 @@ def long_rows_and_wide_channels(context: CheckContext) -> None:
                 low - slack <= ratio <= high + slack,
                 f"the {which} from {start} on get {ratio:.4g} of {context.claims.formula}, "
                 f"expected {low:.4g} to {high:.4g} (B, L, d = {shape})",
-                f"only some {which} are covered, up to a power of two: by a table, a buffer or a "
-                "kernel of a fixed size"
-                if start and not found
-                else f"the size of the noise changes along the {which}",
+                _cause_of_part(context, which, shape, seen, ratio),
                 (*DISTRIBUTION, "EN19"),
             )
+
+
+def _cause_of_part(
+    context: CheckContext,
+    which: str,
+    shape: tuple[int, int, int],
+    seen: list[float],
+    ratio: float,
+) -> str:
+    """Why a part of a large batch has ``ratio`` times the claimed noise.
+
+    Args:
+        context: That of the check.
+        which: What there is much of.
+        shape: B, L and d.
+        seen: The size of the noise in each part.
+        ratio: That of one part, over the claimed one.
+    """
+    if seen[0] and not ratio:
+        return (
+            f"only some {which} are covered, up to a power of two: by a table, a buffer or a "
+            "kernel of a fixed size"
+        )
+    if max(seen) > 1.05 * min(seen):
+        return f"the size of the noise changes along the {which}"
+    claims, (batch, length, dim) = context.claims, shape
+    known = cause_of_ratio(ratio, batch=batch, length=length, dim=dim)
+    if not (ratio > 1 and claims.scale_rule.uses_length):
+        return known
+    wanted = ratio * claims.magnitude(1.0, length, dim)
+    cap = min(range(1, length), key=lambda at: abs(claims.magnitude(1.0, at, dim) - wanted))
+    return f"L is capped, at about {cap} tokens; or {known}"
 
 
 LATER = 48

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from embnoise.testing.context import CheckContext
@@ -104,26 +106,38 @@ LARGE = (24, 88, 8), (300, 4, 8)
 """Batches with more values, or rows, than a careless counter leaves for a step."""
 
 
+UNEVEN = (8, 4, 8, 4)
+"""Rows of the batches of some steps: the last batch of an epoch may be smaller."""
+
+
 def _stack(
     context: CheckContext, shape: tuple[int, int, int] = SMALL, count: int = STEPS
 ) -> tuple[Array, int]:
     """The units of many steps, one after the other as rows, and how many rows a step has."""
-    inputs = context.batch(shape)
-    layer = context.layer(dim=shape[2])
-    start = context.first_step()
-    steps = [step for step in range(start, start + count) if context.claims.share(step) > 0]
-    if len(steps) < 2:
-        raise NotClaimedError("the schedule is above 0 at one step only")
-    units = [context.independent(layer.units(inputs, step)) for step in steps]
+    units = _of_steps(context, [shape] * count)
     return np.concatenate(units), len(units[0])
+
+
+def _of_steps(context: CheckContext, shapes: Sequence[tuple[int, int, int]]) -> list[Array]:
+    """The units of the steps at which there is noise, each with a batch of its shape."""
+    layer = context.layer(dim=shapes[0][2])
+    start = context.first_step()
+    units = [
+        context.independent(layer.units(context.batch(shape), step))
+        for step, shape in enumerate(shapes, start)
+        if context.claims.share(step) > 0
+    ]
+    if len(units) < 2:
+        raise NotClaimedError("the schedule is above 0 at one step only")
+    return units
 
 
 @check("EN43", random=True, premises=(*NOISE, "EN12", "EN21", "EN25"))
 def steps_uncorrelated_at_any_lag(context: CheckContext) -> None:
     """The noise of a step is uncorrelated with that of all earlier ones, whether turned or not.
 
-    Fails for layers that keep a part of the noise of some steps ago, or make a step's noise from
-    an earlier one, negated, reversed or shifted.
+    Fails for layers that keep a part of the noise of some steps ago, make a step's noise from an
+    earlier one, negated, reversed or shifted, or count rows as if all batches had the same number.
     """
     units, rows = _stack(context)
     if abs(units).max(initial=0) == 0:
@@ -142,3 +156,16 @@ def steps_uncorrelated_at_any_lag(context: CheckContext) -> None:
             "has",
             ("EN50",),  # which sees that within one step
         )
+    context.transcript.clear()
+    units = np.concatenate(_of_steps(context, [(rows, *SMALL[1:]) for rows in UNEVEN]))
+    repeated = repeated_run(units, context.claims.distribution_rule)
+    context.expect(
+        repeated is None,
+        f"the same values occur at two steps, of batches of {_listed(UNEVEN)} rows",
+        "the steps' counters or seeds overlap if batches differ in size: rows are counted as step "
+        "* B + row, with the B of the step",
+    )
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return f"{', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"

@@ -14,6 +14,14 @@ def one(number):
     )
 
 
+def counted_rows(call, seed, step):
+    """A generator for each row, by a number that is its own if all batches have as many rows."""
+    batch, *rest = call.shape
+    numbers = range(step * batch, step * batch + batch)
+    rows = [np.random.default_rng([seed, each]).uniform(-1, 1, rest) for each in numbers]
+    return np.reshape(rows, call.shape)
+
+
 def only(when):
     """Noise at some calls only."""
     return lambda noise, call: noise if when(call.step) else 0 * noise
@@ -77,6 +85,10 @@ FAULTS = [
     modulo_step(64, counting=True),
     modulo_step(100, counting=True),
     modulo_step(128, counting=True),
+    fault("rows counted by B", "EN43", "with the B of the step",
+          "rows seeded with step * B + row", draw=counted_rows),
+    fault("rows counted by B, counting", "EN43", "with the B of the step",
+          "rows seeded with calls * B + row", draw=counted_rows, takes_step=False),
     fault("steps halved", "EN06", "the same noise", "the step halved: each draw is used twice",
           step=lambda step, call: step // 2),
     fault("steps by ten", "EN06", "the same noise", "the step divided by ten",

@@ -42,6 +42,12 @@ def odd(name, which, text, index, factor):
                  noise=scaled(index, factor))  # fmt: skip
 
 
+def in_bfloat16(magnitude, call):
+    """Rounded to 8 bits of mantissa."""
+    mantissa, exponent = np.frexp(magnitude)
+    return np.ldexp(np.round(mantissa * 2**8) / 2**8, exponent)
+
+
 ROUNDED = "rounded to an integer, clipped"
 
 FAULTS = [
@@ -81,6 +87,8 @@ FAULTS = [
     fault("dropped by the half", "EN53", "no noise", "dropout on the noise", noise=clean(0.5)),
     fault("small noise dropped", "EN53", "no noise", "small noise set to 0",
           units=on_units(lambda units: units * (abs(units) > 0.01))),
+    fault("magnitude in bfloat16", "EN10", "is rounded to 16 bits",
+          "the magnitude rounded to bfloat16", magnitude=in_bfloat16),
     fault("clipped at 0.99", "EN53", "clipped", "noise clipped at 0.99 of its range",
           units=on_units(lambda units: np.clip(1.01 * units, -1, 1))),
     fault("clipped on one side", "EN53", "clipped", "positive noise clipped",
