@@ -59,7 +59,7 @@ def hasty_jax() -> Iterator[None]:
         yield
         return
     jax = import_module("jax")
-    kept = jax.config.jax_disable_most_optimizations
+    kept = jax.config.values["jax_disable_most_optimizations"]
     jax.config.update("jax_disable_most_optimizations", True)
     try:
         yield

@@ -28,8 +28,7 @@ SAMPLED = without_slow(CORRECT, SLOW)
 
 @pytest.mark.parametrize("layer", SAMPLED, ids=name)
 def test_a_correct_layer_keeps_its_promises(layer):
-    with kept_kernels():
-        holds(layer)
+    holds(layer)
 
 
 @pytest.mark.parametrize("layer", some(CORRECT, 5, SLOW), ids=name)

@@ -4,7 +4,7 @@ import pytest
 
 from tests.testing.torch_faults import FAULTY
 from tests.testing.torch_layers import CORRECT
-from tests.testing.zoo import holds, is_caught, raises_no_alarm
+from tests.testing.zoo import holds, is_caught, raises_no_alarm, some
 
 # torch.jit is asked by the compiler about what it then leaves alone.
 pytestmark = pytest.mark.filterwarnings("ignore:Dynamo:UserWarning")
@@ -17,11 +17,11 @@ def test_a_correct_layer_keeps_its_promises(layer):
     holds(layer)
 
 
-@pytest.mark.parametrize("layer", CORRECT, ids=name)
+@pytest.mark.parametrize("layer", some(CORRECT, 4), ids=name)
 def test_no_false_alarm(layer):
     raises_no_alarm(layer, [1])
 
 
-@pytest.mark.parametrize("layer", FAULTY, ids=name)
+@pytest.mark.parametrize("layer", some(FAULTY, 2), ids=name)
 def test_a_fault_is_named(layer):
     is_caught(layer)

@@ -12,7 +12,7 @@ from embnoise.testing.context import CheckContext
 from embnoise.testing.counts import far_apart
 from embnoise.testing.failures import NotTestedError
 from embnoise.testing.inputs import Array, Inputs
-from embnoise.testing.registry import DISTRIBUTION, SEEDS, check
+from embnoise.testing.registry import DISTRIBUTION, NOISE, SEEDS, check
 from embnoise.testing.runs import repeated_run
 from embnoise.testing.statistics import RATE, amplitude, amplitude_window
 
@@ -132,7 +132,7 @@ def _calls(context: CheckContext) -> int:
     return 140 if not context.profile.draws else 300
 
 
-@check("EN46", random=True, premises=("EN10",))
+@check("EN46", random=True, premises=(*NOISE, "EN10"))
 def noise_endures(context: CheckContext) -> None:
     """Every step has new noise of the same size, after many calls and at large steps too.
 
