@@ -21,7 +21,7 @@ FACTORS = (
     1024, 1337, 2048, 4096, 7919, 8192, 10_000, 12_345, 65_536, 99_991, 100_000, 123_457, 1_000_000,
     1_000_003,
 )  # fmt: skip
-"""What a step is multiplied with before it is added to a seed."""
+"""What a seed or a step is multiplied with before they are added."""
 
 
 def _key(units: Array) -> bytes:
@@ -87,13 +87,18 @@ def all_seeds_differ(context: CheckContext) -> None:
 def seed_and_step_differ(context: CheckContext) -> None:
     """A seed's steps are not the steps of another seed, earlier or later.
 
-    Fails for layers that add or multiply seed and step, or combine them by xor, so that runs with
-    different seeds share their noise.
+    Fails for layers that add seed and step, or multiples of them, multiply them or combine them by
+    xor, so that runs with different seeds share their noise.
     """
     inputs = context.batch()
-    steps = context.loud(range(context.first_step() + 4))
     start = context.seed % 2**5 * 2**25 + 2**24  # for a smaller number, + and xor are the same
     first = context.layer(seed=start)
+    near = context.loud(range(context.first_step() + 4))
+    # a * seed + b * step is the same for a step that is a later and a seed that is b higher.
+    far = FACTORS if first.takes("step") else range(1, 33)
+    least = context.claims.share(near[0]) / 10
+    later = [near[0] + apart for apart in far if context.claims.share(near[0] + apart) >= least]
+    steps = list(dict.fromkeys((*near, *later)))
     noises = {step: first.units(inputs, step) for step in steps}
     if len({_key(units) for units in noises.values()}) < len(noises):
         raise NotTestedError("steps repeat, which EN06 reports")
@@ -101,7 +106,7 @@ def seed_and_step_differ(context: CheckContext) -> None:
     for seed in (*(start + apart for apart in FACTORS), 2 * start):
         context.transcript.clear()
         layer = context.layer(seed=seed)
-        for step in steps[:2]:
+        for step in near[:2]:
             units = layer.units(inputs, step)
             # Of another alpha, which a schedule may have at another step, they are rounded apart.
             twins = [other for other, known in noises.items() if _are_equal(known, units)]
@@ -112,8 +117,8 @@ def seed_and_step_differ(context: CheckContext) -> None:
                 "seed and step are multiplied into one number: give both to the generator, as a "
                 "pair or through a hash"
                 if seed == 2 * start
-                else "seed and step are added (or combined by xor) into one number: give both to "
-                "the generator, as a pair or through a hash",
+                else "seed and step, or multiples of them, are added (or combined by xor) into one "
+                "number: give both to the generator, as a pair or through a hash",
             )
             context.expect(
                 bool(twins) or parts.isdisjoint(_keys_of_parts(units)),

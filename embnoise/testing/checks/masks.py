@@ -23,12 +23,19 @@ HOLES = np.array(
 def _batches(context: CheckContext) -> dict[str, Inputs]:
     lengths = [7, 3, 2, 5]
     return {
+        "right": context.batch(mask=right_mask(lengths, SMALL[1])),
         "left": context.batch(mask=left_mask(lengths, SMALL[1])),
         "holes": context.batch(mask=HOLES),
     }
 
 
-@check("EN47", claimed=needs_length, random=True, premises=(*SIZE, "EN09", "EN07", "EN44", "EN19"))
+@check(
+    "EN47",
+    dtypes="all",
+    claimed=needs_length,
+    random=True,
+    premises=(*SIZE, "EN09", "EN07", "EN44", "EN19"),
+)
 def padding_anywhere(context: CheckContext) -> None:
     """Padding on the left, on the right and between tokens counts alike.
 
@@ -40,12 +47,13 @@ def padding_anywhere(context: CheckContext) -> None:
         context.transcript.clear()
         draws = [units_of(fresh(context, k, SMALL[2]), inputs, step) for k in range(DRAWS)]
         likely = {
+            "right": "padding is counted in L, in this dtype at least",
             "left": "padding on the left is counted in L (its place is taken for the length), or "
             "the mask is made again as if padding were on the right",
             "holes": "padding between tokens is counted in L, or the mask is made again from the "
             "lengths",
         }[place]
-        expect_right_rows(context, inputs, draws, 2, likely)
+        expect_right_rows(context, inputs, draws, 3, likely)
 
 
 @check("EN48", claimed=needs_repeats, premises=(*NOISE, "EN05"))

@@ -37,7 +37,7 @@ VALUES = 2**18
 """How many values the sizes are taken from."""
 
 CELLS = 2.0**17
-"""Values are counted in cells of this width, per unit."""
+"""Values are counted in so many cells per unit, or in 16 bits in the cells of the coarsest draw."""
 
 
 def _many_units(context: CheckContext) -> Array:
@@ -173,22 +173,23 @@ def _many_values(claims: Claims) -> str | None:
     return needs_distribution(claims)
 
 
-@check("EN53", claimed=_many_values, random=True)
+@check("EN53", dtypes="all", claimed=_many_values, random=True)
 def no_value_too_often(context: CheckContext) -> None:
     """No single value of the noise is more frequent than its distribution allows.
 
     The bound is Chernoff's for a binomial count. Fails for layers that leave 1% of the elements
-    clean, or clip the few that are large.
+    clean, or clip the few that are large. In bfloat16, a draw may have as few as 128 values.
     """
     units = context.independent(context.sampled())
     context.expect(bool(units.any()), "there is no noise in training mode", NO_NOISE)
     table = context.distribution.table.astype(np.float64)
-    shares = np.unique(np.round(table * CELLS), return_counts=True)[1] / table.size
+    cells = min(CELLS, 1 / context.grid)  # a draw in 16 bits has few values
+    shares = np.unique(np.round(table * cells), return_counts=True)[1] / table.size
     share = 2 * (float(shares.max()) + LATTICE)  # two cells: rounding may merge neighbors
-    values, counts = np.unique(np.round(units * CELLS), return_counts=True)
+    values, counts = np.unique(np.round(units * cells), return_counts=True)
     most = int(counts.argmax())
-    allowed = _chernoff(units.size, share, RATE / (8 * CELLS))
-    value, count = float(values[most]) / CELLS, int(counts[most])
+    allowed = _chernoff(units.size, share, RATE / (8 * cells))
+    value, count = float(values[most]) / cells, int(counts[most])
     if value == 0:
         likely = (
             f"{100 * count / units.size:.2g}% of the elements get no noise: dropout after it, a "
@@ -214,7 +215,7 @@ def _chernoff(count: int, share: float, rate: float) -> int:
     return min(allowed, count)
 
 
-@check("EN54", claimed=needs_repeats, premises=(*NOISE, "EN12"))
+@check("EN54", dtypes="all", claimed=needs_repeats, premises=(*NOISE, "EN12"))
 def alpha_of_any_size(context: CheckContext) -> None:
     """Alphas that are small, large or not integers scale the noise as claimed.
 
@@ -238,6 +239,8 @@ def alpha_of_any_size(context: CheckContext) -> None:
     if not noises[0].any():
         raise NotTestedError("there is no noise, which EN06 reports")
     fine = max(2.0**-16, context.grid)
+    # In 16 bits, PyTorch's uniform_ takes what it rounds up to the end of its range to the start.
+    spared = 2.0**-4 if context.grid > 2.0**-12 else 0.0
     rounding = context.grid * float(abs(clean).max(initial=0.0))
     for factor, noise, magnitudes in zip(factors[1:], noises[1:], claimed[1:], strict=True):
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -246,8 +249,9 @@ def alpha_of_any_size(context: CheckContext) -> None:
         size = float(abs(expected).max())
         ratio = float(abs(noise).max()) / size if size else 1.0
         alphas = f"{factor * context.alpha:g} instead of {context.alpha:g}"
+        off = abs(noise - expected) > fine * size + 4 * rounding * max(1, factor)
         context.expect(
-            float(abs(noise - expected).max()) <= fine * size + 4 * rounding * max(1, factor),
+            float(off.mean()) <= spared,
             f"alpha = {alphas} gives {ratio:.4g} times the noise that the claimed scale gives",
             "alpha is rounded to an integer, clipped to a range, or goes through a function such "
             "as log1p or tanh",

@@ -42,8 +42,8 @@ def modulo_step(number, counting=False):
     )  # fmt: skip
 
 
-def mixed(name, text, number):
-    return fault(name, "EN45", "added .or combined by xor", text, draw=one(number))
+def mixed(name, text, number, **options):
+    return fault(name, "EN45", "added .or combined by xor", text, draw=one(number), **options)
 
 
 FAULTS = [
@@ -112,6 +112,11 @@ FAULTS = [
     mixed("seed plus 12345 steps", "seed + 12345 * step", lambda seed, step: seed + 12345 * step),
     fault("step in single precision", "EN46", "the same noise", "the step in single precision",
           step=lambda step, call: int(np.float32(step))),
+    mixed("31 seeds plus 17 steps", "31 * seed + 17 * step",
+          lambda seed, step: 31 * seed + 17 * step),
+    mixed("1000 seeds plus step", "1000 * seed + step", lambda seed, step: 1000 * seed + step),
+    mixed("17 seeds plus calls", "17 * seed + the number of the call",
+          lambda seed, step: 17 * seed + step, takes_step=False),
     mixed("seed plus a million steps", "seed + 10^6 * step",
           lambda seed, step: seed + 10**6 * step),
     mixed("hash of the sum", "a hash of seed + step",

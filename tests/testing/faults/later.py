@@ -1,4 +1,4 @@
-"""Right in the first calls, at usual seeds or without a mask, and wrong beyond."""
+"""Right in the first calls, at usual seeds, in float32 or without a mask, and wrong beyond."""
 
 import os
 
@@ -8,6 +8,7 @@ from embnoise import linear
 from embnoise.testing import Claims
 from tests.testing.faults.counters import one
 from tests.testing.faults.layer import fault
+from tests.testing.faults.sizes import clean
 
 LINEAR = Claims(schedule=linear(1, 0, 1000), compilable=False)
 GLOBAL = Claims(seeded="global", compilable=False)
@@ -26,6 +27,11 @@ def from_step(number, wrong):
 def told(wrong):
     """The wrong value if there is a mask of ones."""
     return lambda value, call: wrong(value) if says_nothing(call) else value
+
+
+def in_half(wrong):
+    """The wrong value for embeddings in float16 or bfloat16."""
+    return lambda value, call: wrong(value, call) if "16" in str(call.x.dtype) else value
 
 
 def with_schedule(share, **hooks):
@@ -63,6 +69,14 @@ def halved_later(arrays, x, mask, noise, call):
 
 
 FAULTS = [
+    fault("integer alpha in half", "EN54", r"16\]: alpha.*rounded to an integer",
+          "alpha rounded to an integer in 16 bits alone",
+          alpha=in_half(lambda alpha, call: float(int(alpha)))),
+    fault("width in half", "EN47", "float16.*padding is counted in L",
+          "L is the row's width in 16 bits alone",
+          length=in_half(lambda length, call: np.full(length.shape, call.shape[1]))),
+    fault("clean in half", "EN53", "float16.*no noise",
+          "1% of the elements without noise, in 16 bits alone", noise=in_half(clean(0.01))),
     fault("none if told", "EN63", "given, even where it says nothing",
           "no noise if there is a mask of ones", noise=told(lambda noise: 0 * noise)),
     fault("twice if told", "EN63", "given, even where it says nothing",
