@@ -173,7 +173,7 @@ def _many_values(claims: Claims) -> str | None:
     return needs_distribution(claims)
 
 
-@check("EN53", dtypes="all", claimed=_many_values, random=True)
+@check("EN53", dtypes="all", claimed=_many_values, random=True, premises=(*NOISE, "EN08"))
 def no_value_too_often(context: CheckContext) -> None:
     """No single value of the noise is more frequent than its distribution allows.
 
