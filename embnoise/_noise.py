@@ -136,12 +136,16 @@ class Noise:  # noqa: PLW1641, dataclass makes the hash
             >>> neftune(alpha=linear(5.0, 0.0, 100)).alpha_at(50)
             2.5
         """
-        one_number = not is_array(step) or isinstance(step, np.generic)
-        if one_number:
+        if not is_array(step) or isinstance(step, np.generic):
             step = check_integer("step", step, minimum=0)
+        return self._alpha_at(step, xp)
+
+    def _alpha_at(self, step: Any, xp: ArrayNamespace) -> Any:
+        """``alpha_at`` for an int or an array, checked."""
         if not callable(self.alpha):
             return self.alpha
         value = self.alpha(step, xp) if isinstance(self.alpha, Schedule) else self.alpha(step)
+        one_number = isinstance(step, int)
         return check_amplitude(f"alpha at step {step}", value) if one_number else value
 
     def bind(self, total_steps: int | None = None, *, seed: int | None = None) -> Noise:

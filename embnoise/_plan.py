@@ -100,7 +100,7 @@ def prepare_checked(
     """
     if 0 in shape:
         return None
-    alpha = noise.alpha_at(step, xp)
+    alpha = noise._alpha_at(step, xp)
     if isinstance(alpha, float) and alpha == 0:
         return None
     tokens.check_documents(shape[0])

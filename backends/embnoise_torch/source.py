@@ -164,7 +164,10 @@ class _CountingSource:
             shape = first, draw.part.length, dim
         tokens = draw.tokens
         tokens.check(shape)
-        if tokens.sample_ids is None:
+        # Alone, the samples of the first lookup of a step are the rows, which is the default.
+        if tokens.sample_ids is None and (
+            rows is not None or draw.first_sample > 0 or not self.sample_ids.alone
+        ):
             sample_ids: Any
             if rows is None:
                 sample_ids = self.sample_ids.of_batch(draw.first_sample, shape[0])
