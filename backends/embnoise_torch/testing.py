@@ -30,8 +30,9 @@ __all__ = ["TorchDriver", "driver"]
 class TorchDriver(DriverBase):
     """A layer is a ``torch.nn.Module``, or a function that names ``training``.
 
-    The compiler is ``torch.compile`` with the backend "aot_eager", since what matters here is what
-    is traced. It guards on Python state, so a step that is counted in Python is not frozen.
+    The compiler is ``torch.compile`` with the backend "aot_eager_default_partitioner", since what
+    matters here is what is traced; that of "aot_eager" imports Inductor. It guards on Python
+    state, so a step that is counted in Python is not frozen.
 
     Args:
         device: Where the inputs are, and where modules are moved. Default: the CPU.
@@ -135,7 +136,7 @@ class TorchDriver(DriverBase):
         def run(layer: NativeLayer, inputs: NativeArray, **keywords: Any) -> Any:
             if id(layer) not in compiled:
                 torch.compiler.reset()
-                compiled[id(layer)] = torch.compile(layer, backend="aot_eager")
+                compiled[id(layer)] = torch.compile(layer, backend="aot_eager_default_partitioner")
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Dynamo warns about its own code while it traces
                 if call != self.call:
