@@ -14,7 +14,7 @@ from embnoise._scales import SCALES
 from embnoise._schedules import SCHEDULES
 from embnoise.testing.registry import CHECKS
 from tests import command_line, rule_tables
-from tests.frameworks import is_tested, named_in, needs, params
+from tests.frameworks import hasty_jax, is_tested, named_in, needs, params
 from tests.testing import table
 
 ROOT = Path(__file__).parent.parent
@@ -73,7 +73,8 @@ def test_the_python_of_a_page_runs(page, capsys, tmp_path, monkeypatch):
         if language == "python":
             tested = all(map(is_tested, frameworks_of(text)))
             if tested:
-                run(text, {}, page)
+                with hasty_jax():
+                    run(text, {}, page)
             ran, printed = ran + tested, capsys.readouterr().out
         elif tested:
             check_printed(text, printed)

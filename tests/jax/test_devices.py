@@ -15,6 +15,7 @@ from embnoise.backend import GAUSSIAN, RADEMACHER, UNIFORM
 from embnoise.testing import Claims, case, check_layer
 from embnoise_jax import add_noise
 from embnoise_jax._devices import shares_blocks
+from tests.frameworks import hasty_jax
 from tests.jax.accelerators import as_on
 from tests.jax.models import same
 from tests.strategies import embeddings
@@ -75,7 +76,7 @@ def test_transformations(platform):
 
 
 def test_the_kit_finds_no_fault():
-    with as_on("cuda"):
+    with as_on("cuda"), hasty_jax():
         made = case("cuda", function(), driver="jax", claims=Claims(validates_alpha=True))
         check_layer(made, profile="quick")
 

@@ -7,7 +7,7 @@ from tests.testing.faults.families import correct, faulty
 from tests.testing.zoo import holds, is_caught, raises_no_alarm, some
 
 # Each how many faults are tested by default; the others are for the sweep.
-EVERY = {"torch": 3, "jax": 10, "keras": 10}
+EVERY = {"torch": 4, "jax": 10, "keras": 10}
 TESTED = [framework for framework in EVERY if is_tested(framework)]
 CORRECT = [layer for framework in TESTED for layer in correct(framework)]
 FAULTY = [layer for framework in TESTED for layer in some(faulty(framework), EVERY[framework])]
