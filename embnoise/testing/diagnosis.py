@@ -224,13 +224,25 @@ def cause_of_noise(
     if units.size > 4000 and abs(float(units.mean())) < 0.1 * root:
         kurtosis = float((units**4).mean()) / square**2
         in_range = distribution.bounded and is_close(size, 1) and size < _ABOVE
-        guess = _nearest(kurtosis, distribution, root, within=0.02 if in_range else math.inf)
+        if distribution.bounded and is_close(kurtosis, distribution.kurtosis):
+            guess = _other_count(size, length)
+        guess = guess or _nearest(
+            kurtosis, distribution, root, within=0.02 if in_range else math.inf
+        )
     if guess is None and distribution.bounded and is_close(size, 1) and size < _ABOVE:
         guess = (
             "another distribution on the same range: clipped or squared, or some of the draws are "
             "smaller than the others"
         )
     return guess or cause_of_ratio(size, batch=batch, length=length, dim=dim, vocabulary=vocabulary)
+
+
+def _other_count(size: float, length: int) -> str | None:
+    """What is counted in L, if the largest noise shows that it is one token more or less."""
+    for count, which in ((length + 1, "one more"), (length - 1, "one less")):
+        if count > 0 and is_close(size, math.sqrt(length / count), 0.002):
+            return f"L is {which} than the number of tokens: the count is off by one"
+    return None
 
 
 def other_distribution(units: Array, claimed: Distribution) -> str | None:

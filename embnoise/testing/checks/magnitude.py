@@ -118,7 +118,10 @@ def _rounded(distribution: Distribution, largest: float) -> str | None:
     """The cause, if a bounded noise is too large by as much as rounding to bfloat16 explains."""
     if not distribution.bounded or largest > distribution.bound * (1 + 2.0**-7):
         return None
-    return "the magnitude, or what it is computed from, is rounded to 16 bits: take float32"
+    return (
+        "the magnitude is a little too large: rounded to 16 bits (compute it in float32), or of an "
+        "L that is off by one"
+    )
 
 
 LONG = [130, 600, 2999]

@@ -87,7 +87,7 @@ FAULTS = [
     fault("dropped by the half", "EN53", "no noise", "dropout on the noise", noise=clean(0.5)),
     fault("small noise dropped", "EN53", "no noise", "small noise set to 0",
           units=on_units(lambda units: units * (abs(units) > 0.01))),
-    fault("magnitude in bfloat16", "EN10", "is rounded to 16 bits",
+    fault("magnitude in bfloat16", "EN10", "a little too large: rounded to 16 bits",
           "the magnitude rounded to bfloat16", magnitude=in_bfloat16),
     fault("clipped at 0.99", "EN53", "clipped", "noise clipped at 0.99 of its range",
           units=on_units(lambda units: np.clip(1.01 * units, -1, 1))),
