@@ -193,13 +193,22 @@ class _OnTensorFlow(KerasDriver):
 
         compiled: dict[int, Any] = {}
 
-        def run(layer: NativeLayer, inputs: NativeArray, **keywords: Any) -> Any:
-            if id(layer) not in compiled:
+        def function_of(layer: NativeLayer, *, anew: bool = False) -> Any:
+            if anew or id(layer) not in compiled:
                 compiled[id(layer)] = tf.function(partial(call, layer), reduce_retracing=True)
+            return compiled[id(layer)]
+
+        def run(layer: NativeLayer, inputs: NativeArray, **keywords: Any) -> Any:
             if "step" in keywords:
                 keywords["step"] = tf.constant(keywords["step"])
             keras.random.uniform(())  # makes Keras's generator, which a trace must not do
-            return compiled[id(layer)](inputs, **keywords)
+            try:
+                return function_of(layer)(inputs, **keywords)
+            except AssertionError as error:
+                if "variables which have been deleted" not in str(error):
+                    raise
+            # Keras has another generator whenever it is seeded. A gradient needs the traced one.
+            return function_of(layer, anew=True)(inputs, **keywords)
 
         return run
 

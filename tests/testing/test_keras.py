@@ -51,6 +51,14 @@ def test_the_test_of_keras_passes(wanted):
     assert (found.status, found.message, found.assertions) == ("passed", "", 1)
 
 
+def test_a_compiled_layer_that_follows_keras_has_its_gradient():
+    """Keras has another generator after each seed, and the compiled function knows the first."""
+    layer = next(layer for layer in CORRECT if layer.name == "keras_without_seed")
+    checks = iter_checks(layer.case(), profile="quick")
+    found = next(check.run() for check in checks if check.spec.code == "EN22")
+    assert found.status == ("passed" if layer.claims.compilable else "not_claimed"), found.message
+
+
 @pytest.mark.sweep
 @pytest.mark.parametrize("layer", OF_THE_FRAMEWORK, ids=name)
 def test_nothing_else_shows_a_fault_that_the_test_of_keras_shows(layer):
