@@ -59,6 +59,13 @@ def test_a_compiled_layer_that_follows_keras_has_its_gradient():
     assert found.status == ("passed" if layer.claims.compilable else "not_claimed"), found.message
 
 
+def test_gradients_that_overflow_without_noise_show_nothing():
+    layer = next(layer for layer in CORRECT if layer.name == "keras_mixed_precision")
+    checks = iter_checks(layer.case(), profile="quick")
+    found = next(check.run() for check in checks if check.spec.code == "EN59")
+    assert found.status == "passed", found.message
+
+
 @pytest.mark.sweep
 @pytest.mark.parametrize("layer", OF_THE_FRAMEWORK, ids=name)
 def test_nothing_else_shows_a_fault_that_the_test_of_keras_shows(layer):

@@ -85,6 +85,8 @@ def _gradient_is_one(
         expected = _gradients(layer, inputs, weights, of, training=False, step=0)
         if not expected:
             raise NotClaimedError("the layer has no parameters that train")
+        if not all(np.isfinite(gradient).all() for gradient in expected):
+            return  # in float16, one of this size overflows without noise too
         context.expect(
             any(gradient.any() for gradient in expected),
             "no gradient reaches any parameter, in evaluation mode either",
