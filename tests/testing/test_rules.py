@@ -140,7 +140,14 @@ def failures(made):
     return {each.code: each.message for each in report.results if each.wrong}
 
 
-@pytest.mark.parametrize("distribution", [TRIANGULAR, THREE_POINT, MOSTLY_ZERO], ids=name)
+@pytest.mark.parametrize(
+    "distribution",
+    [
+        pytest.param(each, marks=[pytest.mark.sweep] if number % 2 else [])
+        for number, each in enumerate(USERS)
+    ],
+    ids=name,
+)
 def test_a_wrong_scale_is_caught(distribution):
     for factor, codes, said in (
         (0.5, {"EN08"}, "half the amplitude"),
