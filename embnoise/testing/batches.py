@@ -73,6 +73,8 @@ def over_batches(
 
     def run(batch: Batch) -> None:
         context.transcript.clear()
+        if context.claims.padding == "right":
+            batch = replace(batch, left=False)
         body(batch if empty_rows else batch.without_empty_rows())
 
     for batch in TABLE:

@@ -37,6 +37,8 @@ class Claims:
         length: L: ``"tokens"``, the real tokens of the sequence, with no noise on padding;
             ``"padded"``, the row's width; or ``None`` for a scale without L, which claims nothing
             about padding. The RMS is that of the real tokens with ``"tokens"``, else of the row.
+        padding: Where padding may be: ``"anywhere"``, or ``"right"`` for a layer that is given the
+            lengths of the rows. No other padding is tested then.
         seeded: ``True``: the layer draws from its own seed and leaves global random state alone.
             ``"global"``: it follows the framework's global seed, or in JAX the key that it is
             given. ``False``: nothing is claimed.
@@ -74,6 +76,7 @@ class Claims:
     distribution: str | Distribution | Callable[[float], float] | None = "uniform"
     scale: str | ScaleRule | Callable[..., Any] = "neftune"
     length: str | None = "tokens"
+    padding: str = "anywhere"
     seeded: bool | str = True
     schedule: Callable[[int], float] | None = None
     antithetic: bool = False
@@ -103,6 +106,10 @@ class Claims:
         if self.length not in ("tokens", "padded", None):
             raise ValueError(
                 f"length must be 'tokens', 'padded' or None, got {format_value(self.length)}"
+            )
+        if self.padding not in ("anywhere", "right"):
+            raise ValueError(
+                f"padding must be 'anywhere' or 'right', got {format_value(self.padding)}"
             )
         scale = self.scale_rule
         if self.length is None and scale.uses_length:
@@ -228,6 +235,8 @@ NOTES = {
     "`(alpha, L, d)`.",
     "length": '`"tokens"`: L counts real tokens, and padding gets no noise; `"padded"`: L is the '
     "width of the row; `None`: the scale does not use L.",
+    "padding": '`"anywhere"`; `"right"`: the layer is given the lengths of the rows, and no other '
+    "padding is tested.",
     "seeded": "`True`: the layer has its own seed and does not use global random state; "
     '`"global"`: it follows the global seed; `False`: no claim.',
     "schedule": "Alpha at a step, relative to the alpha of `make_layer`; `None`: alpha is "

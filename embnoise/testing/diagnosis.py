@@ -18,6 +18,7 @@ from embnoise.testing.statistics import amplitude
 __all__ = [
     "ELSE",
     "NO_NOISE",
+    "RIGHT_ALONE",
     "cause_of_change",
     "cause_of_equal_sizes",
     "cause_of_noise",
@@ -37,6 +38,7 @@ NO_NOISE = (
     "scale='relative')"
 )
 
+RIGHT_ALONE = "if padding is always on the right, claim padding='right'"
 
 _ABOVE = 1.005
 """What rounding to 16 bits may make of the largest value."""
@@ -71,7 +73,7 @@ def mask_of_another_name(parameters: Iterable[str]) -> str | None:
             return (
                 f"the mask is passed as `mask`, true for real tokens, and the layer has `{name}`: "
                 f"pass call=lambda layer, x, *, mask: layer(x, {name}=mask.sum(1)), with the "
-                "layer's other arguments"
+                "layer's other arguments, and claim padding='right'"
             )
         if name in ("attention_mask", "attn_mask", "token_mask", "input_mask", "padding_mask"):
             value = "~mask" if name == "padding_mask" else "mask"

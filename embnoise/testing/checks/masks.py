@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from embnoise.testing.context import CheckContext
-from embnoise.testing.diagnosis import cause_of_ratio
+from embnoise.testing.diagnosis import RIGHT_ALONE, cause_of_ratio
 from embnoise.testing.failures import NotClaimedError, NotFiniteError, UntestableError
 from embnoise.testing.inputs import SMALL, Inputs, left_mask, right_mask
 from embnoise.testing.registry import DISTRIBUTION, NOISE, SIZE, check, needs_length, needs_repeats
@@ -22,11 +22,10 @@ HOLES = np.array(
 
 def _batches(context: CheckContext) -> dict[str, Inputs]:
     lengths = [7, 3, 2, 5]
-    return {
-        "right": context.batch(mask=right_mask(lengths, SMALL[1])),
-        "left": context.batch(mask=left_mask(lengths, SMALL[1])),
-        "holes": context.batch(mask=HOLES),
-    }
+    masks = {"right": right_mask(lengths, SMALL[1])}
+    if context.claims.padding == "anywhere":
+        masks |= {"left": left_mask(lengths, SMALL[1]), "holes": HOLES}
+    return {place: context.batch(mask=mask) for place, mask in masks.items()}
 
 
 @check(
@@ -39,6 +38,7 @@ def _batches(context: CheckContext) -> dict[str, Inputs]:
 def padding_anywhere(context: CheckContext) -> None:
     """Padding on the left, on the right and between tokens counts alike.
 
+    With ``padding="right"`` only that on the right is tested.
     Fails for layers that take the place of the last token for the length, or multiply with a mask
     that they made from the lengths.
     """
@@ -49,9 +49,9 @@ def padding_anywhere(context: CheckContext) -> None:
         likely = {
             "right": "padding is counted in L, in this dtype at least",
             "left": "padding on the left is counted in L (its place is taken for the length), or "
-            "the mask is made again as if padding were on the right",
+            f"the mask is made again as if padding were on the right; {RIGHT_ALONE}",
             "holes": "padding between tokens is counted in L, or the mask is made again from the "
-            "lengths",
+            f"lengths; {RIGHT_ALONE}",
         }[place]
         expect_right_rows(context, inputs, draws, 3, likely)
 

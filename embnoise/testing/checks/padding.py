@@ -10,7 +10,12 @@ from numpy.typing import NDArray
 from embnoise.testing.batches import Batch, over_batches
 from embnoise.testing.claims import Claims
 from embnoise.testing.context import CheckContext
-from embnoise.testing.diagnosis import NO_NOISE, mask_of_another_name, mode_of_another_name
+from embnoise.testing.diagnosis import (
+    NO_NOISE,
+    RIGHT_ALONE,
+    mask_of_another_name,
+    mode_of_another_name,
+)
 from embnoise.testing.guessed import GUESSED, guesses_padding
 from embnoise.testing.inputs import SMALL, Array, Inputs, right_mask
 from embnoise.testing.registry import check
@@ -56,7 +61,7 @@ def _cause_on_padding(
     if batch.left:  # after batches that are padded on the right
         return (
             "padding on the left is taken for tokens: the mask is made again from the lengths, as "
-            "if padding were on the right"
+            f"if padding were on the right; {RIGHT_ALONE}"
         )
     layer = context.layer()
     if not layer.gets("mask") and (other := mask_of_another_name(layer.parameters)):
