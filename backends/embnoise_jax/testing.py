@@ -87,6 +87,17 @@ class JaxDriver(DriverBase):
         if _is_a(layer, "flax.nnx"):
             layer.train() if training else layer.eval()
 
+    def modes_of(self, layer: NativeLayer) -> dict[str, bool]:
+        """The flags that ``train()`` and ``eval()`` set in an NNX module and those in it."""
+        nnx = _is_a(layer, "flax.nnx")
+        flags = ("training", "deterministic", "use_running_average")
+        return {
+            ".".join(map(str, (*path, flag))): vars(module)[flag]
+            for path, module in (nnx.iter_modules(layer) if nnx else ())
+            for flag in flags
+            if isinstance(vars(module).get(flag), bool)
+        }
+
     def _apply(self, layer: NativeLayer, inputs: NativeArray, offered: dict[str, Any]) -> Any:
         from flax.core import DenyList  # noqa: PLC0415, for layers of Flax only
 

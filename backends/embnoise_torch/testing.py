@@ -64,6 +64,13 @@ class TorchDriver(DriverBase):
         if module is not None:
             module.train(training)
 
+    def modes_of(self, layer: NativeLayer) -> dict[str, bool]:
+        """``training`` of the module and of all modules in it."""
+        module = _module_in(layer)
+        if module is None:
+            return {}
+        return {name or "the layer": each.training for name, each in module.named_modules()}
+
     def to_numpy(self, array: Tensor) -> NDArray[Any]:
         array = array.detach().cpu()
         return (array.float() if array.dtype == torch.bfloat16 else array).numpy().copy()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, TypeVar
 
@@ -250,6 +251,18 @@ class CheckContext:
         return own.keys() == other.keys() != set() and all(
             np.array_equal(own[name], other[name]) for name in own
         )
+
+    @contextlib.contextmanager
+    def without_gradients(self) -> Iterator[None]:
+        """A context in which the framework records no gradients, if the driver has one."""
+        if not self.driver.overrides("without_gradients"):
+            yield
+            return
+        with (
+            self.transcript.block("with driver.without_gradients():"),
+            self.driver.without_gradients(),
+        ):
+            yield
 
     def make(self, dim: int, alpha: float, seed: int, *, name: str = "layer") -> Any:
         """What ``make_layer`` returns.

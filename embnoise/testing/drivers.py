@@ -174,6 +174,10 @@ class DriverBase(Driver):
         By default does nothing, and a user's ``call`` must take ``training``.
         """
 
+    def modes_of(self, layer: NativeLayer) -> dict[str, bool]:
+        """The modes that a layer and its parts are in, by name. By default none are known."""
+        return {}
+
     def kept_state(self) -> AbstractContextManager[Any]:
         """A context that restores the framework's global random state when it ends."""
         return contextlib.nullcontext()

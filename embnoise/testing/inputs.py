@@ -10,13 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "SMALL", "Array", "Inputs", "inputs_of", "left_mask", "right_mask", "vocabulary_of",
+    "PACKED", "SMALL", "Array", "Inputs", "inputs_of", "left_mask", "right_mask", "vocabulary_of",
 ]  # fmt: skip
 
 Array: TypeAlias = NDArray[np.float64]
 
 SMALL = (4, 7, 16)
 """B, L and d in most checks: always the same, since some frameworks compile for each shape."""
+
+PACKED = np.array([[1, 1, 1, 2, 2, 0, 0]] * SMALL[0])
+"""The documents of a batch of ``SMALL`` with packed rows."""
 
 REAL_IDS = 7
 """How many ids real tokens have: few, so that the smallest vocabulary will do."""

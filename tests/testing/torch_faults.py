@@ -23,6 +23,7 @@ from tests.testing.torch_layers import (
     of,
 )
 from tests.testing.torch_path_faults import FAULTY as ON_OTHER_PATHS
+from tests.testing.torch_state_faults import FAULTY as OF_STATE
 from tests.testing.transformation_faults import TORCH as UNDER_TRANSFORMATIONS
 from tests.testing.zoo import Faulty
 
@@ -1010,5 +1011,6 @@ FAULTY = [
         None, "ids"),
     bad(FrozenTable, "EN13", "detached", "the table does not train", None, "ids"),
     *ON_OTHER_PATHS,
+    *OF_STATE,
     *UNDER_TRANSFORMATIONS,
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from embnoise.testing.failures import (
     NotTestedError,
     UntestableError,
 )
-from embnoise.testing.inputs import SMALL, right_mask
+from embnoise.testing.inputs import PACKED, SMALL, Inputs, right_mask
 from embnoise.testing.registry import NOISE, check, needs_repeats
 
 
@@ -21,12 +22,12 @@ def _same(left: np.ndarray, right: np.ndarray) -> bool:
     return bool(abs(left - right).max() <= 2.0**-18 * max(float(abs(left).max()), 1e-30))
 
 
-@check("EN55", claimed=needs_repeats)
+@check("EN55", claimed=needs_repeats, premises=(*NOISE, "EN15"))
 def evaluation_draws_nothing(context: CheckContext) -> None:
     """Evaluation between training calls does not change the noise of these.
 
-    Fails for layers that draw in evaluation mode and drop the draw, or seed their generator again
-    when the mode changes.
+    Nor does evaluation without gradients, as it mostly runs. Fails for layers that draw in
+    evaluation mode and drop the draw, or seed their generator again when the mode changes.
     """
     inputs = context.batch(fill="normal")
     start = context.first_step()
@@ -35,8 +36,9 @@ def evaluation_draws_nothing(context: CheckContext) -> None:
     other = context.layer(name="other")
     found = [other.train(inputs, start)]
     for k in (1, 2, 3):
-        for _ in range(3 if k != 2 else 0):  # two calls in a row after evaluation
-            other.eval(inputs)
+        with context.without_gradients() if k == 3 else contextlib.nullcontext():
+            for _ in range(3 if k != 2 else 0):  # two calls in a row after evaluation
+                other.eval(inputs)
         found.append(other.train(inputs, start + k))
     clean = layer.clean(inputs)
     if not _same(alone[0], found[0]):
@@ -123,21 +125,39 @@ def _flags(native: Any) -> dict[str, Any]:
 
 @check("EN57")
 def arguments_unchanged(context: CheckContext) -> None:
-    """A call does not change its mask, its segment ids, or its input's ``requires_grad``.
+    """A call does not change its mask, its segment ids, its input's ``requires_grad``, or its mode.
 
-    Fails for layers that edit the mask in place, or track a gradient on what they were given.
+    Fails for layers that edit the mask in place, track a gradient on what they were given, or
+    switch themselves or their parts to training or evaluation.
     """
-    inputs = context.batch(fill="normal", mask=right_mask([7, 4, 2, 1], SMALL[1]))
-    layer = context.layer()
+    _unchanged(context, context.batch(fill="normal", mask=right_mask([7, 4, 2, 1], SMALL[1])))
+    if context.layer().takes("segment_ids"):
+        context.transcript.clear()
+        _unchanged(context, context.batch(fill="normal", segments=PACKED))
+
+
+def _unchanged(context: CheckContext, inputs: Inputs) -> None:
+    layer, driver = context.layer(), context.driver
     native, arrays = layer.prepared(inputs), layer.arrays(inputs)
-    kept = {name: context.driver.to_numpy(array) for name, array in arrays.items()}
+    kept = {name: driver.to_numpy(array) for name, array in arrays.items()}
     flags = _flags(native)
     for training in (True, False):
         step = layer.advance(inputs, context.first_step()) if training else layer.calls
+        driver.switch(layer.native, training)
+        modes = driver.modes_of(layer.native)
         layer.raw(inputs, native, training=training, step=step, arrays=arrays)
         mode = "training" if training else "evaluation"
+        switched = [
+            name for name, flag in driver.modes_of(layer.native).items() if flag != modes[name]
+        ]
+        context.expect(
+            not switched,
+            f"a call in {mode} mode switches the mode of {', '.join(map(repr, switched))}",
+            "forward calls train() or eval(), which the trainer does: the layer is in another mode "
+            "for the next call",
+        )
         for name, array in arrays.items():
-            now = context.driver.to_numpy(array)
+            now = driver.to_numpy(array)
             context.expect(
                 now.tobytes() == kept[name].tobytes(),
                 f"a call in {mode} mode changes its {name}, in {int((now != kept[name]).sum())} "

@@ -8,7 +8,7 @@ from embnoise.testing.checks.gradients import gradient_passes
 from embnoise.testing.checks.ragged import FULL, expect_as_good
 from embnoise.testing.context import CheckContext
 from embnoise.testing.failures import ClaimViolatedError, NotClaimedError, UntestableError
-from embnoise.testing.inputs import SMALL, Inputs, right_mask
+from embnoise.testing.inputs import PACKED, SMALL, Inputs, right_mask
 from embnoise.testing.layer_under_test import LayerUnderTest
 from embnoise.testing.registry import NOISE, check
 from embnoise.testing.right_rows import expect_right_rows, units_of
@@ -41,8 +41,7 @@ def compiled_equals_eager(context: CheckContext) -> None:
     if layer.may_lack("mask"):
         batches["a mask of ones"] = context.batch().telling("mask")
     if layer.takes("segment_ids") and context.profile.draws:  # compiling takes long
-        segments = np.array([[1, 1, 1, 2, 2, 0, 0]] * SMALL[0])
-        batches["segment_ids"] = context.batch(segments=segments)
+        batches["segment_ids"] = context.batch(segments=PACKED)
     for what, inputs in batches.items():
         try:
             both.agree(inputs)

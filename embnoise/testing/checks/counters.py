@@ -69,18 +69,23 @@ def all_seeds_differ(context: CheckContext) -> None:
             raise NotTestedError("there is no noise, which EN06 reports")
         other = seen.setdefault(_key(units), seed)
         apart = seed - other
-        cause = (
-            "0 is taken for 'not given', as in `seed or 42`: ask whether the seed is None"
-            if not other and apart > 1
-            else "the seed is divided, so that neighbors are one"
-            if apart == 1
-            else f"the seed is taken modulo {apart} or a divisor of it: it is kept in too few bits"
-        )
         context.expect(
             not apart,
             f"the seeds {other} and {seed}, which are {apart} apart, draw the same noise",
-            cause,
+            lambda other=other, apart=apart: _cause_of_twins(context, inputs, other, apart),  # type: ignore[misc]
         )
+
+
+def _cause_of_twins(context: CheckContext, inputs: Inputs, seed: int, apart: int) -> str:
+    """Why a seed and another one that is so far apart draw the same noise."""
+    if apart == 1:
+        return "the seed is divided, so that neighbors are one"
+    with context.transcript.paused():
+        step = context.first_step()
+        one, other = (context.layer(seed=1 + far).units(inputs, step) for far in (0, apart))
+    if seed == 0 and not _are_equal(one, other):
+        return "0 is taken for 'not given', as in `seed or 42`: ask whether the seed is None"
+    return f"the seed is taken modulo {apart} or a divisor of it: it is kept in too few bits"
 
 
 @check("EN45", claimed=_own_seed, premises=SEEDS)

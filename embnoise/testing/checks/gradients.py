@@ -9,7 +9,7 @@ import numpy as np
 
 from embnoise.testing.context import CheckContext
 from embnoise.testing.failures import NotClaimedError
-from embnoise.testing.inputs import SMALL, Array, Inputs, left_mask, right_mask
+from embnoise.testing.inputs import PACKED, SMALL, Array, Inputs, left_mask, right_mask
 from embnoise.testing.layer_under_test import LayerUnderTest
 from embnoise.testing.registry import NOISE, check, needs_repeats
 
@@ -51,8 +51,7 @@ def gradient_of_any_batch(context: CheckContext) -> None:
         _gradient_is_one(context, inputs, layer, step, factor)
     if layer.takes("segment_ids"):
         context.transcript.clear()
-        segments = np.array([[1, 1, 1, 2, 2, 0, 0]] * SMALL[0])
-        inputs = context.batch(fill=_fill(context), segments=segments)
+        inputs = context.batch(fill=_fill(context), segments=PACKED)
         _gradient_is_one(context, inputs, context.layer())
 
 
@@ -100,7 +99,7 @@ def _gradient_of_evaluation(context: CheckContext) -> None:
     """Expect evaluation to pass the gradient, and to add no noise where one is tracked."""
     inputs = context.batch(fill="normal")
     weights, layer = _Weights(context, inputs), context.layer()
-    outputs: list[Array] = []
+    outputs: list[tuple[Array, Array]] = []
     found = _gradients(layer, inputs, weights, "inputs", training=False, step=0, outputs=outputs)
     context.expect(
         np.array_equal(found[0], weights.values),
@@ -108,7 +107,7 @@ def _gradient_of_evaluation(context: CheckContext) -> None:
         "the embeddings are detached, or scaled, in evaluation mode, from which training on "
         "embeddings in that mode suffers",
     )
-    moved = max((float(abs(each - layer.clean(inputs)).max()) for each in outputs), default=0.0)
+    moved = max((float(abs(each - layer.clean(inputs)).max()) for each, _ in outputs), default=0.0)
     context.expect(
         moved == 0,
         f"in evaluation mode an input that needs a gradient is changed, by up to {moved:.3g}",
@@ -175,9 +174,12 @@ def _gradients(
     *,
     training: bool,
     step: int,
-    outputs: list[Array] | None = None,
+    outputs: list[tuple[Array, Array]] | None = None,
 ) -> list[Array]:
-    """The gradients; ``outputs`` takes the values of the output, which a trace does not show."""
+    """The gradients; ``outputs`` takes the output, and the input after the call.
+
+    It takes none from a trace, which does not show values.
+    """
     if layer.case.claims.seeded is not True:
         layer.seed(step)
     layer.record_gradient(inputs, weights.source, of=of, training=training, step=step)
@@ -186,7 +188,8 @@ def _gradients(
         output = layer.call(inputs, native, training=training, step=step, layer=native_layer)
         with contextlib.suppress(Exception):  # under JAX the output is traced
             if outputs is not None:
-                outputs.append(layer.checked(output, inputs))
+                left = np.asarray(layer.driver.to_numpy(native), np.float64)
+                outputs.append((layer.checked(output, inputs), left))
         return output
 
     gradients = layer.driver.gradient(
@@ -209,23 +212,36 @@ def clean_without_gradients(context: CheckContext) -> None:
     """While gradients are turned off there is no noise, in training mode either.
 
     Trainers generate text and run reference passes on a model that they never switch to evaluation
-    mode. Fails for layers that look at their mode only.
+    mode. Afterwards there is new noise again. Fails for layers that look at their mode only, or
+    that do not forget such a pass.
     """
-    inputs = context.batch(fill="normal")
+    inputs, start = context.batch(fill="normal"), context.first_step()
     layer = context.layer()
-    context.expect(
-        bool(layer.noise(inputs, context.first_step()).any()), "there is no noise", "none is added"
-    )
+    first = layer.noise(inputs, start)
+    context.expect(bool(first.any()), "there is no noise", "none is added")
     with (
         context.transcript.block("with driver.without_gradients():"),
         context.driver.without_gradients(),
     ):
-        noise = layer.noise(inputs, context.first_step() + 1)
+        noise = layer.noise(inputs, start + 1)
     context.expect(
         not noise.any(),
         f"without gradients there is noise of up to {float(abs(noise).max()):.3g} in training mode",
         "generate() and the reference passes of a model in training mode get noise: ask the "
         "framework whether gradients are enabled",
+    )
+    again = layer.noise(inputs, start + 2)
+    context.expect(
+        bool(again.any()) or context.claims.share(start + 2) == 0,
+        "after a pass without gradients there is no noise in training mode",
+        "such a pass turns the noise off for good (a flag, a hook)",
+        ("EN21",),
+    )
+    context.expect(
+        not again.any() or not np.allclose(again, first, rtol=2.0**-12, atol=0),
+        "after a pass without gradients the noise is that of the first step",
+        "such a pass seeds the generator again",
+        ("EN06",),
     )
 
 
@@ -236,25 +252,41 @@ def clean_without_gradients(context: CheckContext) -> None:
     premises=(*NOISE, "EN05"),
 )
 def same_noise_with_gradient(context: CheckContext) -> None:
-    """An input that needs a gradient gets the same noise as one that needs none.
+    """An input that needs a gradient, as in training, gets the noise of one that needs none.
 
-    Fails for layers that add no noise where a gradient is tracked, or draw in another way there.
+    At every step, padded or not. Fails for layers that add no noise where a gradient is tracked,
+    keep it there from step to step, or draw in another way.
     """
-    inputs = context.batch()
-    step = context.first_step()
-    expected = context.layer().train(inputs, step)
-    layer = context.layer(name="other")
-    step = layer.advance(inputs, step)
-    outputs: list[Array] = []
-    weights = _Weights(context, inputs)
+    start = context.first_step()
+    for mask in (None, right_mask([7, 4, 2, 1], SMALL[1])):
+        context.transcript.clear()
+        inputs = context.batch(mask=mask)
+        plain, layer = context.layer(), context.layer(name="other")
+        for step in (start, start + 1, start + 2):
+            expected = plain.train(inputs, step)
+            found = output_with_gradient(context, layer, inputs, step)
+            if found is None:
+                raise NotClaimedError(f"the driver {layer.driver.name!r} shows no values there")
+            moved = float(abs(found[0] - expected).max())
+            context.expect(
+                moved <= 2.0**-18 * float(abs(expected).max()),
+                f"for an input that needs a gradient the noise of step {step} differs by up to "
+                f"{moved:.3g}, and is {'' if (found[0] - layer.clean(inputs)).any() else 'not '}"
+                "there",
+                "the layer looks at requires_grad or at a tape: noise is left out, kept from an "
+                "earlier step, or drawn in another way, where a gradient is tracked",
+                () if mask is None else ("EN09", "EN19"),
+            )
+
+
+def output_with_gradient(
+    context: CheckContext, layer: LayerUnderTest, inputs: Inputs, step: int
+) -> tuple[Array, Array] | None:
+    """The output of a training call whose input needs a gradient, and the input after the call.
+
+    ``None`` if the driver shows no values in a gradient.
+    """
+    outputs: list[tuple[Array, Array]] = []
+    weights, step = _Weights(context, inputs), layer.advance(inputs, step)
     _gradients(layer, inputs, weights, "inputs", training=True, step=step, outputs=outputs)
-    if not outputs:
-        raise NotClaimedError(f"the driver {layer.driver.name!r} shows no values in a gradient")
-    moved = float(abs(outputs[0] - expected).max())
-    context.expect(
-        moved <= 2.0**-18 * float(abs(expected).max()),
-        f"for an input that needs a gradient the noise differs by up to {moved:.3g}, and is "
-        f"{'' if (outputs[0] - layer.clean(inputs)).any() else 'not '}there",
-        "the layer looks at requires_grad or at a tape: noise is left out, or drawn in another "
-        "way, where a gradient is tracked",
-    )
+    return outputs[0] if outputs else None

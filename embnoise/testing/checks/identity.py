@@ -61,10 +61,7 @@ def _without_gradients(context: CheckContext) -> None:
     inputs = context.batch(fill="normal")
     layer = context.layer()
     expected = layer.eval(inputs)
-    with (
-        context.transcript.block("with driver.without_gradients():"),
-        context.driver.without_gradients(),
-    ):
+    with context.without_gradients():
         seen = layer.eval(inputs)
     moved = float(abs(seen - expected).max())
     context.expect(
@@ -142,7 +139,8 @@ def alpha_zero_is_identity(context: CheckContext) -> None:
 def train_again(context: CheckContext) -> None:
     """Train, evaluate, train: noise, no noise, and noise again.
 
-    Fails for layers whose eval() turns the noise off for good, or that keep a copy of the mode.
+    Evaluation runs without gradients too. Fails for layers whose eval() turns the noise off for
+    good, or that keep a copy of the mode.
     """
     inputs = context.batch(fill="normal")
     layer = context.layer()
@@ -156,6 +154,8 @@ def train_again(context: CheckContext) -> None:
         f"after a training call, evaluation mode changes the embeddings, by up to {left:.3g}",
         "the noise that training turned on (a flag, a hook, a cached draw) stays on in eval()",
     )
+    with context.without_gradients():
+        layer.eval(inputs)
     again = layer.train(inputs, start + 1) - clean
     share = context.claims.share(start + 1)
     context.expect(

@@ -22,7 +22,7 @@ from embnoise.testing.failures import (
     UntestableError,
     raised_by_layer,
 )
-from embnoise.testing.inputs import Array
+from embnoise.testing.inputs import PACKED, SMALL, Array, Inputs, right_mask
 from embnoise.testing.layer_under_test import LayerUnderTest
 from embnoise.testing.registry import SIZE, check
 from embnoise.testing.statistics import RATE, amplitude, amplitude_window, extreme_window
@@ -82,10 +82,19 @@ def dtype_kept(context: CheckContext) -> None:
     """The output in training has the dtype and the device of the embeddings.
 
     Fails for layers whose noise is drawn in float32 (or float64) and promotes the sum, which
-    doubles the memory of all that follows; or that draw on the CPU for inputs on another device.
+    doubles the memory of all that follows, in padded or packed batches perhaps; or that draw on the
+    CPU for inputs on another device.
     """
+    _keeps_dtype(context, context.batch(fill="normal"))
+    context.transcript.clear()
+    _keeps_dtype(context, context.batch(fill="normal", mask=right_mask([7, 4, 2, 1], SMALL[1])))
+    if context.layer().takes("segment_ids"):
+        context.transcript.clear()
+        _keeps_dtype(context, context.batch(fill="normal", segments=PACKED))
+
+
+def _keeps_dtype(context: CheckContext, inputs: Inputs) -> None:
     layer = context.layer()
-    inputs = context.batch(fill="normal")
     native = layer.prepared(inputs)
     noisy = layer.raw(
         inputs, native, training=True, step=layer.advance(inputs, context.first_step())

@@ -14,7 +14,9 @@ from embnoise.testing.diagnosis import NO_NOISE, cause_of_equal_sizes
 from embnoise.testing.failures import NotClaimedError, UntestableError
 from embnoise.testing.inputs import SMALL, Array, Inputs
 from embnoise.testing.layer_under_test import LayerUnderTest
-from embnoise.testing.registry import NOISE, check, needs_repeats
+from embnoise.testing.registry import NOISE, SIZE, check, needs_repeats
+from embnoise.testing.right_rows import expect_right_rows
+from embnoise.testing.runs import repeated_run
 
 LATE = [256, 257, 2048, 2049, 65536]
 """Steps that a counter of 8 or 16 bits, or one in a short mantissa, confuses with others."""
@@ -209,32 +211,41 @@ def seeds_differ(context: CheckContext) -> None:
     "EN14",
     dtypes="all",
     premises=("EN03",),
-    claimed=lambda claims: None if claims.seeded is True else f"seeded={claims.seeded!r}",
+    claimed=lambda claims: None if claims.seeded else "seeded=False",
 )
 def random_state_untouched(context: CheckContext) -> None:
     """A call leaves the global random state of the framework, NumPy and Python alone.
 
     If it does not, turning noise on changes dropout and the order of the data, and no comparison
-    with and without noise is fair. Evaluation and alpha = 0 must not draw either.
+    with and without noise is fair. Evaluation and alpha = 0 must not draw either. With
+    ``seeded="global"``, training may draw, from the framework's state alone.
     """
     state = context.driver.random_state
     inputs = context.batch()
+    own = context.claims.seeded is True
     cases = [(context.alpha, True), (0.0, True), (context.alpha, False)]
-    for alpha, training in cases if context.refused(0.0) is None else cases[::2]:
+    for alpha, training in cases if own and context.refused(0.0) is None else cases[::2]:
         context.transcript.clear()
         layer = context.layer(alpha=alpha)
         native = layer.prepared(inputs)
         start = layer.advance(inputs, context.first_step())
         layer.raw(inputs, native, training=training, step=start)  # builds what is built once
-        layer.seed(1)
+        random.random()  # noqa: S311, a state that the call above has set shows if it is set again
+        np.random.random()  # noqa: NPY002
+        layer.seed(start)
+        other = _python_and_numpy()
+        layer.seed(start + 1)
         kept = state()  # reading the state may change it
-        layer.seed(1)
+        layer.seed(start + 1)  # as the call does, with a global seed
         before = _python_and_numpy()
         layer.raw(inputs, native, training=training, step=start + 1)
         after = _python_and_numpy()
         mode = "training" if training else "evaluation"
-        moved = [name for name in before if before[name] != after[name]]
-        if state() != kept:
+        may_draw = training and not own
+        # What the driver seeds is the framework's.
+        seeded = [name for name in before if may_draw and before[name] != other[name]]
+        moved = [name for name in before if before[name] != after[name] and name not in seeded]
+        if state() != kept and not may_draw:
             moved.append(f"the framework ({context.driver.name})")
         context.expect(
             not moved,
@@ -251,30 +262,50 @@ def _python_and_numpy() -> dict[str, Any]:
     return {"Python": random.getstate(), "NumPy": (words[1].tobytes(), *words[2:])}
 
 
+WORLD, RANKS = 16, (0, 1, 2, 4, 8, 15)
+"""How many ranks a run has, and which of them are compared: some that are 2, 4 and 8 apart."""
+
+
 def _claims_ranks(claims: Claims) -> str | None:
     return None if claims.distinct_ranks else "distinct_ranks=False"
 
 
-@check("EN38", claimed=_claims_ranks)
+@check("EN38", claimed=_claims_ranks, random=True, premises=(*SIZE, "EN06", "EN43", "EN45"))
 def ranks_differ(context: CheckContext) -> None:
-    """The ranks of a data-parallel run draw different noise from the same seed.
+    """The ranks of a data-parallel run draw different noise of the claimed size from one seed.
 
-    Ranks are seeded alike, so that their weights agree. Fails for layers that draw from that seed
-    alone, and so add one draw to the different data of all ranks.
+    Nor has a rank the noise of another one at another step, or with another seed. Ranks are seeded
+    alike, so that their weights agree. Fails for layers that draw from that seed alone, and so add
+    one draw to the different data of all ranks; or that add the rank to the seed or the step.
     """
     inputs = context.batch()
-    noises = []
-    for number in range(2):
+    steps = context.loud(range(context.first_step(), context.first_step() + 3))
+    places, draws = [], []
+    for rank in RANKS:
         with (
-            context.transcript.block(f"with driver.rank({number}, 2):"),
-            context.driver.rank(number, 2),
+            context.transcript.block(f"with driver.rank({rank}, {WORLD}):"),
+            context.driver.rank(rank, WORLD),
         ):
-            noises.append(context.layer().noise(inputs, context.first_step()))
+            for more in (0, 1):
+                layer = context.layer(seed=context.seed + more, world=context.world + more)
+                places += [(rank, more, step) for step in steps]
+                draws += [layer.units(inputs, step) for step in steps]
+        likely = f"rank {rank} of {WORLD} has noise of another size, or none"
+        own = draws[-2 * len(steps) :]
+        expect_right_rows(context, inputs, own, len(RANKS), likely)
+    parts = [context.independent(units) for units in draws]
+    found = repeated_run(np.concatenate(parts), context.claims.distribution_rule)
+    at = [places[place[0] // len(parts[0])] for place in found[0]] if found else places[:2]
+    (one, _, _), (other, _, _) = at
     context.expect(
-        not _same(noises[0], noises[1], 2.0**-12),
-        "ranks 0 and 1 of a data-parallel run draw the same noise",
+        found is None,
+        f"ranks {one} and {other} of a data-parallel run of {WORLD} draw the same noise, or "
+        "a part of it is the same",
         "every rank seeds its generator alike: make the rank part of the seed, or number the "
-        "samples over all ranks",
+        "samples over all ranks"
+        if at[0][1:] == at[1][1:]
+        else "the rank is added to the seed or to the step: give them to the generator as a tuple, "
+        "or through a hash",
     )
 
 

@@ -8,25 +8,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embnoise.testing.batches import Batch, over_batches
+from embnoise.testing.checks.gradients import output_with_gradient
 from embnoise.testing.context import CheckContext
 from embnoise.testing.failures import NotClaimedError
-from embnoise.testing.inputs import SMALL
+from embnoise.testing.inputs import PACKED, SMALL, Inputs
+from embnoise.testing.layer_under_test import LayerUnderTest
 from embnoise.testing.registry import check
 
 State = dict[str, NDArray[Any]]
+
+IN_PLACE = "the noise is added to the input in place (add_, +=): add it to a copy"
 
 
 @check("EN16", dtypes="all", premises=())
 def input_unchanged(context: CheckContext) -> None:
     """A training call does not change its input, nor what an earlier call returned.
 
-    Fails for layers that add the noise in place to what they were given, or return a buffer that
-    the next call writes into.
+    So it is in padded and packed batches, and if the input needs a gradient. Fails for layers that
+    add the noise in place to what they were given, or return a buffer that the next call writes
+    into.
     """
 
     def body(batch: Batch) -> None:
-        inputs = batch.inputs(context, "normal")
         layer = context.layer(dim=batch.dim, alpha=batch.scaled(context))
+        unchanged(batch.inputs(context, "normal"), layer)
+
+    def unchanged(inputs: Inputs, layer: LayerUnderTest) -> None:
         native = layer.prepared(inputs)
         before = layer.driver.to_numpy(native)
         layer.raw(inputs, native, training=True, step=layer.advance(inputs, context.first_step()))
@@ -35,10 +42,15 @@ def input_unchanged(context: CheckContext) -> None:
         context.expect(
             before.tobytes() == after.tobytes(),
             f"a training call changes {changed} of the {before.size} elements of its own input",
-            "the noise is added to the input in place (add_, +=): add it to a copy",
+            IN_PLACE,
         )
 
     over_batches(context, body)
+    if context.layer().takes("segment_ids"):
+        context.transcript.clear()
+        unchanged(context.batch(fill="normal", segments=PACKED), context.layer())
+    if context.case.inputs == "embeddings" and context.driver.overrides("gradient"):
+        _tracked_input_unchanged(context)
     context.transcript.clear()
     inputs, start = context.batch(fill="normal"), context.first_step()
     layer = context.layer()
@@ -52,6 +64,21 @@ def input_unchanged(context: CheckContext) -> None:
         f"the next training call changes {changed} of the {before.size} elements of the output of "
         "the last one",
         "the output is a buffer of the layer, which every call writes into: return a new array",
+    )
+
+
+def _tracked_input_unchanged(context: CheckContext) -> None:
+    """The same for an input that needs a gradient, as in training."""
+    context.transcript.clear()
+    inputs, layer = context.batch(fill="normal"), context.layer()
+    if (found := output_with_gradient(context, layer, inputs, context.first_step())) is None:
+        return
+    changed = int((found[1] != layer.clean(inputs)).sum())
+    context.expect(
+        not changed,
+        f"a training call changes {changed} of the {found[1].size} elements of its own input, if "
+        "that needs a gradient",
+        IN_PLACE,
     )
 
 

@@ -246,7 +246,7 @@ FAULTS = [
           length=lambda value, call: np.minimum(value, 512)),
     fault("length up to 2048", "EN19", "or up to some bound", "the length clipped at 2,048",
           length=lambda value, call: np.minimum(value, 2048)),
-    fault("length up to 4096", "EN50", "L is capped, at about 409",
+    fault("length up to 4096", "EN50", "L is capped, at about 4[01]",
           "the length clipped at 4,096", length=lambda value, call: np.minimum(value, 4096)),
     fault("mask of the first call", "EN51", "an earlier call", "the first mask kept",
           mask=first("mask")),
