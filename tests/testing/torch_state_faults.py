@@ -159,6 +159,27 @@ class SeedsNumPy(Follower):
         return super().forward(x, mask)
 
 
+# Memory.
+
+
+class History(Uniform):
+    """Keeps its noise, to plot it later."""
+
+    def __init__(self, alpha, seed):
+        super().__init__(alpha, seed)
+        self.history = []
+
+    def noise(self, x, mask):
+        self.history.append(super().noise(x, mask))
+        return self.history[-1]
+
+
+class HooksInForward(Uniform):
+    def forward(self, x, mask):
+        self.register_forward_hook(lambda *_: None)
+        return super().forward(x, mask)
+
+
 # Ranks.
 
 
@@ -261,6 +282,10 @@ FAULTY = [
         ("draws in evaluation", DrawsInEvaluation, GLOBAL, "EN14", "a call in evaluation mode",
          "evaluation draws from the global generator"),
         ("seeds NumPy", SeedsNumPy, GLOBAL, "EN14", "NumPy", "every call seeds NumPy"),
+        ("history", History, Claims(compilable=False), "EN46", "more objects",
+         "the noise of every call is kept"),
+        ("hooks in forward", HooksInForward, Claims(compilable=False), "EN46", "more objects",
+         "every call registers a hook"),
         ("rank as step", RankAsStep, RANKS, "EN38", "added to the seed or to the step",
          "the rank added to the step"),
         ("rank as seed", RankAsSeed, RANKS, "EN38", "added to the seed or to the step",

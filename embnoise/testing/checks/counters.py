@@ -11,6 +11,7 @@ from embnoise.testing.claims import Claims
 from embnoise.testing.context import CheckContext
 from embnoise.testing.counts import far_apart
 from embnoise.testing.failures import NotTestedError
+from embnoise.testing.held import held
 from embnoise.testing.inputs import Array, Inputs
 from embnoise.testing.registry import DISTRIBUTION, NOISE, SEEDS, check
 from embnoise.testing.runs import repeated_run
@@ -146,10 +147,11 @@ def _calls(context: CheckContext) -> int:
 def noise_endures(context: CheckContext) -> None:
     """Every step has new noise of the same size, after many calls and at large steps too.
 
-    The noise of all these steps is drawn anew, centered and of the claimed distribution. With a
-    schedule, the steps are those whose noise is not far below the largest. Fails for layers whose
-    count wraps, whose noise repeats after some round number of steps, is another one from some step
-    on, or ends.
+    The noise of all these steps is drawn anew, centered and of the claimed distribution, and a
+    layer that counts its calls holds no more after them. With a schedule, the steps are those whose
+    noise is not far below the largest. Fails for layers whose count wraps, whose noise repeats
+    after some round number of steps, is another one from some step on, or ends; or that keep
+    something of every call.
     """
     claims = context.claims
     if claims.schedule is not None:
@@ -160,7 +162,10 @@ def noise_endures(context: CheckContext) -> None:
     steps = context.loud(far_apart(_longest(context)) if given else range(_calls(context)))
     seen: dict[bytes, int] = {}
     sizes, units = [], []
-    for step in steps:
+    middle = 0
+    for number, step in enumerate(steps):
+        if number == len(steps) // 2:
+            middle = held(layer.native)
         units.append(layer.units(inputs, step))
         ended = not units[-1].any()
         context.expect(
@@ -175,6 +180,13 @@ def noise_endures(context: CheckContext) -> None:
             _repeats(step - twin),
         )
         sizes.append(amplitude(claims.distribution_rule, context.independent(units[-1])))
+    more, calls = held(layer.native) - middle, len(steps) - len(steps) // 2
+    context.expect(
+        given or more < calls,
+        f"the layer holds {more} more objects after {calls} more calls",
+        "something is kept from every call (noise in a list, a hook that forward registers): "
+        "memory grows until there is none left",
+    )
     low, high = amplitude_window(
         claims.distribution_rule, context.independent(units[0]).size, RATE / (2 * len(steps))
     )
