@@ -16,6 +16,7 @@ __all__ = [
     "DRAWS",
     "NOISE",
     "SEEDS",
+    "SEVERAL",
     "SIZE",
     "Spec",
     "check",
@@ -35,6 +36,8 @@ SIZE = (*ALPHA, "EN11", "EN08", "EN10")
 """For checks that need noise of the claimed size."""
 SEEDS = (*NOISE, "EN05", "EN07")
 """For checks that compare the noise of several seeds."""
+SEVERAL = ("EN07", "EN44")
+"""For assertions about the draws of several seeds, taken together."""
 DISTRIBUTION = ("EN31",)
 """For assertions about the size of single rows, which is measured by the claimed distribution."""
 

@@ -19,6 +19,7 @@ from embnoise.testing.context import CheckContext
 from embnoise.testing.diagnosis import NO_NOISE
 from embnoise.testing.failures import NotClaimedError
 from embnoise.testing.inputs import Array
+from embnoise.testing.lags import most_correlated
 from embnoise.testing.registry import DRAWS, check
 from embnoise.testing.statistics import RATE, once_in, run_length
 from embnoise.testing.tables import splits_at_median
@@ -41,7 +42,10 @@ def _differ(context: CheckContext, which: str) -> None:
         not twins,
         f"{pair} have the same noise ({scope} one draw)",
         f"one draw is shared by {which}: its shape has a 1 instead of the number of {which} and is "
-        f"broadcast; or, in JAX, one key is used for all {which} under vmap",
+        f"broadcast; or, in JAX, one key is used for all {which} under vmap"
+        if len(set(keys)) == 1
+        else f"one draw is shared by {which}: it is for a part of them, and is repeated or "
+        "reversed for the rest",
     )
 
 
@@ -157,8 +161,17 @@ def draws_not_reused(context: CheckContext) -> None:
         not rows,
         f"{length} values in a row occur twice: at (row, token, channel) "
         f"{' and '.join(map(str, rows))}",
-        "one draw is used at several places: rolled, shifted, or made from counters that overlap",
+        lambda: _cause_of_reuse(units),
     )
+
+
+def _cause_of_reuse(units: Array) -> str:
+    """How a draw is used again, if most of its copies are at one lag."""
+    match = most_correlated(np.sign(units), RATE)
+    if match.by_chance:
+        how = "rolled, shifted, or made from counters that overlap"
+        return f"one draw is used at several places: {how}"
+    return f"one draw is used at several places, rolled, shifted or turned: {match.words()}"
 
 
 def _repeated(values: NDArray[np.int64], length: int) -> tuple[int, ...]:

@@ -33,7 +33,7 @@ def _batches(context: CheckContext) -> dict[str, Inputs]:
     dtypes="all",
     claimed=needs_length,
     random=True,
-    premises=(*SIZE, "EN09", "EN07", "EN44", "EN19"),
+    premises=(*SIZE, "EN09", "EN19"),
 )
 def padding_anywhere(context: CheckContext) -> None:
     """Padding on the left, on the right and between tokens counts alike.
@@ -121,7 +121,7 @@ LARGE = {"channels": (2, (1, 5, 4211)), "rows": (0, (1100, 5, 8)), "tokens": (1,
 BLOCKS = (0, 16, 32, 128, 256, 512, 1024, 2048, 4096)
 
 
-@check("EN50", random=True, premises=SIZE)
+@check("EN50", random=True, premises=(*SIZE, "EN40", "EN41"))
 def long_rows_and_wide_channels(context: CheckContext) -> None:
     """In large batches all rows, tokens and channels get noise of their own, of the claimed size.
 

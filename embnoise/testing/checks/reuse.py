@@ -36,7 +36,8 @@ def _signs(context: CheckContext, units: Array) -> dict[str, Array]:
     distribution = context.claims.distribution_rule
     if distribution is not None and splits_at_median(distribution):
         sizes = np.sign(abs(units) - distribution.median)
-        sizes *= units.any(axis=2, keepdims=True)  # tokens without noise are alike anyway
+        # Tokens, and channels, without noise are alike anyway.
+        sizes *= units.any(axis=2, keepdims=True) & units.any(axis=(0, 1), keepdims=True)
         if abs(float(sizes.mean())) <= allowed:  # else the scale is wrong, which others report
             found["sizes"] = sizes
     return found
@@ -58,7 +59,7 @@ def expect_uncorrelated(
         )
 
 
-@check("EN41", random=True, premises=(*NOISE, "EN12", "EN25"))
+@check("EN41", random=True, premises=(*NOISE, "EN12", "EN25", "EN40"))
 def uncorrelated_at_any_lag(context: CheckContext) -> None:
     """The noise is uncorrelated with its own copies: shifted by any lag, reversed or transposed.
 
@@ -69,7 +70,7 @@ def uncorrelated_at_any_lag(context: CheckContext) -> None:
     expect_uncorrelated(context, context.independent(context.sampled()), "one call")
 
 
-@check("EN42", premises=(*NOISE, "EN12", "EN25"))
+@check("EN42", premises=(*NOISE, "EN12", "EN25", "EN40", "EN41"))
 def draws_not_transformed(context: CheckContext) -> None:
     """No run of values occurs twice, whether negated, reversed or along another axis.
 
@@ -132,7 +133,7 @@ def _of_steps(context: CheckContext, shapes: Sequence[tuple[int, int, int]]) -> 
     return units
 
 
-@check("EN43", random=True, premises=(*NOISE, "EN12", "EN21", "EN25"))
+@check("EN43", random=True, premises=(*NOISE, "EN06", "EN12", "EN21", "EN25", "EN40", "EN41"))
 def steps_uncorrelated_at_any_lag(context: CheckContext) -> None:
     """The noise of a step is uncorrelated with that of all earlier ones, whether turned or not.
 
@@ -163,7 +164,8 @@ def steps_uncorrelated_at_any_lag(context: CheckContext) -> None:
         repeated is None,
         f"the same values occur at two steps, of batches of {_listed(UNEVEN)} rows",
         "the steps' counters or seeds overlap if batches differ in size: rows are counted as step "
-        "* B + row, with the B of the step",
+        "* B + row, with the B of the step, or the generator is seeded again when the shape "
+        "changes",
     )
 
 

@@ -135,18 +135,31 @@ def steps_differ(context: CheckContext) -> None:
             premises=("EN21",),
         )
         twins = [steps[j] for j in range(k) if _same(units[k], units[j], 2.0**-12)]
+        twin = twins[0] if twins else steps[k]
         context.expect(
             not twins,
-            f"steps {twins[0] if twins else 0} and {steps[k]} have the same noise in all "
-            f"{units[k].size} elements",
-            "it is drawn once and kept (in __init__, in a buffer, in a cache), the generator is "
-            "seeded again in every call, the step is not used, or the noise repeats after some "
-            "steps",
+            f"steps {twin} and {steps[k]} have the same noise in all {units[k].size} elements",
+            _cause_of_twins(twin, steps[k], at_once=k == 1),
         )
     if context.claims.seeded == "global" and context.driver.key is None:  # else it is given
         _draws_move_on(context, inputs, steps[0])
     if len(steps) < 2:
         raise NotClaimedError("the schedule is above 0 at one step only")
+
+
+def _cause_of_twins(first: int, second: int, *, at_once: bool) -> str:
+    """Why two steps have the same noise, which are the first two if ``at_once``."""
+    if at_once:
+        return (
+            "it is drawn once and kept (in __init__, in a buffer, in a cache), the generator is "
+            "seeded again in every call, or the step is not used, or divided"
+        )
+    apart = second - first
+    how = "stops at some step" if apart == 1 else f"is taken modulo {apart} or a divisor of it"
+    return (
+        f"the noise repeats after some steps: the step or the count {how}, or is kept in too few "
+        "bits; or a draw is kept, and added again later"
+    )
 
 
 def _draws_move_on(context: CheckContext, inputs: Inputs, step: int) -> None:

@@ -17,6 +17,7 @@ from embnoise.testing.magnitudes import claimed_magnitudes
 from embnoise.testing.registry import (
     DISTRIBUTION,
     NOISE,
+    SEVERAL,
     SIZE,
     check,
     needs_distribution,
@@ -57,7 +58,7 @@ def _many_units(context: CheckContext) -> Array:
     "EN52",
     claimed=needs_distribution,
     random=True,
-    premises=(*NOISE, "EN07", "EN12", "EN44"),
+    premises=(*NOISE, "EN12", *SEVERAL),
 )
 def one_size_for_all(context: CheckContext) -> None:
     """Every row, every token and every channel has noise of the claimed size.
@@ -116,7 +117,7 @@ USUAL = {"of powers of two": (16, 128, 256), "of odd numbers": (3, 33, 65)}
 """Sizes as models have them; those of the other checks have nothing in common with each other."""
 
 
-@check("EN65", random=True, premises=(*SIZE, "EN02"))
+@check("EN65", random=True, premises=(*SIZE, "EN02", "EN40", "EN41"))
 def sizes_of_models(context: CheckContext) -> None:
     """Batches of powers of two, of half a million values, and of odd numbers get the claimed noise.
 

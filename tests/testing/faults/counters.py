@@ -34,10 +34,10 @@ def modulo_seed(number, text=None):
     )  # fmt: skip
 
 
-def modulo_step(number, counting=False):
+def modulo_step(number, counting=False, code="EN46"):
     name = f"{'count' if counting else 'step'} modulo {number}"
     return fault(
-        name, "EN46", r"modulo (\d+) or a divisor|too few bits",
+        name, code, r"modulo (\d+) or a divisor|too few bits",
         f"the {name}", step=lambda step, call: step % number, takes_step=not counting,
     )  # fmt: skip
 
@@ -71,16 +71,16 @@ FAULTS = [
           "the seed in 16 bits of mantissa", seed=lambda seed, call: seed >> 13 << 13),
     fault("seed folded", "EN44", "modulo|too few bits", "the seed's upper half dropped",
           seed=lambda seed, call: seed & 0xFFFF),
-    modulo_step(10),
-    modulo_step(50),
+    modulo_step(10, code="EN06"),
+    modulo_step(50, code="EN06"),
     modulo_step(100),
-    modulo_step(127),
+    modulo_step(127, code="EN06"),
     modulo_step(500),
     modulo_step(1000),
     modulo_step(10_000),
     modulo_step(100_000),
     modulo_step(2**20),
-    modulo_step(10, counting=True),
+    modulo_step(10, counting=True, code="EN06"),
     modulo_step(32, counting=True),
     modulo_step(64, counting=True),
     modulo_step(100, counting=True),
@@ -95,11 +95,11 @@ FAULTS = [
           step=lambda step, call: step // 10),
     fault("count that saturates", "EN46", "repeats", "a count that stops at 99",
           step=lambda step, call: min(step, 99), takes_step=False),
-    fault("step that saturates", "EN46", "repeats", "a step that stops at 1,000",
+    fault("step that saturates", "EN06", "repeats", "a step that stops at 1,000",
           step=lambda step, call: min(step, 1000)),
-    fault("step in half precision", "EN46", "the same noise", "the step in half precision",
+    fault("step in half precision", "EN06", "the same noise", "the step in half precision",
           step=lambda step, call: int(np.float16(min(step, 60000)))),
-    fault("step that swings back", "EN46", "the same noise", "steps that run forth and back",
+    fault("step that swings back", "EN06", "the same noise", "steps that run forth and back",
           step=lambda step, call: abs((step + 60) % 120 - 60)),
     mixed("seed plus step", "seed and step added", lambda seed, step: seed + step),
     mixed("seed minus step", "the step subtracted from the seed", lambda seed, step: seed - step),
@@ -127,15 +127,15 @@ FAULTS = [
           noise=only(lambda step: step < 50), takes_step=False),
     fault("ends after 100 calls", "EN46", "the noise ends", "noise in the first 100 calls only",
           noise=only(lambda step: step < 100), takes_step=False),
-    fault("ends at step 1000", "EN46", "the noise ends", "noise before step 1,000 only",
+    fault("ends at step 1000", "EN21", "changes from call", "noise before step 1,000 only",
           noise=only(lambda step: step < 1000)),
     fault("ends at step 100000", "EN46", "the noise ends", "noise before step 100,000 only",
           noise=only(lambda step: step < 100_000)),
     fault("starts at step 5", "EN24", "no noise at all", "no noise before step 5",
           noise=only(lambda step: step >= 5)),
-    fault("every second call", "EN46", "the noise ends", "noise at every second call",
+    fault("every second call", "EN21", "changes from call", "noise at every second call",
           noise=only(lambda step: step % 2 == 0), takes_step=False),
-    fault("every call but the tenth", "EN46", "the noise ends",
+    fault("every call but the tenth", "EN21", "changes from call",
           "no noise at every tenth step", noise=only(lambda step: step % 10 != 9)),
     fault("every call but the hundredth", "EN46", "the noise ends",
           "no noise at every hundredth call", noise=only(lambda step: step % 100 != 99),

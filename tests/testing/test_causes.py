@@ -1,0 +1,124 @@
+"""One fault gives one message, which names its cause: layers by hand that draw with NumPy."""
+
+import numpy as np
+import pytest
+
+from embnoise.testing import Claims, case, check_layer
+
+GAUSSIAN = Claims(distribution="gaussian")
+
+
+class Uniform:
+    """NEFTune by hand, right."""
+
+    def __init__(self, alpha, seed):
+        self.alpha, self.seed = alpha, seed
+        self.generator = np.random.default_rng(seed)
+
+    def units(self, shape):
+        return self.generator.uniform(-1, 1, shape)
+
+    def noise(self, x, mask):
+        lengths = np.maximum(mask.sum(axis=1), 1)[:, None, None]
+        magnitude = self.alpha / np.sqrt(lengths * x.shape[2])
+        return self.units(x.shape) * magnitude * mask[..., None]
+
+    def __call__(self, x, *, training, mask):
+        return x + self.noise(x, mask).astype(x.dtype) if training else x
+
+
+def failures(layer, claims=None, inputs="embeddings"):
+    """The messages of the checks that fail, by code."""
+    make = lambda *, dim, alpha, seed: layer(alpha, seed)  # noqa: E731
+    mine = case(layer.__name__, make, driver="numpy", inputs=inputs, claims=claims)
+    report = check_layer(mine, profile="quick", raises=False)
+    return {each.code: each.message for each in report.results if each.wrong}
+
+
+def test_the_layer_without_a_fault_holds():
+    assert not failures(Uniform)
+
+
+@pytest.mark.parametrize(
+    ("seed", "code"),
+    [
+        (lambda seed: 7, "EN07"),
+        (lambda seed: seed // 1000, "EN44"),
+        (lambda seed: seed >> 13 << 13, "EN44"),
+        (lambda seed: int(np.float32(seed)), "EN44"),
+    ],
+    ids=["fixed", "divided", "without low bits", "float32"],
+)
+def test_seeds_that_draw_alike_are_not_blamed_on_sizes(seed, code):
+    class Layer(Uniform):
+        def __init__(self, alpha, given):
+            super().__init__(alpha, seed(given))
+
+    assert set(failures(Layer)) == {code}
+
+
+def test_a_generator_that_is_seeded_in_every_call_is_one_failure():
+    class Layer(Uniform):
+        def units(self, shape):
+            self.generator = np.random.default_rng(self.seed)
+            return super().units(shape)
+
+    found = failures(Layer)
+    assert set(found) == {"EN06"}
+    assert "the generator is seeded again in every call" in found["EN06"]
+
+
+def test_a_period_is_named():
+    class Layer(Uniform):
+        def __call__(self, x, *, training, mask, step):
+            self.generator = np.random.default_rng([self.seed, step % 10])
+            return super().__call__(x, training=training, mask=mask)
+
+    found = failures(Layer)
+    assert set(found) == {"EN06"}
+    assert "modulo 10" in found["EN06"]
+
+
+def test_one_state_for_both_halves_of_the_rows_is_one_failure():
+    """As in JAX, if one key is used for both."""
+
+    class Layer(Uniform):
+        def units(self, shape):
+            batch, width, dim = shape
+            seed = self.generator.integers(2**31)
+            halves = [
+                np.random.default_rng(seed).uniform(-1, 1, (batch, part, dim))
+                for part in (-(-width // 2), width // 2)
+            ]
+            return np.concatenate(halves, axis=1)
+
+    assert set(failures(Layer)) == {"EN40"}
+
+
+def test_a_part_of_a_draw_for_both_halves_of_the_rows_is_one_failure():
+    class Layer(Uniform):
+        def units(self, shape):
+            units = super().units(shape)
+            batch, width, dim = shape
+            half = width // 2
+            if half > 1:
+                units[:, half : 2 * half, : dim - 1] = units[:, :half, 1:]
+            return units
+
+    found = failures(Layer)
+    assert set(found) == {"EN40"}
+    assert "tokens and 1 channel apart" in found["EN40"]
+
+
+def test_a_generator_that_is_seeded_for_each_shape_is_named():
+    class Layer(Uniform):
+        shape = None
+
+        def units(self, shape):
+            if shape != self.shape:
+                self.generator, self.shape = np.random.default_rng(self.seed), shape
+            return super().units(shape)
+
+    found = failures(Layer)
+    assert set(found) == {"EN43"}
+    assert "seeded again when the shape changes" in found["EN43"]
