@@ -105,7 +105,9 @@ class Check:
                 status, message = self._outcome(context)
             assertions = context.assertions
             depends = tuple(sorted(context.depends))
-            if self.spec.code != FIRST:
+            if self.spec.code == FIRST:
+                builds_on = (FIRST,)  # in float32
+            else:
                 builds_on += depends + context.premises
             if status == "passed":
                 builds_on = depends
@@ -146,7 +148,7 @@ class Check:
         """The result of a check that this one builds on; ``None`` if it does not apply."""
         if self.case.inputs not in spec.inputs:
             return None
-        dtype = self.dtype if spec.dtypes == "all" else "float32"
+        dtype = self.dtype if spec.dtypes == "all" and spec is not self.spec else "float32"
         premise = replace(self, spec=spec, dtype=dtype)
         return None if premise._key in self.findings.running else premise.result()
 
@@ -261,8 +263,8 @@ def check_layer(
     for check in iter_checks(case, profile=profile, seed=seed):
         progress(check)
         results.append(check.result())
-        if check.spec.code == FIRST and results[-1].wrong:
-            break  # the other checks would report the same
+        if len(results) == 1 and results[0].wrong and not results[0].assertions:
+            break  # nothing can be called, and the other checks would report the same
     report = Report(case, profile, seed, tuple(results))
     if raises:
         report.raise_if_wrong()

@@ -1,9 +1,13 @@
 """One fault gives one message, which names its cause: layers by hand that draw with NumPy."""
 
+import re
+from importlib import import_module
+
 import numpy as np
 import pytest
 
-from embnoise.testing import Claims, case, check_layer
+from embnoise.testing import Claims, case, check_layer, iter_checks
+from tests.frameworks import params
 
 GAUSSIAN = Claims(distribution="gaussian")
 
@@ -99,7 +103,7 @@ def test_a_part_of_a_draw_for_both_halves_of_the_rows_is_one_failure():
     class Layer(Uniform):
         def units(self, shape):
             units = super().units(shape)
-            batch, width, dim = shape
+            _, width, dim = shape
             half = width // 2
             if half > 1:
                 units[:, half : 2 * half, : dim - 1] = units[:, :half, 1:]
@@ -122,3 +126,64 @@ def test_a_generator_that_is_seeded_for_each_shape_is_named():
     found = failures(Layer)
     assert set(found) == {"EN43"}
     assert "seeded again when the shape changes" in found["EN43"]
+
+
+def raising(when, message):
+    """A layer that refuses some inputs with an error."""
+
+    class Layer(Uniform):
+        def __call__(self, x, *, training, mask):
+            if when(x, mask):
+                raise ValueError(message)
+            return super().__call__(x, training=training, mask=mask)
+
+    return Layer
+
+
+@pytest.mark.parametrize(
+    ("when", "said"),
+    [
+        (lambda x, mask: x.dtype == np.float16, "raised ValueError: not taken"),
+        (lambda x, mask: not mask.all(), "a batch with padding, .* raised ValueError: not taken"),
+        (lambda x, mask: (mask[:, 1:] & ~mask[:, :-1]).any(), "on the left.*If .* padding='right'"),
+        (lambda x, mask: not mask.any(axis=1).all(), "a row that is all padding"),
+    ],
+    ids=["float16", "padding", "left padding", "empty rows"],
+)
+def test_what_a_layer_refuses_is_one_failure(when, said):
+    found = failures(raising(when, "not taken"))
+    assert set(found) == {"EN01"}
+    assert re.search(said, found["EN01"])
+    assert "inputs='ids'" not in found["EN01"]
+
+
+def test_a_layer_that_takes_right_padding_only_may_claim_that():
+    left = raising(lambda x, mask: (mask[:, 1:] & ~mask[:, :-1]).any(), "not taken")
+    assert not failures(left, Claims(padding="right"))
+
+
+def test_a_mask_that_is_inverted_is_one_failure():
+    class Layer(Uniform):
+        def noise(self, x, mask):
+            return super().noise(x, ~mask)
+
+    found = failures(Layer)
+    assert set(found) == {"EN09"}
+    assert "invert it" in found["EN09"]
+
+
+@pytest.mark.parametrize("framework", params("torch"))
+def test_noise_that_asks_for_a_gradient_is_named(framework):
+    layers = import_module(f"tests.testing.{framework}_layers")
+
+    class Layer(layers.Uniform):
+        def forward(self, x, mask):
+            return super().forward(x, mask) if x.requires_grad else x
+
+    mine = case("mine", layers.of(Layer), driver=framework)
+    (check,) = (
+        each
+        for each in iter_checks(mine, profile="quick")
+        if each.spec.code == "EN24" and each.dtype == "float32"
+    )
+    assert "only where a gradient is tracked" in check.run().message

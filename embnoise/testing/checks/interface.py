@@ -11,6 +11,7 @@ from embnoise._validation import dtype_name
 from embnoise.testing.context import CheckContext
 from embnoise.testing.diagnosis import (
     NO_NOISE,
+    RIGHT_ALONE,
     key_of_another_name,
     mask_of_another_name,
     mode_of_another_name,
@@ -22,7 +23,7 @@ from embnoise.testing.failures import (
     UntestableError,
     raised_by_layer,
 )
-from embnoise.testing.inputs import PACKED, SMALL, Array, Inputs, right_mask
+from embnoise.testing.inputs import PACKED, SMALL, Array, Inputs, left_mask, right_mask
 from embnoise.testing.layer_under_test import LayerUnderTest
 from embnoise.testing.registry import SIZE, check
 from embnoise.testing.statistics import RATE, amplitude, amplitude_window, extreme_window
@@ -53,28 +54,53 @@ def _by_name(context: CheckContext, layer: LayerUnderTest, error: str) -> str:
     )
 
 
-@check("EN01", premises=())
+@check("EN01", dtypes="all", premises=())
 def can_be_called(context: CheckContext) -> None:
     """Each make_layer(...) returns a fresh layer, whose outputs are finite arrays [B, L, d].
 
     The other checks depend on this one. Fails for factories that raise, return something that
     cannot be called, or return the same object twice; and for layers that raise, or return another
-    shape, integers or NaN, in training or evaluation mode.
+    shape, integers or NaN, in training or evaluation mode, or raise for a batch with padding.
     """
     context.layer()
     layer = context.layer()
-    inputs = context.batch(fill="normal")
     try:
-        outputs = (layer.train(inputs), layer.eval(inputs))
+        _call(context, layer, context.batch(fill="normal"))
     except NotFiniteError:
         raise
     except UntestableError as error:
+        if context.dtype != "float32":  # in which it can be called as it is
+            raise
         how = _HOW[context.case.inputs] + _by_name(context, layer, str(error))
         raise UntestableError(f"{error}. {how}") from None
-    for output in outputs:
+    if context.case.inputs == "ids" or layer.gets("mask"):
+        _call_padded(context)
+
+
+def _call(context: CheckContext, layer: LayerUnderTest, inputs: Inputs) -> None:
+    for output in (layer.train(inputs), layer.eval(inputs)):
         context.expect(
             output.shape == inputs.shape, f"the output is {output.shape}", "another shape"
         )
+
+
+def _call_padded(context: CheckContext) -> None:
+    masks = {
+        "padding": right_mask([7, 3, 2, 5], SMALL[1]),
+        "padding on the left": left_mask([7, 3, 2, 5], SMALL[1]),
+        "a row that is all padding": right_mask([7, 3, 0, 5], SMALL[1]),
+    }
+    if context.claims.padding == "right":
+        del masks["padding on the left"]
+    for what, mask in masks.items():
+        context.transcript.clear()
+        try:
+            _call(context, context.layer(), context.batch(fill="normal", mask=mask))
+        except NotFiniteError:  # which EN09 and EN10 report
+            continue
+        except UntestableError as error:
+            how = f". {RIGHT_ALONE.capitalize()}" if "left" in what else ""
+            raise UntestableError(f"for a batch with {what}, {error}{how}") from None
 
 
 @check("EN04", dtypes="all", premises=())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,7 +92,8 @@ def every_token_noised(context: CheckContext) -> None:
         for draw in range(_draws(context.claims)):
             layer = context.layer(seed=context.seed + draw, world=context.world + draw)
             noised |= layer.units(inputs, context.first_step()) != 0
-        _covers(context, noised, inputs, premises=("EN09",) if masked else ())
+        told = "mask" in layer.arrays(inputs)  # without padding too, if the layer requires it
+        _covers(context, noised, inputs, premises=("EN09",) if told else ())
 
 
 def _draws(claims: Claims) -> int:
@@ -123,7 +126,7 @@ def _covers(
     context.expect(
         bool(noised[real].any()),
         "no token gets noise in training mode",
-        lambda: mode_of_another_name(context.layer().parameters, context.driver.modes) or NO_NOISE,
+        lambda: _cause_of_silence(context),
         (*premises, *others),
     )
     silent = real & ~noised.any(axis=-1)
@@ -148,6 +151,36 @@ def _covers(
         f"{noised.shape[-1]})",
         "the noise is drawn for fewer channels than the embedding has",
     )
+
+
+def _cause_of_silence(context: CheckContext) -> str:
+    """Why there is no noise at all."""
+    if other := mode_of_another_name(context.layer().parameters, context.driver.modes):
+        return other
+    with context.transcript.paused():
+        if context.case.inputs == "embeddings" and _noisy_with_gradient(context):
+            return (
+                "noise is added only where a gradient is tracked, as in `if x.requires_grad`, and "
+                "embeddings need none if they are frozen: look at the mode alone"
+            )
+    return NO_NOISE
+
+
+def _noisy_with_gradient(context: CheckContext) -> bool:
+    """Whether an input that needs a gradient gets noise."""
+    inputs, layer = context.batch(), context.layer()
+    step = layer.advance(inputs, context.first_step())
+    clean, noisy = layer.clean(inputs), []
+
+    def call(native_layer: Any, native: Any) -> Any:
+        output = layer.call(inputs, native, training=True, step=step, layer=native_layer)
+        with contextlib.suppress(Exception):  # under JAX the output is traced
+            noisy.append(bool((layer.checked(output, inputs) != clean).any()))
+        return output
+
+    weights = layer.driver.from_numpy(np.ones(inputs.shape), layer.dtype)
+    context.driver.gradient(call, layer.native, layer.prepared(inputs), weights, of="inputs")
+    return any(noisy)
 
 
 def _covers_all_ids(
