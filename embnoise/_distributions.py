@@ -88,10 +88,10 @@ class Distribution:
         places = [(k + 0.5) / LATTICE_SIZE for k in range(LATTICE_SIZE // 2, LATTICE_SIZE)]
         try:
             upper = np.array([self.quantile(place) for place in places], dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise type(error)(
+        except Exception as error:
+            raise (TypeError if isinstance(error, TypeError) else ValueError)(
                 f"quantile of distribution {self.name!r} must be a function of a probability that "
-                f"returns a float: {error}"
+                f"returns a float: {type(error).__name__}: {error}"
             ) from error
         half = upper.astype(np.float32)
         if not (np.isfinite(half).all() and (half >= 0).all() and half.any()):

@@ -7,7 +7,7 @@ import os
 import secrets
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ def add_commands(commands: Any) -> None:
     check = commands.add_parser(
         "check", help="check a layer, or noise on a saved model, and report what does not hold"
     )
-    check.set_defaults(run=_check)
+    check.set_defaults(run=_run, report=_check)
     add_target(check, "; or the file or folder of a saved model")
     _add_run(check, profile="default")
     check.add_argument(
@@ -46,7 +46,7 @@ def add_commands(commands: Any) -> None:
     adapter = commands.add_parser(
         "check-adapter", help="check an installed adapter: its add_noise and its driver"
     )
-    adapter.set_defaults(run=_check_adapter)
+    adapter.set_defaults(run=_run, report=_check_adapter)
     adapter.add_argument("adapter", help="its name, such as torch or jax")
     _add_run(adapter, profile="quick")
 
@@ -64,7 +64,16 @@ def _add_run(parser: argparse.ArgumentParser, profile: str) -> None:
     parser.set_defaults(usual_profile=profile)
 
 
-def _check(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace) -> int:
+    # What a layer prints must not be mixed with JSON.
+    with redirect_stdout(sys.stderr) if options.json else nullcontext():
+        report: Findings = options.report(options)
+    color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    print(report.to_json() if options.json else report.table(color=color))
+    return 0 if report.ok else 1
+
+
+def _check(options: argparse.Namespace) -> Findings:
     if _is_path(options.target):
         return _check_model(options)
     for name in ("alpha", "layer"):
@@ -83,7 +92,7 @@ def _is_path(target: str) -> bool:
     return named or os.path.exists(target)
 
 
-def _check_model(options: argparse.Namespace) -> int:
+def _check_model(options: argparse.Namespace) -> Findings:
     of_noise = ("distribution", "scale", "length")
     given: dict[str, Any] = {
         name: value for name in of_noise if (value := getattr(options, name)) is not None
@@ -100,7 +109,7 @@ def _check_model(options: argparse.Namespace) -> int:
     alpha = 5.0 if options.alpha is None else options.alpha
     noise = Noise(alpha, seed=_seed(options), **given)
     with _progress() as progress:
-        report = check_model(
+        return check_model(
             options.target,
             noise,
             layer=options.layer,
@@ -108,10 +117,9 @@ def _check_model(options: argparse.Namespace) -> int:
             raises=False,
             progress=progress,
         )
-    return _print(report, as_json=options.json)
 
 
-def _check_layer(options: argparse.Namespace) -> int:
+def _check_layer(options: argparse.Namespace) -> Findings:
     if options.expected_failures is not None:
         check_file("--expected-failures", options.expected_failures)
     tested, seed = case_of(options), _seed(options)
@@ -120,27 +128,25 @@ def _check_layer(options: argparse.Namespace) -> int:
         for note in misspelled_cases(options.expected_failures, [tested.name]):
             print(f"embnoise check: {note}", file=sys.stderr)
     with _progress() as progress:
-        report = check_layer(
+        return check_layer(
             tested,
             profile=options.profile or options.usual_profile,
             seed=seed,
             raises=False,
             progress=lambda check: progress(check.id),
         )
-    return _print(report, as_json=options.json)
 
 
-def _check_adapter(options: argparse.Namespace) -> int:
+def _check_adapter(options: argparse.Namespace) -> Findings:
     seed = _seed(options)
     with _progress() as progress:
-        report = check_adapter(
+        return check_adapter(
             options.adapter,
             profile=options.profile or options.usual_profile,
             seed=seed,
             raises=False,
             progress=progress,
         )
-    return _print(report, as_json=options.json)
 
 
 def _seed(options: argparse.Namespace) -> int:
@@ -163,12 +169,6 @@ def _progress() -> Iterator[Callable[[str], None]]:
         return
     yield shown
     print("\r\033[K", end="", file=sys.stderr, flush=True)
-
-
-def _print(report: Findings, *, as_json: bool) -> int:
-    color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    print(report.to_json() if as_json else report.table(color=color))
-    return 0 if report.ok else 1
 
 
 def _integer(text: str) -> int:

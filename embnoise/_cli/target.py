@@ -14,6 +14,7 @@ from embnoise._validation import did_you_mean
 from embnoise.testing import Case, Claims, case
 from embnoise.testing.cases import check_make_layer
 from embnoise.testing.claims import FLAGS, NOTES
+from embnoise.testing.failures import ERRORS, raised_by_layer
 from embnoise.testing.find_driver import adapters, guessed_driver
 
 __all__ = ["add_target", "case_of", "load"]
@@ -105,10 +106,14 @@ def case_of(options: argparse.Namespace) -> Case:
 def _driver_for(make_layer: Any) -> str:
     """The driver's name, guessed from a layer."""
     check_make_layer(make_layer)
+    called = "make_layer(dim=8, alpha=1.0, seed=0)"
     try:
-        name = guessed_driver(make_layer(dim=8, alpha=1.0, seed=0))
-    except Exception:
-        name = None
+        layer = make_layer(dim=8, alpha=1.0, seed=0)
+    except ERRORS as error:
+        raise UsageError(str(raised_by_layer(called, error))) from None
+    if layer is None:
+        raise UsageError(f"{called} returned None, and must return a layer")
+    name = guessed_driver(layer)
     if name is None:
         raise UsageError(
             "--driver is needed, since the layer does not show its framework: numpy, torch, jax, "
@@ -125,11 +130,11 @@ def load(target: str, accepted: str = _TARGET) -> Any:
         accepted: What it must be, for errors.
     """
     module, colon, name_in_it = target.partition(":")
-    if target.endswith(".py"):
-        meant = ".".join(Path(target).with_suffix("").parts)
-        example = accepted.rpartition(":")[2]
+    if module.endswith(".py") or module.startswith(".") or "/" in module:
+        meant, where = _module_of(module)
+        name = name_in_it or accepted.rpartition(":")[2]
         raise UsageError(
-            f"{target!r} is a Python file: name the function in it, as in {meant}:{example}"
+            f"{target!r} names a file, and a module is needed (did you mean {meant}:{name}{where}?)"
         )
     if not (module and colon and name_in_it):
         raise UsageError(f"{accepted}, got {target!r}")
@@ -139,14 +144,20 @@ def load(target: str, accepted: str = _TARGET) -> Any:
         found: Any = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name and (error.name == module or module.startswith(f"{error.name}.")):
-            meant = module.removesuffix(".py").replace("/", ".")
-            hint = f" (did you mean {meant}:{name_in_it}?)" if meant != module else ""
-            raise UsageError(f"there is no module {error.name!r} here or installed{hint}") from None
+            raise UsageError(f"there is no module {error.name!r} here or installed") from None
         raise UsageError(f"{module} needs {error.name}, which is not installed") from None
-    except Exception as error:
+    except ERRORS as error:
         raise UsageError(f"importing {module} raised {type(error).__name__}: {error}") from None
     for name in name_in_it.split("."):
         if not hasattr(found, name):
             raise UsageError(f"{module} has no {name_in_it!r}{did_you_mean(name, dir(found))}")
         found = getattr(found, name)
     return found
+
+
+def _module_of(path: str) -> tuple[str, str]:
+    """The name of the module in a file, and from where it can be imported, if not from here."""
+    place = Path(os.path.relpath(path.removesuffix(".py")))
+    if place.parts[0] == os.pardir:
+        return place.name, f" in the folder {Path(path).parent}"
+    return ".".join(place.parts).lstrip("."), ""

@@ -207,7 +207,7 @@ def test_the_file_that_write_makes_runs_as_it_is(more, capsys, tmp_path):
         (("check", "made_for_cli/layers.py:mine"), "did you mean made_for_cli.layers:mine?"),
         (("check", "made_for_cli.broken:mine"), "importing made_for_cli.broken raised SyntaxError"),
         (("check", "made_for_cli.needy:mine"), "needs a_missing_package, which is not installed"),
-        (("check", "made_for_cli/layers.py"), "as in made_for_cli.layers:make_layer"),
+        (("check", "made_for_cli/layers.py"), "did you mean made_for_cli.layers:make_layer?"),
         (
             (*CHECK, "--call", "foo"),
             "--call must be module:function, such as my_package.layers:call, got 'foo'",

@@ -54,7 +54,11 @@ def test_expected_failures_of_a_file_on_the_command_line(folder, capsys):
         ("EN02 it was wrong once", 1, "Remove EN02 from the expected failures"),
         ("EN36 pairs", 1, "is not claimed (antithetic=False), but was expected to fail"),
         ("EN17 the table", 2, "EN17 is stale: the check does not apply to make_layer"),
-        ("EN08[bfloat16] coarse", 2, "EN08[bfloat16] is stale"),
+        (
+            "EN08[bfloat16] coarse",
+            2,
+            "the dtype of EN08[bfloat16] must be one of ['float32', 'float16'",
+        ),
         ("EN99 nothing", 2, "known.txt, line 9: expected_failures has an unknown code 'EN99'"),
         ("EN08", 2, "expected a code and a reason"),
         ("EN09 again", 2, "EN09 is expected to fail twice"),
