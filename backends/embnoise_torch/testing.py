@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -174,6 +176,8 @@ class TorchDriver(DriverBase):
     def rank(self, rank: int, world: int) -> Iterator[None]:
         """This process as one rank of ``torch.distributed``'s default group, without the others.
 
+        The environment says so too, as under ``torchrun``.
+
         Raises:
             NotClaimedError: This process has a process group already.
         """
@@ -184,8 +188,10 @@ class TorchDriver(DriverBase):
         if torch.distributed.is_initialized():
             raise NotClaimedError("this process has a process group already")
         torch.distributed.init_process_group("fake", rank=rank, world_size=world, store=FakeStore())
+        told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
         try:
-            yield
+            with mock.patch.dict(os.environ, {name: str(told[name]) for name in told}):
+                yield
         finally:
             torch.distributed.destroy_process_group()
 

@@ -11,9 +11,9 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from embnoise._distributions import DISTRIBUTIONS, Distribution
+from embnoise._distributions import DISTRIBUTIONS, GAUSSIAN, Distribution
 from embnoise.testing.inputs import Array
-from embnoise.testing.statistics import amplitude
+from embnoise.testing.statistics import amplitude, amplitude_window, extreme_window
 
 __all__ = [
     "ELSE",
@@ -221,22 +221,60 @@ def cause_of_noise(
     if not square:
         return NO_NOISE
     size, root = amplitude(distribution, units), square**0.5
-    guess = None
+    kurtosis = float((units**4).mean()) / square**2
+    in_range = distribution.bounded and is_close(size, 1) and size < _ABOVE
+    guess = _off_center(units, distribution)
     # A wrong guess costs a clear message, not the verdict.
-    if units.size > 4000 and abs(float(units.mean())) < 0.1 * root:
-        kurtosis = float((units**4).mean()) / square**2
-        in_range = distribution.bounded and is_close(size, 1) and size < _ABOVE
+    if guess is None and units.size > _MANY and abs(float(units.mean())) < 0.1 * root:
         if distribution.bounded and is_close(kurtosis, distribution.kurtosis):
             guess = _other_count(size, length)
         guess = guess or _nearest(
             kurtosis, distribution, root, within=0.02 if in_range else math.inf
         )
-    if guess is None and distribution.bounded and is_close(size, 1) and size < _ABOVE:
+    if guess is None and in_range:
         guess = (
-            "another distribution on the same range: clipped or squared, or some of the draws are "
-            "smaller than the others"
+            f"the scale is too small, by a factor of {size:.4g}, or what is larger is clipped"
+            if is_close(kurtosis, distribution.kurtosis)
+            else "another distribution on the same range: clipped or squared, or some of the draws "
+            "are smaller than the others"
         )
+    guess = guess or _tails(units, size, distribution)
     return guess or cause_of_ratio(size, batch=batch, length=length, dim=dim, vocabulary=vocabulary)
+
+
+_MANY = 4000
+"""How many units show the shape of their distribution."""
+
+
+def _off_center(units: Array, distribution: Distribution) -> str | None:
+    """The cause, if bounded units have the right range, but not around 0."""
+    if not distribution.bounded or units.size <= _MANY:
+        return None
+    gap = _ABOVE - amplitude_window(distribution, units.size)[0]  # what the largest may lack
+    low, high = (float(end) / distribution.bound for end in (units.min(), units.max()))
+    if abs(high + low) <= 2 * gap or abs((high - low) / 2 - 1) > gap:
+        return None
+    return (
+        f"the noise is off center: it is on {low:.4g} to {high:.4g} of its range, as if "
+        f"{(high + low) / 2:.3g} were added"
+    )
+
+
+def _tails(units: Array, size: float, distribution: Distribution) -> str | None:
+    """The cause, if the size of unbounded units is right, so that their scale is."""
+    low, high = amplitude_window(distribution, units.size)
+    if distribution.bounded or units.size <= _MANY or not low <= size <= high:
+        return None
+    least, most = extreme_window(distribution, units.size)
+    largest = float(abs(units).max())
+    if largest > most:
+        return "the scale is right, but the tails are too heavy: a few values are far too large"
+    if largest < least:
+        return (
+            "the scale is right, but the tails are too light: the draw is truncated or clipped, "
+            "or the sum of a few uniform ones"
+        )
+    return "another distribution of the same size"
 
 
 def _other_count(size: float, length: int) -> str | None:
@@ -274,9 +312,15 @@ def _nearest(kurtosis: float, claimed: Distribution, root: float, within: float)
         "the noise has heavier tails than a Gaussian, as Laplace or Student's t draws have (its "
         f"RMS is {root:.4g} of the magnitude)"
     )
+    light = (
+        "the noise has lighter tails than a Gaussian, as a truncated draw has (its RMS is "
+        f"{root:.4g} of the magnitude)"
+    )
     known: dict[str | None, float] = {None: claimed.kurtosis}
     if claimed.kurtosis < 4:
         known[tails] = 6.0
+    if claimed is GAUSSIAN:
+        known[light] = 2.4
     if abs(claimed.kurtosis - 3) > 0.1:  # of Gaussian draws, the sum is one too
         known[twice] = (3 + claimed.kurtosis) / 2
     for other in DISTRIBUTIONS:

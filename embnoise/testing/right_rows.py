@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,7 +17,9 @@ from embnoise.testing.registry import DISTRIBUTION, SEVERAL
 from embnoise.testing.statistics import RATE, amplitude, amplitude_window
 from embnoise.testing.tables import zero_share
 
-__all__ = ["DRAWS", "change_and_units", "expect_right_rows", "fresh", "units_of"]
+__all__ = [
+    "DRAWS", "change_and_units", "expect_right_rows", "fresh", "other_scale", "units_of",
+]  # fmt: skip
 
 DRAWS = 8
 """So many draws of a small batch show the size of its rows."""
@@ -78,6 +81,31 @@ def _other_distribution(context: CheckContext, inputs: Inputs, units: Array) -> 
     pooled = np.concatenate([(row / size).ravel() for row, size in zip(rows, sizes, strict=True)])
     other = other_distribution(pooled, rule)
     return f"in batches such as this one, {other}" if other else None
+
+
+def other_scale(context: CheckContext, low: float, high: float, count: int) -> str | None:
+    """The cause, if usual batches have noise of another size than claimed too.
+
+    Args:
+        context: The check's.
+        low: The least size that ``count`` units have by chance.
+        high: The largest.
+        count: How many units of usual batches are taken, so that the window is theirs too.
+    """
+    rule = context.claims.distribution_rule
+    if rule is None:
+        return None
+    with context.transcript.paused():
+        inputs, step = context.sample(), context.first_step()
+        draws = range(-(-count // math.prod(inputs.shape)))
+        units = [fresh(context, draw, inputs.dim).units(inputs, step) for draw in draws]
+    found = amplitude(rule, np.stack(units).ravel()[:count])
+    if low <= found <= high:
+        return None
+    return (
+        f"another scale than claimed: usual batches have {found:.4g} of it too, which only this "
+        "many values show"
+    )
 
 
 def change_and_units(

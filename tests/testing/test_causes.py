@@ -1,5 +1,6 @@
 """One fault gives one message, which names its cause: layers by hand that draw with NumPy."""
 
+import os
 import re
 from importlib import import_module
 
@@ -33,7 +34,12 @@ class Uniform:
 
 def failures(layer, claims=None, inputs="embeddings"):
     """The messages of the checks that fail, by code."""
-    make = lambda *, dim, alpha, seed: layer(alpha, seed)  # noqa: E731
+
+    def make(*, dim, alpha, seed):
+        made = layer(alpha, seed)
+        made.dim = dim
+        return made
+
     mine = case(layer.__name__, make, driver="numpy", inputs=inputs, claims=claims)
     report = check_layer(mine, profile="quick", raises=False)
     return {each.code: each.message for each in report.results if each.wrong}
@@ -187,3 +193,99 @@ def test_noise_that_asks_for_a_gradient_is_named(framework):
         if each.spec.code == "EN24" and each.dtype == "float32"
     )
     assert "only where a gradient is tracked" in check.run().message
+
+
+@pytest.mark.parametrize("framework", params("torch"))
+@pytest.mark.parametrize("kept", [None, "5"])
+def test_a_layer_may_read_its_rank_from_the_environment(framework, kept, monkeypatch):
+    """As under torchrun, which sets it before the process group is made."""
+    layers = import_module(f"tests.testing.{framework}_layers")
+
+    def make(*, dim, alpha, seed):
+        return layers.Uniform(alpha, seed + int(os.environ.get("RANK", "0")))
+
+    if kept is None:
+        monkeypatch.delenv("RANK", raising=False)
+    else:
+        monkeypatch.setenv("RANK", kept)
+    mine = case("mine", make, driver=framework, claims=Claims(distinct_ranks=True))
+    (check,) = (each for each in iter_checks(mine, profile="quick") if each.spec.code == "EN38")
+    assert check.run().status == "passed"
+    assert os.environ.get("RANK") == kept
+
+
+def drawing(change):
+    """A layer whose units are made by a function of a generator and a shape."""
+
+    class Layer(Uniform):
+        def units(self, shape):
+            return change(self.generator, shape)
+
+    return Layer
+
+
+def summed(draw, shape):
+    """The sum of three uniform draws, with the RMS of one Gaussian draw."""
+    return sum(draw.uniform(-1, 1, shape) for _ in range(3))
+
+
+def with_outliers(draw, shape):
+    return np.where(draw.random(shape) < 2e-4, 9.2, draw.standard_normal(shape))
+
+
+def truncated(draw, shape):
+    units = draw.standard_normal(shape)
+    while (abs(units) > 2).any():
+        units = np.where(abs(units) > 2, draw.standard_normal(shape), units)
+    return units
+
+
+@pytest.mark.parametrize(
+    ("draw", "code", "said"),
+    [
+        (summed, "EN08", "lighter tails than a Gaussian|the tails are too light"),
+        (with_outliers, "EN10", "the tails are too heavy|heavier tails than a Gaussian"),
+        (truncated, "EN08", "lighter tails than a Gaussian"),
+    ],
+)
+def test_tails_are_not_called_a_scale(draw, code, said):
+    found = failures(drawing(draw), GAUSSIAN)
+    assert code in found
+    for message in found.values():
+        assert re.search(said, message)
+        assert "rather than gaussian" not in message
+
+
+@pytest.mark.parametrize(
+    ("draw", "claims"),
+    [
+        (lambda draw, shape: 0.998 * draw.uniform(-1, 1, shape), Claims()),
+        (lambda draw, shape: 1.02 * draw.standard_normal(shape), GAUSSIAN),
+    ],
+    ids=["uniform", "gaussian"],
+)
+def test_a_scale_that_is_a_little_off_is_not_blamed_on_sizes(draw, claims):
+    (message,) = failures(drawing(draw), claims).values()
+    assert "another scale than claimed: usual batches have" in message
+
+
+def test_a_draw_that_is_a_little_off_center_is_named():
+    found = failures(drawing(lambda draw, shape: draw.uniform(-0.98, 1.02, shape)))
+    assert all("off center" in message for message in found.values())
+    assert "EN08" in found
+
+
+def test_noise_for_each_entry_of_the_vocabulary_is_named():
+    class Layer(Uniform):
+        def __call__(self, ids, *, training, mask):
+            table = np.random.default_rng(0).standard_normal((8, self.dim))
+            noise = self.units(table.shape)[ids] * self.magnitude(mask) if training else 0
+            return (table[ids] + noise).astype(np.float32)
+
+        def magnitude(self, mask):
+            lengths = np.maximum(mask.sum(axis=1), 1)[:, None, None]
+            return self.alpha / np.sqrt(lengths * self.dim) * mask[..., None]
+
+    found = failures(Layer, inputs="ids")
+    assert set(found) == {"EN12"}
+    assert "tokens of the same id have the same noise" in found["EN12"]
