@@ -26,6 +26,11 @@ class Case:
     padding_id: int = 0
     expected_failures: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        """The dtypes that the driver declares for inputs of this kind."""
+        return self.driver.ids_dtypes if self.inputs == "ids" else self.driver.dtypes
+
     def batch(self, shape: tuple[int, int, int], **options: Any) -> Inputs:
         """A batch of the kind that the layer takes; options are those of ``inputs_of``."""
         return inputs_of(self.inputs, shape, padding_id=self.padding_id, **options)

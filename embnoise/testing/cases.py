@@ -122,10 +122,9 @@ def check_applies(case: Case, code: str) -> None:
     """
     bare, _, dtype = code.rstrip("]").partition("[")
     spec = CHECKS[bare]
-    dtypes = case.driver.ids_dtypes if case.inputs == "ids" else case.driver.dtypes
-    tested = dtypes if spec.dtypes == "all" else ("float32",)
+    tested = spec.tested(case.dtypes)
     if dtype:
-        check_choice(f"the dtype of {code}", dtype, dtypes)
+        check_choice(f"the dtype of {code}", dtype, case.dtypes)
     if case.inputs not in spec.inputs or (dtype and dtype not in tested):
         raise ValueError(
             f"{code} is stale: the check does not apply to {case.name} ({case.inputs}, "

@@ -39,7 +39,7 @@ class Inputs:
     mask: NDArray[np.bool_]
     """[B, L]: true for a real token."""
     segments: NDArray[np.int64]
-    """[B, L]: the document of a token, counted from 1 in each row; 0 for padding."""
+    """[B, L]: the document of a token, a positive number; 0 for padding."""
     source: str
     """Python that makes ``values``, given ``np``, and ``mask`` if there is padding."""
     mask_dtype: str = "bool"
@@ -96,6 +96,15 @@ class Inputs:
         """The same batch, whose mask or segment ids a layer is given though they say nothing."""
         return replace(self, told=(name,))
 
+    def with_padding_id(self, padding_id: int) -> Inputs:
+        """A batch of ids in which every second token has the id of padding, real ones too."""
+        width = self.shape[1]
+        return replace(
+            self,
+            values=np.where(np.arange(width) % 2, self.values, padding_id),
+            source=f"np.where(np.arange({width}) % 2, {self.source}, {padding_id})",
+        )
+
     def with_equal_rows(self) -> Inputs:
         """A batch whose rows all have the values of the first."""
         batch = self.shape[0]
@@ -128,7 +137,8 @@ class Inputs:
         """The number of real tokens in each token's document, [B, L]; 0 for padding."""
         lengths = np.zeros(self.mask.shape, np.int64)
         for row, segments in enumerate(self.segments):
-            lengths[row] = np.bincount(segments, minlength=1)[segments]
+            _, documents, counts = np.unique(segments, return_inverse=True, return_counts=True)
+            lengths[row] = counts[documents]
         return np.where(self.mask, lengths, 0)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from embnoise.testing.claims import Claims
@@ -52,13 +52,23 @@ class Spec:
     inputs: tuple[str, ...]
     """The kinds of inputs that it applies to."""
     dtypes: str
-    """"all" that the driver declares, or "float32" only."""
+    """Those that it tests: "all", "usual" or "float32", as for ``check``."""
     claimed: Callable[[Claims], str | None]
     """Why the claims do not include it, or ``None`` if they do."""
     random: bool
     """Whether a correct layer may fail it by chance, once in 1 / RATE runs."""
     premises: tuple[str, ...] = ()
     """The checks that a layer must pass for a failure of this one to say anything."""
+
+    def tested(self, declared: Collection[str]) -> tuple[str, ...]:
+        """The dtypes that it tests, of those that a driver declares."""
+        if self.dtypes == "all":
+            return tuple(declared)
+        return tuple(
+            each
+            for each in ("float32", "bfloat16")
+            if each == "float32" or (self.dtypes == "usual" and each in declared)
+        )
 
     @property
     def title(self) -> str:
@@ -95,7 +105,8 @@ def check(
     Args:
         code: The check's code.
         inputs: The kinds of inputs that it applies to.
-        dtypes: "all" that the driver declares, or "float32" only.
+        dtypes: "all" that the driver declares; "usual": float32, and bfloat16 if declared, which
+            layers may have a path of their own for; or "float32" only.
         claimed: Why the claims do not include it, or ``None`` if they do.
         random: Whether a correct layer may fail it by chance.
         premises: The checks without which it shows nothing. If it fails and one of these fails too,

@@ -148,7 +148,8 @@ class Check:
         """The result of a check that this one builds on; ``None`` if it does not apply."""
         if self.case.inputs not in spec.inputs:
             return None
-        dtype = self.dtype if spec.dtypes == "all" and spec is not self.spec else "float32"
+        tested = spec is not self.spec and self.dtype in spec.tested(self.case.dtypes)
+        dtype = self.dtype if tested else "float32"
         premise = replace(self, spec=spec, dtype=dtype)
         return None if premise._key in self.findings.running else premise.result()
 
@@ -223,11 +224,10 @@ def iter_checks(case: Case, *, profile: str = "default", seed: int = 0) -> Itera
         raise TypeError(f"case must be what case(...) returned, got {format_value(case)}")
     chosen = profile_of(profile)
     seed = check_integer("seed", seed)
-    dtypes = case.driver.ids_dtypes if case.inputs == "ids" else case.driver.dtypes
     findings = Findings()
     for spec in ALL:
         if case.inputs in spec.inputs:
-            for dtype in dtypes if spec.dtypes == "all" else ("float32",):
+            for dtype in spec.tested(case.dtypes):
                 yield Check(case, spec, dtype, chosen, seed, findings)
 
 

@@ -43,16 +43,16 @@ __all__ = [
 BUDGET = 1e-9
 """The probability that a correct layer fails anything in one run of the whole kit."""
 
-RANDOM_CHECKS = 49
+RANDOM_CHECKS = 61
 """At most this many checks of a run can fail by chance: Bonferroni's divisor. A test counts
 them."""
 
 RATE = BUDGET / RANDOM_CHECKS
-"""The probability that a correct layer fails one check: once in 4e10 runs."""
+"""The probability that a correct layer fails one check: once in 6e10 runs."""
 
 
 def once_in(rate: float = RATE) -> str:
-    """A probability in words, rounded down: "once in 4e10 runs"."""
+    """A probability in words, rounded down: "once in 6e10 runs"."""
     exponent = math.floor(math.log10(1 / rate))
     return f"once in {int(1 / rate / 10**exponent)}e{exponent} runs"
 

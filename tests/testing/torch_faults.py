@@ -24,6 +24,7 @@ from tests.testing.torch_layers import (
 )
 from tests.testing.torch_path_faults import FAULTY as ON_OTHER_PATHS
 from tests.testing.torch_state_faults import FAULTY as OF_STATE
+from tests.testing.torch_size_faults import FAULTY as AT_OTHER_SIZES
 from tests.testing.transformation_faults import TORCH as UNDER_TRANSFORMATIONS
 from tests.testing.zoo import Faulty
 
@@ -1012,5 +1013,6 @@ FAULTY = [
     bad(FrozenTable, "EN13", "detached", "the table does not train", None, "ids"),
     *ON_OTHER_PATHS,
     *OF_STATE,
+    *AT_OTHER_SIZES,
     *UNDER_TRANSFORMATIONS,
 ]  # fmt: skip

@@ -6,6 +6,7 @@ import contextlib
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from embnoise.testing.context import CheckContext
 from embnoise.testing.failures import NotClaimedError
@@ -63,9 +64,14 @@ def _fill(context: CheckContext) -> str | None:
     return None if context.claims.scale_rule.uses_rms else "normal"
 
 
-def gradient_passes(context: CheckContext, layer: LayerUnderTest) -> None:
-    """Expect the gradient of a batch of ``SMALL`` to pass through the noise unchanged."""
-    _gradient_is_one(context, context.batch(fill=_fill(context)), layer)
+def gradient_passes(
+    context: CheckContext,
+    layer: LayerUnderTest,
+    shape: tuple[int, int, int] = SMALL,
+    mask: NDArray[np.bool_] | None = None,
+) -> None:
+    """Expect the gradient of a batch to pass through the noise unchanged."""
+    _gradient_is_one(context, context.batch(shape, _fill(context), mask=mask), layer)
 
 
 def _gradient_is_one(

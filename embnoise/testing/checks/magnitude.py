@@ -152,8 +152,9 @@ def length_of_packed_rows(context: CheckContext) -> None:
     """In a packed row the noise of every document has the magnitude for that document's length.
 
     ``segment_ids`` separate the documents; a layer without that parameter claims nothing about
-    packed rows. Padding may be anywhere, and documents be many. Fails for layers that count the
-    whole row: 16 documents of 128 tokens in a row of 2,048 get a quarter of the noise.
+    packed rows. Padding may be anywhere, documents be many, and their numbers be any that differ
+    in a row. Fails for layers that count the whole row: 16 documents of 128 tokens in a row of
+    2,048 get a quarter of the noise.
     """
     if context.claims.length != "tokens":
         raise NotClaimedError(f"length={context.claims.length!r}")
@@ -175,10 +176,23 @@ def length_of_packed_rows(context: CheckContext) -> None:
         likely = "padding on the left of documents, between them or in one is counted"
         _rows_have_their_length(context, padded, dim, likely)
         context.transcript.clear()
+    likely = "documents are numbered from 1 in each row, or in order, by the layer's account"
+    _rows_have_their_length(context, _numbered_on(batch, width), dim, likely)
+    context.transcript.clear()
     many = np.repeat(range(1, MANY + 1), [1, 2] * (MANY // 2))[None]
     _rows_have_their_length(
         context, many, 32, "documents are numbered in too few bits, or up to some bound"
     )
+
+
+def _numbered_on(batch: int, width: int) -> NDArray[np.int64]:
+    """Documents whose numbers go on from row to row, and are large and in no order in the last."""
+    cuts = [width // 4, width // 2, 1, 5]
+    numbers = np.arange(1, batch * len(cuts) + 1).reshape(batch, -1)
+    numbers[-1] = [2**31 - 1, width, 2**31 - 2, 1]
+    segments = np.zeros((batch, width), np.int64)
+    segments[:, : sum(cuts)] = np.repeat(numbers, cuts, axis=1)
+    return segments
 
 
 MANY = 300
@@ -215,7 +229,7 @@ def _rows_have_their_length(
     premises = (*(("EN08", "EN10") if alike else ()), *DISTRIBUTION)
     for (b, s, where), found in zip(documents, seen, strict=True):
         length, count = int(where.sum()), int(where.sum()) * dim
-        low, high = amplitude_window(distribution, count, RATE / (4 * len(documents)))
+        low, high = amplitude_window(distribution, count, RATE / (5 * len(documents)))
         ratio = found / known if known else 0.0
         promised = length if context.claims.length == "tokens" else width
         packed = f", document {s}" if inputs.packed else ""

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from embnoise.testing.checks.gradients import gradient_passes
 from embnoise.testing.context import CheckContext
 from embnoise.testing.diagnosis import RIGHT_ALONE, cause_of_ratio
-from embnoise.testing.failures import NotClaimedError, NotFiniteError, UntestableError
+from embnoise.testing.failures import (
+    ClaimViolatedError,
+    NotClaimedError,
+    NotFiniteError,
+    UntestableError,
+)
 from embnoise.testing.inputs import SMALL, Inputs, left_mask, right_mask
 from embnoise.testing.registry import DISTRIBUTION, NOISE, SIZE, check, needs_length, needs_repeats
 from embnoise.testing.right_rows import DRAWS, change_and_units, expect_right_rows, fresh, units_of
@@ -25,7 +31,10 @@ def _batches(context: CheckContext) -> dict[str, Inputs]:
     masks = {"right": right_mask(lengths, SMALL[1])}
     if context.claims.padding == "anywhere":
         masks |= {"left": left_mask(lengths, SMALL[1]), "holes": HOLES}
-    return {place: context.batch(mask=mask) for place, mask in masks.items()}
+    batches = {place: context.batch(mask=mask) for place, mask in masks.items()}
+    if context.case.inputs == "ids" and context.layer().takes("mask"):
+        batches["ids"] = context.batch(mask=masks["right"]).with_padding_id(context.case.padding_id)
+    return batches
 
 
 @check(
@@ -38,7 +47,8 @@ def _batches(context: CheckContext) -> dict[str, Inputs]:
 def padding_anywhere(context: CheckContext) -> None:
     """Padding on the left, on the right and between tokens counts alike.
 
-    With ``padding="right"`` only that on the right is tested.
+    With ``padding="right"`` only that on the right is tested. A layer that embeds ids and takes a
+    mask goes by the mask, also for tokens that have the id of padding, as an end of text may.
     Fails for layers that take the place of the last token for the length, or multiply with a mask
     that they made from the lengths.
     """
@@ -52,8 +62,10 @@ def padding_anywhere(context: CheckContext) -> None:
             f"the mask is made again as if padding were on the right; {RIGHT_ALONE}",
             "holes": "padding between tokens is counted in L, or the mask is made again from the "
             f"lengths; {RIGHT_ALONE}",
+            "ids": "tokens that have the id of padding are taken for padding, though the mask says "
+            "that they are real, as where the end of the text and padding have one id",
         }[place]
-        expect_right_rows(context, inputs, draws, 3, likely)
+        expect_right_rows(context, inputs, draws, 4, likely)
 
 
 @check("EN48", claimed=needs_repeats, premises=(*NOISE, "EN05"))
@@ -194,6 +206,48 @@ def _cause_of_part(
     wanted = ratio * claims.magnitude(1.0, length, dim)
     cap = min(range(1, length), key=lambda at: abs(claims.magnitude(1.0, at, dim) - wanted))
     return f"L is capped, at about {cap} tokens; or {known}"
+
+
+PADDED = 32, 600, 8
+"""A batch of many rows, with L that 16 bits or blocks of usual sizes do not hold."""
+
+WIDE = LARGE["channels"][1]
+
+
+@check(
+    "EN67",
+    claimed=needs_length,
+    random=True,
+    premises=(*SIZE, "EN02", "EN09", "EN13", "EN19", "EN47", "EN49", "EN50", "EN59", "EN63"),
+)
+def padding_in_large_batches(context: CheckContext) -> None:
+    """In a large padded batch the mask counts as in a small one, and the gradient passes.
+
+    The gradient passes with many channels too. Fails for layers that take another path for many
+    rows or long ones, which leaves out the mask, the noise or the gradient.
+    """
+    masks = {"right": right_mask([PADDED[1] - 19 * row for row in range(PADDED[0])], PADDED[1])}
+    if context.claims.padding == "anywhere":
+        masks["left"] = masks["right"][:, ::-1]
+    for side, mask in masks.items():
+        context.transcript.clear()
+        inputs = context.batch(PADDED, mask=mask)
+        moved, units = change_and_units(context, context.layer(dim=PADDED[2]), inputs, long=True)
+        likely = f"large batches padded on the {side} take another path"
+        context.expect(
+            moved == 0,
+            f"evaluation mode changes the embeddings of a large padded batch, by {moved:.3g}",
+            f"{likely}, which adds noise in every mode",
+        )
+        expect_right_rows(context, inputs, [units], len(masks), likely)
+    for shape, padding in ((PADDED, masks["right"]), (WIDE, None)):
+        context.transcript.clear()
+        try:
+            gradient_passes(context, context.layer(dim=shape[2]), shape, padding)
+        except ClaimViolatedError as error:
+            raise ClaimViolatedError(
+                f"in a batch of B, L, d = {shape}, {error.seen}", f"{error.likely}, at such sizes"
+            ) from None
 
 
 LATER = 48
