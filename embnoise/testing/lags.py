@@ -33,11 +33,6 @@ class Match:
     """Along tokens, along channels."""
     transposed: bool
 
-    @property
-    def by_chance(self) -> bool:
-        """Whether chance allows it."""
-        return abs(self.correlation) <= self.allowed
-
     def words(self) -> str:
         """How the copy is made: "negated, reversed along the channels, 2 rows apart"."""
         said = ["negated"] if self.correlation < 0 else []

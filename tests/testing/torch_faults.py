@@ -22,6 +22,7 @@ from tests.testing.torch_layers import (
     Uniform,
     of,
 )
+from tests.testing.torch_half_faults import FAULTY as IN_16_BITS
 from tests.testing.torch_path_faults import FAULTY as ON_OTHER_PATHS
 from tests.testing.torch_state_faults import FAULTY as OF_STATE
 from tests.testing.torch_size_faults import FAULTY as AT_OTHER_SIZES
@@ -1014,5 +1015,6 @@ FAULTY = [
     *ON_OTHER_PATHS,
     *OF_STATE,
     *AT_OTHER_SIZES,
+    *IN_16_BITS,
     *UNDER_TRANSFORMATIONS,
 ]  # fmt: skip

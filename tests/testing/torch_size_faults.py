@@ -122,11 +122,9 @@ class PaddingById(Embedded):
 class CountedById(Embedded):
     def forward(self, ids, mask):
         clean = self.table(ids)
+        counted = (mask & (ids != 0)).sum(1).clamp(min=1)
         noise = self.noise(clean, mask) - clean
-        return (
-            clean
-            + noise * (mask.sum(1) / (mask & (ids != 0)).sum(1).clamp(min=1)).sqrt()[:, None, None]
-        )
+        return clean + noise * (mask.sum(1) / counted).sqrt()[:, None, None]
 
 
 # Large batches.

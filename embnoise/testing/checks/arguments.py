@@ -18,11 +18,12 @@ from embnoise.testing.inputs import PACKED, SMALL, Inputs, right_mask
 from embnoise.testing.registry import NOISE, check, needs_repeats
 
 
-def _same(left: np.ndarray, right: np.ndarray) -> bool:
-    return bool(abs(left - right).max() <= 2.0**-18 * max(float(abs(left).max()), 1e-30))
+def _same(context: CheckContext, left: np.ndarray, right: np.ndarray) -> bool:
+    tolerance = max(2.0**-18, context.grid) * max(float(abs(left).max()), 1e-30)
+    return bool(abs(left - right).max() <= tolerance)
 
 
-@check("EN55", claimed=needs_repeats, premises=(*NOISE, "EN15"))
+@check("EN55", dtypes="usual", claimed=needs_repeats, premises=(*NOISE, "EN15"))
 def evaluation_draws_nothing(context: CheckContext) -> None:
     """Evaluation between training calls does not change the noise of these.
 
@@ -41,12 +42,12 @@ def evaluation_draws_nothing(context: CheckContext) -> None:
                 other.eval(inputs)
         found.append(other.train(inputs, start + k))
     clean = layer.clean(inputs)
-    if not _same(alone[0], found[0]):
+    if not _same(context, alone[0], found[0]):
         raise NotTestedError("the same seed draws other noise, which EN05 reports")
-    moved = [k for k in range(4) if not _same(alone[k] - clean, found[k] - clean)]
+    moved = [k for k in range(4) if not _same(context, alone[k] - clean, found[k] - clean)]
     likely = "evaluation draws from the layer's generator, or advances its count: draw only in "
     likely += "training mode"
-    if moved and _same(found[moved[0]] - clean, alone[0] - clean):
+    if moved and _same(context, found[moved[0]] - clean, alone[0] - clean):
         likely = "the sequence starts over: eval() or train() seeds the generator again"
     elif moved and not (found[moved[0]] - clean).any():
         likely = "an evaluation call turns the noise off"
@@ -61,6 +62,7 @@ def evaluation_draws_nothing(context: CheckContext) -> None:
 @check(
     "EN56",
     inputs=("embeddings",),
+    dtypes="usual",
     claimed=needs_repeats,
     premises=(*NOISE, "EN05"),
 )
@@ -97,9 +99,10 @@ def strided_input(context: CheckContext) -> None:
         clean = layer.clean(inputs)
         _expect_the_size(context, expected - clean, found - clean)
         return
-    differ = int((abs(found - expected) > 2.0**-18 * abs(expected).max()).sum())
+    tolerance = max(2.0**-18, context.grid)
+    differ = int((abs(found - expected) > tolerance * abs(expected).max()).sum())
     context.expect(
-        _same(expected, found),
+        _same(context, expected, found),
         f"an input that is not contiguous gives another output, in {differ} of {found.size} "
         "elements",
         "the memory of the input is read in order, as if it were contiguous, or noise is drawn in "

@@ -68,7 +68,7 @@ def padding_anywhere(context: CheckContext) -> None:
         expect_right_rows(context, inputs, draws, 4, likely)
 
 
-@check("EN48", claimed=needs_repeats, premises=(*NOISE, "EN05"))
+@check("EN48", dtypes="usual", claimed=needs_repeats, premises=(*NOISE, "EN05"))
 def mask_of_any_dtype(context: CheckContext) -> None:
     """A mask of integers or floats, 1 for a token and 0 for padding, does what a boolean one does.
 
@@ -95,7 +95,7 @@ def mask_of_any_dtype(context: CheckContext) -> None:
         if padded and context.claims.length == "tokens":
             likely = f"a mask of {dtype} is ignored or inverted"
         context.expect(
-            float(abs(found - expected).max()) <= 2.0**-18 * size,
+            float(abs(found - expected).max()) <= max(2.0**-18, context.grid) * size,
             f"with a mask of {dtype} the noise differs from that with a boolean one, by up to "
             f"{float(abs(found - expected).max()):.3g} (on padding it reaches {padded:.3g})",
             f"{likely}; convert it, or raise a TypeError",
@@ -133,7 +133,7 @@ LARGE = {"channels": (2, (1, 5, 4211)), "rows": (0, (1100, 5, 8)), "tokens": (1,
 BLOCKS = (0, 16, 32, 128, 256, 512, 1024, 2048, 4096)
 
 
-@check("EN50", random=True, premises=(*SIZE, "EN40", "EN41"))
+@check("EN50", dtypes="usual", random=True, premises=(*SIZE, "EN40", "EN41"))
 def long_rows_and_wide_channels(context: CheckContext) -> None:
     """In large batches all rows, tokens and channels get noise of their own, of the claimed size.
 

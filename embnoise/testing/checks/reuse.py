@@ -30,7 +30,7 @@ def _signs(context: CheckContext, units: Array) -> dict[str, Array]:
         NotClaimedError: The noise is off center, so its signs go together anyway.
     """
     signs = np.sign(units)
-    allowed = 2 * band(units.size, RATE)
+    allowed = 2 * band(units.size, RATE) + context.grid
     if abs(float(signs.mean())) > allowed:
         raise NotTestedError("the noise is off center, which EN08 and EN29 report")
     found = {"signs": signs}
@@ -51,16 +51,18 @@ def expect_uncorrelated(
     context.expect(bool(units.any()), "there is no noise in training mode", NO_NOISE)
     for name, signs in _signs(context, units).items():
         match = most_correlated(signs, rate / 2)
+        # On a coarse grid, which may lack the end of the range, signs have a mean of a step.
+        allowed = match.allowed + context.grid**2
         context.expect(
-            match.by_chance,
+            abs(match.correlation) <= allowed,
             f"the {name} of the noise of {which} are correlated with a copy ({match.words()}), by "
-            f"{match.correlation:+.3f}, expected within {match.allowed:.3f} (a correct layer fails "
+            f"{match.correlation:+.3f}, expected within {allowed:.3f} (a correct layer fails "
             f"this less than {once_in(rate)})",
             f"one draw is used at several places: {match.words()}",
         )
 
 
-@check("EN41", random=True, premises=(*NOISE, "EN12", "EN25", "EN40"))
+@check("EN41", dtypes="usual", random=True, premises=(*NOISE, "EN12", "EN25", "EN40"))
 def uncorrelated_at_any_lag(context: CheckContext) -> None:
     """The noise is uncorrelated with its own copies: shifted by any lag, reversed or transposed.
 

@@ -56,6 +56,7 @@ def _many_units(context: CheckContext) -> Array:
 
 @check(
     "EN52",
+    dtypes="usual",
     claimed=needs_distribution,
     random=True,
     premises=(*NOISE, "EN12", *SEVERAL),

@@ -1,0 +1,104 @@
+"""PyTorch layers that are right in float32, and wrong in bfloat16."""
+
+from __future__ import annotations
+
+import torch
+
+from embnoise.testing import Claims
+from tests.testing.torch_layers import Uniform, of
+from tests.testing.zoo import Faulty
+
+
+class Halved(Uniform):
+    """In bfloat16, ``other`` says what becomes of the units."""
+
+    def units(self, x, mask):
+        units = super().units(x, mask)
+        return self.other(units, x, mask) if x.dtype == torch.bfloat16 else units
+
+
+class OppositeRows(Halved):
+    def other(self, units, x, mask):
+        units[1::2] = -units[: 2 * (len(units) // 2) : 2]
+        return units
+
+
+class SmoothedTokens(Halved):
+    def other(self, units, x, mask):
+        return torch.where(self.rand(x.shape) < 0.5, units, units.roll(1, 1))
+
+
+class GrowingWithX(Halved):
+    def other(self, units, x, mask):
+        return units * (1 + x.float().abs().mean())
+
+
+class LastChannelSmaller(Halved):
+    def other(self, units, x, mask):
+        units[..., -1] *= 0.7
+        return units
+
+
+class NoneFromToken512(Halved):
+    def other(self, units, x, mask):
+        units[:, 512:] = 0
+        return units
+
+
+class OneRowIfPadded(Halved):
+    def other(self, units, x, mask):
+        return units if mask.all() else units[:1].expand_as(units)
+
+
+class Drifting(Uniform):
+    def magnitude(self, x, mask):
+        self.alpha *= 0.999 if x.dtype == torch.bfloat16 else 1
+        return super().magnitude(x, mask)
+
+
+class IntegersIgnored(Uniform):
+    def forward(self, x, mask):
+        ignored = x.dtype == torch.bfloat16 and mask.dtype != torch.bool
+        return super().forward(x, torch.ones_like(mask) if ignored else mask)
+
+
+class StridesIgnored(Uniform):
+    def forward(self, x, mask):
+        if x.dtype == torch.bfloat16:
+            x = torch.as_strided(x, x.shape, torch.empty(x.shape).stride())
+        return super().forward(x, mask)
+
+
+class DrawsInEvaluation(Uniform):
+    def forward(self, x, mask):
+        if x.dtype == torch.bfloat16 and not self.training:
+            self.rand(x.shape)
+        return super().forward(x, mask)
+
+
+def bad(layer, code, says, fault):
+    return Faulty(
+        f"{layer.__name__} in bfloat16",
+        of(layer),
+        "torch",
+        "embeddings",
+        None,
+        Claims(),
+        code,
+        says,
+        f"bfloat16: {fault}",
+    )
+
+
+FAULTY = [
+    bad(OppositeRows, "EN41", "negated.*1 row apart", "opposite rows"),
+    bad(SmoothedTokens, "EN41", "1 token apart", "tokens repeated"),
+    bad(GrowingWithX, "EN12", "scale is taken from them", "noise that grows with the embeddings"),
+    bad(LastChannelSmaller, "EN52", "channel 94", "less noise on the last channel"),
+    bad(NoneFromToken512, "EN50", "only some tokens", "no noise from token 512 on"),
+    bad(OneRowIfPadded, "EN63", "one draw", "one draw for all rows, if there is padding"),
+    bad(Drifting, "EN46", "grows or fades", "alpha drifts by 0.1% a call"),
+    bad(IntegersIgnored, "EN48", "int64 is ignored", "a mask that is not boolean ignored"),
+    bad(StridesIgnored, "EN56", "read in order", "strides ignored"),
+    bad(DrawsInEvaluation, "EN55", "evaluation draws", "evaluation that draws"),
+]
