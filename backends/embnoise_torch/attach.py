@@ -146,7 +146,7 @@ def attach(
     check_choice("at", at, PLACES)
     if layer is None:
         inner = language_model(inner)
-    layers = find_layers(inner, layer, at)
+    layers, sharing = find_layers(inner, layer, at)
     for name, module in layers.items():
         _check_clean(name, module)
     refuse_equal_streams(noise_by_layer(noise, layers), _noises_in(model))
@@ -155,6 +155,7 @@ def attach(
         inner,
         layers,
         noise,
+        sharing=sharing,
         optimizer=None if optimizer == "manual" else optimizer,
         calls_per_step=calls_per_step,
         functions=TokenFunctions(tokens, where, WHERE),

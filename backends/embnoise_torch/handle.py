@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, TypeAlias, cast
@@ -76,6 +76,7 @@ class Handle(TraceableState, backend.Handle):
         layers: Mapping[str, nn.Module],
         noise: Noise,
         *,
+        sharing: Container[str],
         optimizer: OptimizerArgument,
         calls_per_step: int | None,
         functions: TokenFunctions,
@@ -94,6 +95,8 @@ class Handle(TraceableState, backend.Handle):
         self._given: ModelCall = {}
         """What the user's functions may name beside the arguments of these calls."""
         self._modules = dict(layers)
+        self._sharing = sharing
+        """The layers that share a table with a wanted one. Called with states, they are heads."""
         self._sample_ids = sample_ids
         self._listeners: list[ForwardOverride] = []
         self._seen = SeenLookups()
@@ -202,6 +205,7 @@ class Handle(TraceableState, backend.Handle):
         # A plain lookup has just made its output, and nobody else holds it.
         fresh = type(module).forward is nn.Embedding.forward and "forward" not in vars(module)
         first = FirstArgument(module)
+        shares = list(self._modules)[number] in self._sharing
 
         def wrap(forward: Forward) -> Forward:
             def noisy(module: Any, *args: Any, **kwargs: Any) -> Any:
@@ -216,7 +220,9 @@ class Handle(TraceableState, backend.Handle):
                 # Of a layer inside the model, the argument is hidden states.
                 given = first.of(args, kwargs)
                 ids: Any = given if is_ids(given) else None
-                if ids is None and is_head(module, given):
+                # A single id is no sequence: a model compares with its embedding.
+                no_tokens = ids.ndim == 0 if ids is not None else shares or is_head(module, given)
+                if no_tokens:
                     return forward(module, *args, **kwargs)
                 fused = fresh and can_fuse(module, ids, source.noise, compiling=compiling)
                 if fused and not compiling:

@@ -61,8 +61,8 @@ def language_model(model: nn.Module) -> nn.Module:
 
 def find_layers(
     model: Any, layer: str | nn.Module | Sequence[str | nn.Module] | None, at: str
-) -> dict[str, nn.Module]:
-    """The modules that get noise, by name.
+) -> tuple[dict[str, nn.Module], frozenset[str]]:
+    """The modules that get noise, by name, and the names of those that only share a table.
 
     Args:
         model: An unwrapped model.
@@ -73,7 +73,7 @@ def find_layers(
 
     Returns:
         These modules first. With noise at the output, then every other module that shares a table
-        of theirs; never the output head.
+        of theirs; never the output head, as far as that is known before it is called.
 
     Raises:
         TypeError: ``layer`` is neither a module nor a name.
@@ -102,9 +102,10 @@ def find_layers(
                 f"layer must be a module that is called, got {names[chosen]!r}, a "
                 f"{type(chosen).__name__}; its modules are {f'{names[chosen]}.*'!r}"
             )
-    if at == "output":
-        wanted += _sharing(model, wanted, names)
-    return {names[module]: module for module in wanted if not _is_inside(module, wanted)}
+    sharing = _sharing(model, wanted, names) if at == "output" else []
+    wanted += sharing
+    layers = {names[module]: module for module in wanted if not _is_inside(module, wanted)}
+    return layers, frozenset(names[module] for module in sharing)
 
 
 def listed_layers(layer: object) -> list[str | nn.Module]:
