@@ -14,7 +14,7 @@ from torch import Tensor
 
 from embnoise_torch.model.special_ids import SpecialIds
 
-__all__ = ["SAME", "Layout", "find_layout", "is_same"]
+__all__ = ["SAME", "Layout", "are_equal", "find_layout", "is_same"]
 
 
 class Layout(NamedTuple):
@@ -48,7 +48,12 @@ SAME = Layout()
 
 
 def find_layout(
-    looked: Tensor, given: Tensor, mask: Tensor | None, special: SpecialIds
+    looked: Tensor,
+    given: Tensor,
+    mask: Tensor | None,
+    special: SpecialIds,
+    *,
+    similar: bool = True,
 ) -> Layout | None:
     """How the looked-up ids [B, L] lie beside those of a call [B', L'].
 
@@ -57,6 +62,7 @@ def find_layout(
         given: The ids of the call.
         mask: [B', L'], nonzero where an id has a meaning; ``None`` for everywhere.
         special: Ids that a model may replace before it looks them up.
+        similar: Whether it may have replaced some others as well, by more than the id of a mask.
 
     Returns:
         The layout; ``None`` if the lookup is of something else.
@@ -66,16 +72,18 @@ def find_layout(
     (rows, length), given_rows = looked.shape, len(given)
     square = rows == length
     straight = turned = 0.0
+    counts = mask if similar else None
     if looked.shape == given.shape:
-        straight = _agreement(looked, given, mask, special)
+        straight = _agreement(looked, given, counts, special)
     if looked.T.shape == given.shape and (square or straight == 0):
-        turned = _agreement(looked.T, given, mask, special)
-    if max(straight, turned) > _CORRUPTED:
+        turned = _agreement(looked.T, given, counts, special)
+    agreement = max(straight, turned)
+    if agreement == 1 or (similar and agreement > _CORRUPTED):
         if straight == turned and mask is not None and not torch.equal(mask, mask.T):
             return None  # either layout is possible, and the mask tells them apart
         if straight < turned:
             return Layout(transposed=True)
-        return None if _is_moved(looked, given) else SAME
+        return None if _is_moved(looked, given, mask) else SAME
     return _longer(looked, given) if rows == given_rows else None
 
 
@@ -109,33 +117,50 @@ def is_same(left: Tensor, right: Tensor) -> bool:
     )
 
 
-def _is_moved(looked: Tensor, given: Tensor) -> bool:
-    """Whether some rows have changed places, or all tokens have moved by one.
+def are_equal(left: Tensor, right: Tensor) -> bool:
+    """Whether two tensors have the same values."""
+    return is_same(left, right) or (left.shape == right.shape and bool((left == right).all()))
+
+
+def _is_moved(looked: Tensor, given: Tensor, mask: Tensor | None) -> bool:
+    """Whether some rows have changed places, or tokens of a row have.
 
     Most tokens may still be what they were: of many rows, or in rows of little variety.
     """
     changed = (looked != given).any(dim=1)
     if looked.shape[1] < 3 or not bool(changed.any()):  # chance makes short rows equal
         return False
+    if mask is not None and bool((_are_kin(looked, given) & ~_are_kin(looked, given, mask)).any()):
+        return True  # padding, too, as in rows from right to left
     shifted = looked[:, 1:] == given[:, :-1], looked[:, :-1] == given[:, 1:]
     return any(bool(each.all()) for each in shifted) or any(
         bool((given == row).all(dim=1).any()) for row in looked[changed]
     )
 
 
+def _are_kin(looked: Tensor, given: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Whether two rows have the same ids in some order, boolean [B]; a mask leaves some out."""
+    if mask is not None:
+        looked, given = (each.masked_fill(mask == 0, -1) for each in (looked, given))
+    return (looked.sort(dim=1).values == given.sort(dim=1).values).all(dim=1)
+
+
 def _agreement(looked: Tensor, given: Tensor, mask: Tensor | None, special: SpecialIds) -> float:
-    """The share of the tokens that are equal, placeholders and padding aside.
+    """The smallest share of a row's tokens that are equal, placeholders and padding aside.
 
     It is 1 if a single id, that of a mask, has taken the places of all others.
     """
     equal = looked == given
+    if special.placeholders:
+        equal |= special.are_placeholders(given)
     replaced = looked[~equal]
     if replaced.numel() == 0:
         return 1.0
-    kept = looked != replaced[0]
-    if bool((replaced == replaced[0]).all()) and bool(kept.any()):
+    one, kept = int(replaced[0]), looked != replaced[0]
+    if one != special.padding and bool((replaced == one).all()) and bool(kept.any()):
         return 1.0
     counts = torch.ones_like(equal) if mask is None else mask != 0
     if special.placeholders:
         counts = counts & ~special.are_placeholders(given)
-    return float((equal & counts).sum()) / max(1, int(counts.sum()))
+    shares = (equal & counts).sum(dim=1) / counts.sum(dim=1)
+    return float(shares[counts.any(dim=1)].amin()) if bool(counts.any()) else 1.0

@@ -16,8 +16,8 @@ from torch.nn.functional import pad
 
 from embnoise.backend import TokenArrays, format_value
 from embnoise_torch.model.documents import segments_of
-from embnoise_torch.model.layouts import SAME, Layout, find_layout, is_same
-from embnoise_torch.model.model_call import CallTokens, tells_padding
+from embnoise_torch.model.layouts import SAME, Layout, are_equal, find_layout, is_same
+from embnoise_torch.model.model_call import CallTokens, filled, tells_padding
 from embnoise_torch.model.special_ids import SpecialIds
 
 __all__ = ["check_rows", "ids_of_shape", "resolve_tokens"]
@@ -159,20 +159,28 @@ class _Lookup:
         self.special = special
         self.states = states
         self.hidden: Tensor | None = None
+        self.held = False
+        """Whether one of the calls so far, which are further inside, has exactly these ids."""
 
     def layout_of(self, call: CallTokens) -> Layout | None:
         """How the lookup lies beside the ids of a call; ``None`` if that is about other tokens."""
         if self.ids is not None:
             if self.ids is call.ids and call.rival_ids is None:
+                self.held = True
                 return SAME
             for ids in (call.ids, call.other_ids):
                 if ids is None or ids.ndim not in (1, 2):
                     continue
                 given = ids.to(self.ids.device).reshape(-1, ids.shape[-1])
+                if ids is call.ids and self._is_beside(call, given):
+                    return None
                 mask = call.mask if _is_readable(call.mask) else None
                 if mask is not None and mask.shape != given.shape:
                     mask = None
-                layout = find_layout(self.ids, given, mask, self.special)
+                # What a call further inside was given may have been made of these ids, but may
+                # also be that of another argument, which has ids in common with them.
+                layout = find_layout(self.ids, given, mask, self.special, similar=not self.held)
+                self.held = self.held or are_equal(self.ids, given)
                 if layout is not None and self._is_of_rival(call, given):
                     return None
                 if layout is not None and self.special.placeholders:
@@ -180,6 +188,17 @@ class _Lookup:
                 if layout is not None or ids is call.ids:
                     return layout
         return SAME if self._fits(call) else None
+
+    def _is_beside(self, call: CallTokens, given: Tensor) -> bool:
+        """Whether the lookup is of an argument beside the ids of a call, and not of those."""
+        if self.ids is None or call.beside is None:
+            return False
+        rows, length = call.beside.shape[1:]
+        if self.shape[0] > rows or self.shape[1] > length:
+            return False
+        looked = filled(self.ids, rows, length)
+        found = (call.beside.to(looked.device) == looked).flatten(1).all(dim=1).any()
+        return bool(found) and not are_equal(self.ids, given)
 
     def _is_of_rival(self, call: CallTokens, given: Tensor) -> bool:
         """Whether the lookup is of the other side of an encoder-decoder, with the same ids."""

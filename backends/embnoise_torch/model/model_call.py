@@ -11,10 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from embnoise.backend import format_value
 from embnoise_torch import _compat
@@ -28,6 +29,7 @@ __all__ = [
     "ModelCall",
     "calls_in",
     "fields_of",
+    "filled",
     "flat_calls",
     "may_tell_padding",
     "tells_padding",
@@ -56,8 +58,11 @@ DOCUMENTS = ("position_ids", "seq_idx", *_CUMULATIVE)
 TELLING = frozenset(name for names in (*_NAMES.values(), _CUMULATIVE) for name in names)
 """A forward that takes one of these may know about its tokens."""
 
-_NOT_IDS = ("mask", "position", "type", "segment", "label", "target", "seq", "cache", "length", "_")
-"""An integer argument with one of these in its name is not what is looked up."""
+_NOT_TOKENS = ("mask", "position", "type", "segment", "label", "cache", "length")
+"""An integer argument with one of these in its name has no ids of tokens."""
+
+_NOT_IDS = (*_NOT_TOKENS, "target", "seq", "_")
+"""One with one of these in its name is not what is looked up, in a call without ``input_ids``."""
 
 _MAY_TELL_PADDING = re.compile(r"(.*_)?(masks?|padding|lengths?|lens|seqlens?)")
 _NOT_PADDING = re.compile(
@@ -89,6 +94,8 @@ class CallTokens(NamedTuple):
     """The mask of that side."""
     unknown: Tensor | None = None
     """[B, L] or [B]: what may be a mask or lengths by its name, in a call that tells no mask."""
+    beside: Tensor | None = None
+    """[n, B', L']: the other arguments that look like ids, beside ``input_ids``; -1 fills them."""
     cached: Tensor | None = None
     """Empty, if the call has a cache: a mask that is longer than the ids is then of that, too."""
 
@@ -122,6 +129,8 @@ def tokens_in(call: ModelCall, prefix: str) -> CallTokens:
         _tensor(cumulative),
         _tensor(documents),
     )
+    if not prefix and ids is not None:
+        told = told._replace(beside=_beside(call, ids))
     if mask is not None and _has_cache(call):
         told = told._replace(cached=torch.empty(0))
     return told if prefix or tells_padding(told) else told._replace(unknown=unknown_mask(call))
@@ -182,14 +191,45 @@ def _tensor(value: Any) -> Tensor | None:
 
 def _other_ids(call: ModelCall) -> Tensor | None:
     for name, value in call.items():
-        if (
-            isinstance(value, Tensor)
-            and value.ndim in (1, 2)
-            and not (value.is_floating_point() or value.dtype is torch.bool)
-            and not any(part in name for part in _NOT_IDS)
-        ):
-            return value
+        if _may_be_ids(name, value, _NOT_IDS):
+            return cast("Tensor", value)
     return None
+
+
+def _may_be_ids(name: str, value: Any, unlike: Iterable[str]) -> bool:
+    return (
+        isinstance(value, Tensor)
+        and value.ndim in (1, 2)
+        and not (value.is_floating_point() or value.dtype is torch.bool)
+        and not any(part in name for part in unlike)
+    )
+
+
+def _beside(call: ModelCall, ids: Tensor) -> Tensor | None:
+    """The arguments beside ``input_ids`` that look like ids, also those in a batch or a list."""
+    named: list[tuple[str, Any]] = []
+    for name, value in call.items():
+        if isinstance(value, list):
+            named += [(name, each) for each in value]
+        elif isinstance(value, Tensor):
+            if name not in TELLING:
+                named.append((name, value))
+        elif value is not None:
+            named += fields_of(value).items()
+    others = [
+        value.reshape((1, *value.shape)[-2:]).to(ids.device, torch.int64)
+        for name, value in named
+        if value is not ids and _may_be_ids(name, value, _NOT_TOKENS)
+    ]
+    if not others:
+        return None
+    rows, length = (max(sizes) for sizes in zip(*(each.shape for each in others), strict=True))
+    return torch.stack([filled(each, rows, length) for each in others])
+
+
+def filled(ids: Tensor, rows: int, length: int) -> Tensor:
+    """Ids [B, L] in a larger array, filled up with -1, which is no id."""
+    return pad(ids, (0, length - ids.shape[1], 0, rows - len(ids)), value=-1)
 
 
 def _in_completion(call: ModelCall) -> Tensor:
