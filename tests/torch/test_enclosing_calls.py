@@ -255,11 +255,12 @@ def test_a_cache_makes_the_mask_longer_than_the_ids():
     model, ids = llama(), batch(length=6)
     past = model(input_ids=ids[:, :4], use_cache=True).past_key_values
     mask = torch.tensor([[0, 0, 1, 1, 1, 1], [1] * 6])
-    seen = noisy_lookups(
-        model,
-        NOISE,
-        lambda model: model(input_ids=ids[:, 4:], attention_mask=mask, past_key_values=past),
-    )
+    with pytest.warns(RuntimeWarning, match="with a cache of earlier tokens"):
+        seen = noisy_lookups(
+            model,
+            NOISE,
+            lambda model: model(input_ids=ids[:, 4:], attention_mask=mask, past_key_values=past),
+        )
     [[(clean, noisy)]] = seen.values()
     assert torch.equal(noisy, add_noise(clean, NOISE, step=0, mask=mask[:, 4:]))
 

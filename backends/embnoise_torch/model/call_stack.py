@@ -118,7 +118,9 @@ def tell_full_rows(calls: tuple[ActiveCall, ...], ids: Tensor, shape: tuple[int,
                 return False
         if (mask := arguments.get("attention_mask")) is not None:
             return _is_full(mask, shape)
-        if caller.has_unknown and unknown_mask(arguments) is not None:
+        if arguments.get("past_key_values") is not None or (
+            caller.has_unknown and unknown_mask(arguments) is not None
+        ):
             return False
     return True
 

@@ -43,12 +43,21 @@ def check_rows(ids: Tensor, calls: Sequence[CallTokens]) -> None:
     """Raise if what is looked up is a column of a call's ids, or its rows in one.
 
     Nothing would tell the length of the rows then, if there is no mask. Of a longer part of the
-    rows, which may be all that the model reads, warn.
+    rows, which may be all that the model reads, and of rows that follow what is cached, warn.
 
     Args:
         ids: What is looked up.
         calls: The active calls.
     """
+    whole = [call for call in calls if call.ids is not None and call.ids.shape == ids.shape]
+    if whole and all(_follows_others(call) for call in whole):
+        warnings.warn(
+            "embnoise: the model was called with a cache of earlier tokens, and L is that of the "
+            "tokens after them. If they belong to the same rows, the noise is too large: pass "
+            "neftune(length=L); if not, attach(..., tokens=...)",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     for call in calls:
         rows = call.other_ids if call.ids is None else call.ids
         if rows is None or rows.ndim != 2 or 1 in rows.shape[1:] or ids.shape == rows.shape:
@@ -342,6 +351,11 @@ class _Lookup:
                 hidden |= self.hidden
             mask = ~hidden if mask is None else (mask != 0) & ~hidden.to(mask.device)
         return TokenArrays(mask, segments)
+
+
+def _follows_others(call: CallTokens) -> bool:
+    """Whether the ids of a call come after cached ones, of which its mask, if any, is as well."""
+    return call.cached is not None and (call.mask is None or call.mask.shape != call.ids.shape)  # type: ignore[union-attr]
 
 
 def _is_readable(mask: Tensor | None) -> bool:

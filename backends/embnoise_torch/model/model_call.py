@@ -131,7 +131,7 @@ def tokens_in(call: ModelCall, prefix: str) -> CallTokens:
     )
     if not prefix and ids is not None:
         told = told._replace(beside=_beside(call, ids))
-    if mask is not None and _has_cache(call):
+    if _has_cache(call):
         told = told._replace(cached=torch.empty(0))
     return told if prefix or tells_padding(told) else told._replace(unknown=unknown_mask(call))
 
@@ -139,8 +139,22 @@ def tokens_in(call: ModelCall, prefix: str) -> CallTokens:
 def _has_cache(call: ModelCall) -> bool:
     """Whether there are tokens of earlier calls."""
     return any(
-        value is not None and ("past" in name or "cache" in name) for name, value in call.items()
+        ("past" in name or "cache" in name) and "position" not in name and _holds_tokens(value)
+        for name, value in call.items()
     )
+
+
+def _holds_tokens(cache: Any) -> bool:
+    """Whether something is a cache that is not empty; ``use_cache`` is none."""
+    if cache is None or isinstance(cache, bool | int | str):
+        return False
+    if not hasattr(cache, "get_seq_length"):
+        return not hasattr(cache, "__len__") or len(cache) > 0
+    try:
+        length = cache.get_seq_length()
+    except ValueError:  # transformers: all of its layers are recurrent
+        return True
+    return not isinstance(length, int) or length > 0  # a tensor's value would be waited for
 
 
 @_compat.constant_in_dynamo
