@@ -17,8 +17,9 @@ from embnoise.backend import (
     resolve_step,
 )
 from embnoise_torch import _compat
-from embnoise_torch.model.lookup_tokens import check_rows, resolve_tokens
+from embnoise_torch.model.lookup_tokens import resolve_tokens
 from embnoise_torch.model.model_call import CallTokens, calls_in, tells_padding
+from embnoise_torch.model.row_parts import check_rows
 from embnoise_torch.model.special_ids import SpecialIds
 from embnoise_torch.ranks.sample_ids import SampleIds
 from embnoise_torch.ranks.sequences import SequencePart
@@ -34,6 +35,9 @@ from embnoise_torch.untold_padding import UntoldPadding
 __all__ = ["AttachedSource", "Described", "LayerSource", "packed"]
 
 _TOKEN_ARRAYS = len(TokenArrays._fields)
+
+_FIRST = 8
+"""In how many lookups the order of positions is looked at. For all, a GPU would be waited for."""
 
 
 class Described(NamedTuple):
@@ -239,6 +243,7 @@ class AttachedSource(_CountingSource):
         self.expects_calls = False
         """Whether there are calls that tell about tokens, without which nothing does."""
         self.untold = UntoldPadding(noise, special)
+        self._looks_at_positions = _FIRST
 
     def ready(self, x: Tensor, inputs: Tensor | None, /, *arrays: Tensor | None) -> Ready | None:
         """What is known about the output of the next lookup: see ``Source``.
@@ -298,7 +303,10 @@ class AttachedSource(_CountingSource):
             check_rows(ids, calls)
         described = Described(TokenArrays())
         if calls or self._special.placeholders:
-            resolved = resolve_tokens(ids, shape, calls, self._special)
+            warns = self._looks_at_positions > 0 and self.noise.length == "tokens"
+            if warns and any(call.positions is not None for call in calls):
+                self._looks_at_positions -= 1
+            resolved = resolve_tokens(ids, shape, calls, self._special, warns=warns)
             if resolved is None:
                 return None
             described = Described(*resolved)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -12,13 +14,22 @@ from embnoise_torch.model.model_call import CallTokens
 __all__ = ["segments_of"]
 
 
-def segments_of(call: CallTokens, mask: Tensor | None, shape: tuple[int, int]) -> Tensor | None:
+def segments_of(
+    call: CallTokens,
+    mask: Tensor | None,
+    shape: tuple[int, int],
+    *,
+    padding: Tensor | None,
+    warns: bool,
+) -> Tensor | None:
     """The segment ids of a call's rows, 0 for padding; ``None`` if it tells no documents.
 
     Args:
         call: What the call tells.
         mask: Its mask [B, L], if that can be read. Numbers above 1 are those of documents.
         shape: B and L.
+        padding: Without a mask, where the id of padding is, boolean [B, L].
+        warns: Whether to warn of positions that do not tell documents: a GPU is waited for.
 
     Raises:
         ValueError: What it tells does not fit the rows.
@@ -44,7 +55,7 @@ def segments_of(call: CallTokens, mask: Tensor | None, shape: tuple[int, int]) -
         if highest > 1:
             return mask
     if call.positions is not None:
-        return _from_positions(call.positions, shape, mask)
+        return _from_positions(call.positions, shape, mask, padding, warns=warns)
     return None
 
 
@@ -68,7 +79,12 @@ def _from_cumulative(cumulative: Tensor, length: int) -> Tensor:
 
 
 def _from_positions(
-    positions: Tensor, shape: tuple[int, int], mask: Tensor | None
+    positions: Tensor,
+    shape: tuple[int, int],
+    mask: Tensor | None,
+    padding: Tensor | None,
+    *,
+    warns: bool,
 ) -> Tensor | None:
     """Documents from positions that start again."""
     if positions.ndim == 3 and len(positions) == 4:
@@ -78,7 +94,9 @@ def _from_positions(
         # of a document is at 0 in every way.
         starts = (_fitted("position_ids", positions, (3, *shape))[..., 1:] == 0).all(dim=0)
     elif positions.ndim <= 2:
-        starts = _starts(_fitted("position_ids", positions, shape), mask)
+        starts, unordered = _starts(_fitted("position_ids", positions, shape), mask, padding)
+        if warns and bool(unordered.any()):
+            _warn_of_order()
     elif mask is not None:
         return None  # coordinates of some other kind
     else:
@@ -89,24 +107,52 @@ def _from_positions(
     return pad(starts.cumsum(1) + 1, (1, 0), value=1)
 
 
-def _starts(positions: Tensor, mask: Tensor | None) -> Tensor:
+def _starts(
+    positions: Tensor, mask: Tensor | None, padding: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """Where documents begin after the first token of a row, boolean [B, L - 1].
 
-    A document of one token leaves the position where it was, at the lowest one. If positions also
-    stand still elsewhere, several tokens have one position (the patches of an image, or groups),
-    and only those that go down tell where a document begins. The same holds if all tokens of a row
-    have one position, as in a model that uses none.
+    Positions go down there, to the lowest one or into padding. A document of one token leaves the
+    position where it was, at the lowest one. If positions also stand still elsewhere, several
+    tokens have one position (the patches of an image, or groups), and only those that go down tell
+    where a document begins. The same holds if all tokens of a row have one position, as in a model
+    that uses none.
+
+    A row is unordered, boolean [B, 1], if positions go down elsewhere, or go up before they are at
+    the lowest one. It counts as one document.
     """
     before, after = positions[:, :-1], positions[:, 1:]
-    if not positions.numel():
-        return after < before
+    if not before.numel():
+        return after < before, torch.zeros_like(positions[:, :1], dtype=torch.bool)
     real = torch.ones_like(positions, dtype=torch.bool) if mask is None else mask != 0
-    highest = positions.max()
-    lowest = torch.where(real, positions, highest).amin(dim=1, keepdim=True)
-    still = (after == before) & real[:, 1:] & real[:, :-1]
+    both = real[:, 1:] & real[:, :-1]
+    rises = (after > before) & both
+    # Padding may be lower still, but does not count up.
+    counting = torch.where(rises.any(dim=1, keepdim=True), pad(rises, (0, 1)), real)
+    lowest = torch.where(counting, positions, positions.max()).amin(dim=1, keepdim=True)
+    still = (after == before) & both
     shared = (still & (after != lowest)).any(dim=1, keepdim=True)
     shared |= ((positions == lowest) | ~real).all(dim=1, keepdim=True)
-    return (after < before) | (still & ~shared)
+    begun = ((positions == lowest) & real).cumsum(dim=1) > 0
+    falls, restarts = after < before, after <= lowest
+    if padding is not None:
+        padding = padding.to(positions.device)
+        restarts = restarts | padding[:, 1:]
+        both = both & ~padding[:, :-1]
+    astray = (falls & both & ~restarts) | (rises & ~begun[:, 1:])
+    unordered = astray.any(dim=1, keepdim=True)
+    return ((falls & restarts) | (still & ~shared)) & ~unordered, unordered
+
+
+def _warn_of_order() -> None:
+    warnings.warn(
+        "embnoise: position_ids go up and down within a row, other than to start again at the "
+        "lowest one, so they do not tell documents, and the row counts as one. If it has several, "
+        "pass cu_seq_lens_q or seq_idx, document numbers (1, 2, ...) in attention_mask, or "
+        "attach(..., tokens=...), a function that returns segment_ids",
+        RuntimeWarning,
+        stacklevel=2,
+    )
 
 
 def _fitted(name: str, array: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -7,7 +7,6 @@ B rows and L tokens of the lookup; B' and L' those of a call.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 
 import torch
@@ -20,7 +19,7 @@ from embnoise_torch.model.layouts import SAME, Layout, are_equal, find_layout, i
 from embnoise_torch.model.model_call import CallTokens, filled, tells_padding
 from embnoise_torch.model.special_ids import SpecialIds
 
-__all__ = ["check_rows", "ids_of_shape", "resolve_tokens"]
+__all__ = ["ids_of_shape", "resolve_tokens"]
 
 _HINT = "pass attach(..., tokens=...), a function that returns the mask of what is looked up"
 
@@ -39,54 +38,13 @@ def ids_of_shape(shape: tuple[int, int], calls: Sequence[CallTokens]) -> Tensor 
     return None
 
 
-def check_rows(ids: Tensor, calls: Sequence[CallTokens]) -> None:
-    """Raise if what is looked up is a column of a call's ids, or its rows in one.
-
-    Nothing would tell the length of the rows then, if there is no mask. Of a longer part of the
-    rows, which may be all that the model reads, and of rows that follow what is cached, warn.
-
-    Args:
-        ids: What is looked up.
-        calls: The active calls.
-    """
-    whole = [call for call in calls if call.ids is not None and call.ids.shape == ids.shape]
-    if whole and all(_follows_others(call) for call in whole):
-        warnings.warn(
-            "embnoise: the model was called with a cache of earlier tokens, and L is that of the "
-            "tokens after them. If they belong to the same rows, the noise is too large: pass "
-            "neftune(length=L); if not, attach(..., tokens=...)",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-    for call in calls:
-        rows = call.other_ids if call.ids is None else call.ids
-        if rows is None or rows.ndim != 2 or 1 in rows.shape[1:] or ids.shape == rows.shape:
-            continue
-        column = ids.numel() == len(rows) and bool((rows == ids.reshape(-1, 1)).all(dim=0).any())
-        column &= call.ids is not None or len(rows) > 1  # other ids may be equal by chance
-        if column or (ids.ndim == 1 and len(rows) > 1 and ids.numel() == rows.numel()):
-            raise ValueError(
-                f"the model looks up ids of shape {tuple(ids.shape)}, which are "
-                f"{'one token of each row' if column else 'all rows in one'} of the "
-                f"{tuple(rows.shape)} that it was called with, so nothing tells their L. Look up "
-                "whole rows, or pass neftune(length=L)"
-            )
-        length = ids.shape[-1]
-        # One token less is what a model may shift by.
-        if ids.ndim == 2 and len(ids) == len(rows) and length + 1 < rows.shape[1]:
-            ends = rows[:, :length], rows[:, rows.shape[1] - length :]
-            if any(torch.equal(end.to(ids), ids) for end in ends):
-                warnings.warn(
-                    "embnoise: the model looks up a part of each row that it was called with, and "
-                    "L is that of the part. If it looks the rest up by itself, the noise is too "
-                    "large: look up whole rows, or pass neftune(length=L)",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
-
-
 def resolve_tokens(
-    ids: Tensor | None, shape: tuple[int, int], calls: Sequence[CallTokens], special: SpecialIds
+    ids: Tensor | None,
+    shape: tuple[int, int],
+    calls: Sequence[CallTokens],
+    special: SpecialIds,
+    *,
+    warns: bool,
 ) -> tuple[TokenArrays, bool] | None:
     """The mask and the segments of a lookup, and whether it is transposed to them.
 
@@ -100,13 +58,15 @@ def resolve_tokens(
         shape: B and L.
         calls: The active calls, from the innermost to the outermost.
         special: The special ids of the model.
+        warns: As for ``segments_of``.
 
     Raises:
         TypeError: The only mask is floating-point.
         ValueError: No call can be read, or none is about these tokens.
     """
     states = ids is None
-    lookup = _Lookup(ids_of_shape(shape, calls) if states else ids, shape, special, states=states)
+    known_ids = ids_of_shape(shape, calls) if states else ids
+    lookup = _Lookup(known_ids, shape, special, states=states, warns=warns)
     chosen: tuple[CallTokens, Layout] | None = None
     moved: tuple[CallTokens, Layout] | None = None
     unread: list[CallTokens] = []
@@ -159,7 +119,13 @@ class _Lookup:
     """What is looked up; or with ``states`` hidden states, and their ids if those are known."""
 
     def __init__(
-        self, ids: Tensor | None, shape: tuple[int, int], special: SpecialIds, *, states: bool
+        self,
+        ids: Tensor | None,
+        shape: tuple[int, int],
+        special: SpecialIds,
+        *,
+        states: bool,
+        warns: bool,
     ) -> None:
         if ids is not None and ids.shape != shape:
             ids = ids.reshape(shape) if ids.numel() == shape[0] * shape[1] else None
@@ -167,6 +133,7 @@ class _Lookup:
         self.shape = shape
         self.special = special
         self.states = states
+        self.warns = warns
         self.hidden: Tensor | None = None
         self.held = False
         """Whether one of the calls so far, which are further inside, has exactly these ids."""
@@ -294,9 +261,10 @@ class _Lookup:
                 mask = mask[:, mask.shape[1] - length :]  # cached keys are not part of this call
         elif _is_float(call.mask):
             raise _unreadable(call)
-        segments = segments_of(call, mask, (rows, length))
-        if mask is None and segments is not None and layout is SAME:
-            mask = self._without_padding(segments)
+        padding = self._padding() if mask is None and layout is SAME else None
+        segments = segments_of(call, mask, (rows, length), padding=padding, warns=self.warns)
+        if segments is not None and padding is not None:
+            mask = self._without_padding(segments, padding)
         if layout.transposed:
             self.ids = None if self.ids is None else self.ids.T
             self.hidden = None if self.hidden is None else self.hidden.T
@@ -310,17 +278,21 @@ class _Lookup:
             mask = self._extended(mask, added)
         return self.without_placeholders(mask, segments), False
 
-    def _without_padding(self, segments: Tensor) -> Tensor | None:
+    def _padding(self) -> Tensor | None:
+        """Where the id of padding is, if that is known."""
+        if self.special.padding is None or self.ids is None:
+            return None
+        return torch.eq(self.ids, self.special.padding)
+
+    def _without_padding(self, segments: Tensor, padding: Tensor) -> Tensor:
         """The mask of packed rows without the documents that are nothing but padding.
 
         Packed rows that were padded to some multiple end with some, of one token each perhaps, and
         rows padded on the left, whose positions stand still until the first real token, begin so.
         """
-        if self.special.padding is None or self.ids is None:
-            return None
         starts = pad(segments[:, 1:] != segments[:, :-1], (1, 0), value=False)
         document = starts.cumsum(1).expand(self.shape)
-        real = (self.ids != self.special.padding).to(document)
+        real = (~padding).to(document)
         counts = torch.zeros_like(document).scatter_add(1, document, real)
         return counts.gather(1, document) > 0
 
@@ -351,11 +323,6 @@ class _Lookup:
                 hidden |= self.hidden
             mask = ~hidden if mask is None else (mask != 0) & ~hidden.to(mask.device)
         return TokenArrays(mask, segments)
-
-
-def _follows_others(call: CallTokens) -> bool:
-    """Whether the ids of a call come after cached ones, of which its mask, if any, is as well."""
-    return call.cached is not None and (call.mask is None or call.mask.shape != call.ids.shape)  # type: ignore[union-attr]
 
 
 def _is_readable(mask: Tensor | None) -> bool:

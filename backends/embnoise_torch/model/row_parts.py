@@ -1,0 +1,64 @@
+"""Lookups of parts of rows, of whose length nothing tells."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from embnoise_torch.model.model_call import CallTokens
+
+__all__ = ["check_rows"]
+
+
+def check_rows(ids: Tensor, calls: Sequence[CallTokens]) -> None:
+    """Raise if what is looked up is a column of a call's ids, or its rows in one.
+
+    Nothing would tell the length of the rows then, if there is no mask. Of a longer part of the
+    rows, which may be all that the model reads, and of rows that follow what is cached, warn.
+
+    Args:
+        ids: What is looked up.
+        calls: The active calls.
+    """
+    whole = [call for call in calls if call.ids is not None and call.ids.shape == ids.shape]
+    if whole and all(_follows_others(call) for call in whole):
+        warnings.warn(
+            "embnoise: the model was called with a cache of earlier tokens, and L is that of the "
+            "tokens after them. If they belong to the same rows, the noise is too large: pass "
+            "neftune(length=L); if not, attach(..., tokens=...)",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    for call in calls:
+        rows = call.other_ids if call.ids is None else call.ids
+        if rows is None or rows.ndim != 2 or 1 in rows.shape[1:] or ids.shape == rows.shape:
+            continue
+        column = ids.numel() == len(rows) and bool((rows == ids.reshape(-1, 1)).all(dim=0).any())
+        column &= call.ids is not None or len(rows) > 1  # other ids may be equal by chance
+        if column or (ids.ndim == 1 and len(rows) > 1 and ids.numel() == rows.numel()):
+            raise ValueError(
+                f"the model looks up ids of shape {tuple(ids.shape)}, which are "
+                f"{'one token of each row' if column else 'all rows in one'} of the "
+                f"{tuple(rows.shape)} that it was called with, so nothing tells their L. Look up "
+                "whole rows, or pass neftune(length=L)"
+            )
+        length = ids.shape[-1]
+        # One token less is what a model may shift by.
+        if ids.ndim == 2 and len(ids) == len(rows) and length + 1 < rows.shape[1]:
+            ends = rows[:, :length], rows[:, rows.shape[1] - length :]
+            if any(torch.equal(end.to(ids), ids) for end in ends):
+                warnings.warn(
+                    "embnoise: the model looks up a part of each row that it was called with, and "
+                    "L is that of the part. If it looks the rest up by itself, the noise is too "
+                    "large: look up whole rows, or pass neftune(length=L)",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+
+
+def _follows_others(call: CallTokens) -> bool:
+    """Whether the ids of a call come after cached ones, of which its mask, if any, is as well."""
+    return call.cached is not None and (call.mask is None or call.mask.shape != call.ids.shape)  # type: ignore[union-attr]
