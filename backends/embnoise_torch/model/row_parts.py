@@ -45,18 +45,27 @@ def check_rows(ids: Tensor, calls: Sequence[CallTokens]) -> None:
                 f"{tuple(rows.shape)} that it was called with, so nothing tells their L. Look up "
                 "whole rows, or pass neftune(length=L)"
             )
-        length = ids.shape[-1]
-        # One token less is what a model may shift by.
-        if ids.ndim == 2 and len(ids) == len(rows) and length + 1 < rows.shape[1]:
-            ends = rows[:, :length], rows[:, rows.shape[1] - length :]
-            if any(torch.equal(end.to(ids), ids) for end in ends):
-                warnings.warn(
-                    "embnoise: the model looks up a part of each row that it was called with, and "
-                    "L is that of the part. If it looks the rest up by itself, the noise is too "
-                    "large: look up whole rows, or pass neftune(length=L)",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
+        if _are_part(ids, rows.to(ids)):
+            warnings.warn(
+                "embnoise: the model looks up a part of each row that it was called with, and "
+                "L is that of the part. If it looks the rest up by itself, the noise is too "
+                "large: look up whole rows, or pass neftune(length=L)",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+
+def _are_part(ids: Tensor, rows: Tensor) -> bool:
+    """Whether ids are some columns of the rows, one after another.
+
+    One token less than the rows have is what a model may shift by.
+    """
+    length = ids.shape[-1]
+    if ids.ndim != 2 or len(ids) != len(rows) or not 0 < length < rows.shape[1] - 1:
+        return False
+    fitting = rows[:, : rows.shape[1] - length + 1] == ids[:, :1]
+    begins = fitting.all(dim=0).nonzero().flatten().tolist()
+    return any(torch.equal(rows[:, begin : begin + length], ids) for begin in begins)
 
 
 def _follows_others(call: CallTokens) -> bool:
