@@ -23,7 +23,6 @@ from embnoise.backend import (
 from embnoise_torch import _compat
 from embnoise_torch.functional import check_tensor
 from embnoise_torch.model.call_stack import (
-    ActiveCall,
     Caller,
     Calls,
     ThreadCalls,
@@ -130,12 +129,6 @@ class Handle(TraceableState, backend.Handle):
                 followed = FollowedOptimizer(optimizer, self._advance, noise, layers.values())
                 undo.callback(followed.stop)
             self._undo = undo.pop_all()
-
-    @property
-    def _calls(self) -> tuple[ActiveCall, ...]:
-        """The active calls of the modules around the layers, the outermost first."""
-        compiling = torch.compiler.is_compiling()
-        return self._traced_calls.active if compiling else self._thread_calls.active
 
     def _noises(self) -> dict[str, Noise]:
         """The noise of each layer, whose streams differ."""
@@ -346,15 +339,22 @@ class Handle(TraceableState, backend.Handle):
         self, x: Tensor, ids: Tensor | None, number: int
     ) -> tuple[TokenArrays, list[CallTokens]]:
         """What the user's functions tell about a lookup, and what the active calls do."""
-        told = call_tokens(self._calls, number)
+        compiling = torch.compiler.is_compiling()
+        calls = self._traced_calls.active if compiling else self._thread_calls.active
+        told = around = call_tokens(calls, number)
         if is_dtensor(x):
-            told = [CallTokens(*map(whole, call)) for call in told]
+            told = around = [CallTokens(*map(whole, call)) for call in told]
         if not self._functions:
             return TokenArrays(), told
+        if compiling:
+            # A part that is compiled by itself, behind a graph break perhaps, has eager calls
+            # around it. The functions are traced, so what they take from these must be as well.
+            calls = (*self._thread_calls.active, *calls)
+            around = call_tokens(calls, number)
         if ids is None:
-            ids = ids_of_shape(embedding_shape(x)[:2], told)
+            ids = ids_of_shape(embedding_shape(x)[:2], around)
         call = self._given
-        for _, arguments in self._calls:
+        for _, arguments in calls:
             call = {**call, **arguments}
         known = {} if ids is None else {"ids": ids}
         given = self._functions({**call, "call": call, **known})

@@ -70,7 +70,8 @@ class Calls:
 class ThreadCalls(threading.local):
     """The same of each thread: several may call one model at a time."""
 
-    active: tuple[ActiveCall, ...] = ()
+    def __init__(self) -> None:  # in each thread; Dynamo does not guard on a class's attribute
+        self.active: tuple[ActiveCall, ...] = ()
 
     def tokens(self, embedding: int) -> list[CallTokens]:
         """What they tell about an embedding: see ``call_tokens``."""
