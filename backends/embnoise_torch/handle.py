@@ -49,7 +49,7 @@ from embnoise_torch.tracing.custom_op import Ready, add_ready_
 from embnoise_torch.tracing.planned import add_compiled, can_fuse, lookup, lookup_compiled
 from embnoise_torch.tracing.state import TraceableState
 from embnoise_torch.tracing.traced_lookup import add_lookup
-from embnoise_torch.tracing.transforms import is_recorded
+from embnoise_torch.tracing.transforms import add_counted, is_recorded
 
 __all__ = ["Handle"]
 
@@ -325,6 +325,8 @@ class Handle(TraceableState, backend.Handle):
         """``x`` with noise, under a transformation."""
         check_untransformed(source.sample_ids.place)
         if not torch.compiler.is_compiling():
+            if _compat.in_backward():  # a dispatch mode counts operations, or selects some
+                return add_counted(x, source, ids, TokenArrays())  # the calls have returned
             self._seen.add()
         if source.paused:
             return x
