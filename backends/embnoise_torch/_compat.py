@@ -16,6 +16,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 __all__ = [
     "calling",
@@ -39,6 +40,7 @@ __all__ = [
     "openmp_parallel",
     "pipeline_rehearses",
     "pipeline_stage",
+    "stepping",
     "trl_runs",
     "untraced",
 ]
@@ -92,6 +94,25 @@ def has_step_hooks(optimizer: Any) -> bool:
     """
     made = "_optimizer_step_post_hooks" in vars(optimizer)
     return made and getattr(type(optimizer).step, "hooked", False)
+
+
+_HOOKED_STEP: Any = Optimizer.profile_hook_step(repr)
+
+
+def stepping() -> Iterator[Optimizer]:
+    """The optimizers whose steps are running in this thread, the innermost first.
+
+    PyTorch runs the hooks of a step in a function that it puts around the ``step`` of every class
+    of which an optimizer was made: of a subclass, and around its ``super().step()`` again. What
+    hooks count would go wrong with a step that raises, which ends without its last hook.
+    """
+    hooked = _HOOKED_STEP.__code__
+    frame = inspect.currentframe()
+    while frame is not None:
+        code = frame.f_code  # one that is compiled begins at the same line
+        if code.co_firstlineno == hooked.co_firstlineno and code.co_filename == hooked.co_filename:
+            yield frame.f_locals["args"][0]
+        frame = frame.f_back
 
 
 def calling(kinds: type[T] | tuple[type[T], ...]) -> Iterator[T]:

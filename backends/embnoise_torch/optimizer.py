@@ -17,6 +17,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from embnoise.backend import Noise, format_value
 from embnoise_torch import _compat
+from embnoise_torch.tracing.custom_op import call_opaque
 
 __all__ = ["FollowedOptimizer", "OptimizerArgument"]
 
@@ -107,7 +108,12 @@ class FollowedOptimizer:
         """
         if optimizer is followed:
             self._steps_of_others = 0
-        elif not self._warned and self._is_rival(optimizer, followed):
+        elif (
+            not self._warned
+            and self._is_rival(optimizer, followed)
+            # It may be a part of a step that counts, or of one of its own.
+            and {followed, optimizer}.isdisjoint(_steps_around())
+        ):
             self._steps_of_others += 1
             if self._steps_of_others == 2:
                 self._warned = True
@@ -132,6 +138,8 @@ class FollowedOptimizer:
 
     def _stepped(self, optimizer: Optimizer, *_: object) -> None:
         """An optimizer of PyTorch has made a step."""
+        if optimizer in _steps_around():
+            return  # its class has called the step of its parent
         inside = _in_deepspeed_step()
         if self._find is not None:
             returned = self._find()
@@ -228,6 +236,12 @@ def _base_optimizer(optimizer: Any) -> Any:
 def _deepspeed_kinds() -> tuple[type, ...]:
     deepspeed: Any = sys.modules.get("deepspeed.runtime.base_optimizer")
     return () if deepspeed is None else (deepspeed.DeepSpeedOptimizer,)
+
+
+def _steps_around() -> list[Optimizer]:
+    """The optimizers inside whose steps the step is that has just ended."""
+    _, *around = call_opaque(lambda: list(_compat.stepping()))
+    return around
 
 
 def _in_deepspeed_step() -> Any:
