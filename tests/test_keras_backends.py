@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 # What these show depends on the backend least: of the adapter under the noise, another group tells.
 SLOW = {
     "jax": {"attach", "kit", "masks", "models", "properties", "state"},
-    "torch": {"attach", "kit", "layer", "masks", "models", "properties", "state"},
+    "torch": {"attach", "fit", "kit", "layer", "masks", "models", "properties", "state"},
 }
 # The files, what is left out of them, and how many tests pass at least.
 GROUPS = {
@@ -35,6 +35,7 @@ GROUPS = {
         40,
     ),
     "layer": (["keras/test_layer.py", "keras/test_keras_own_tests.py"], [], 20),
+    "fit": (["keras/test_masks_in_fit.py"], [], 8),
     "state": (["keras/test_state.py", "keras/test_compat.py"], ["wrong_st"], 30),
     "masks": (["keras/test_masks.py", "keras/test_quantized.py"], ["names_its_inputs"], 30),
     "models": (["keras/test_hub.py"], ["gemma", "gpt2", "bert", "bool_masks", "two_noises"], 2),

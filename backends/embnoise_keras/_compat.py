@@ -10,7 +10,7 @@ from inspect import signature
 from typing import Any, NamedTuple
 
 import keras
-from keras.src.backend.common.masking import set_keras_mask
+from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
 from keras.src.backend.common.stateless_scope import get_stateless_scope, in_stateless_scope
 
 __all__ = [
@@ -110,9 +110,10 @@ def has_value(variable: Any) -> bool:
 def keras_mask(tensor: Any) -> Any:
     """The mask that Keras passes on with a tensor, or ``None``.
 
-    Keras hands it to a layer's ``call`` only if the layer has one tensor argument.
+    Keras hands it to a layer's ``call`` only if the layer has one tensor argument. It is an
+    attribute of the tensor, but JAX's tracers take none, so Keras keeps theirs in a table.
     """
-    return getattr(tensor, "_keras_mask", None)
+    return get_keras_mask(tensor)
 
 
 def with_keras_mask(tensor: Any, like: Any) -> Any:

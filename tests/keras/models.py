@@ -50,6 +50,23 @@ class Subclassed(keras.Model):
         return keras.ops.mean(self.embed(x, reverse=True), axis=(1, 2))[:, None]
 
 
+class Probe(keras.layers.Layer):
+    """Remembers what it was given in training."""
+
+    def __init__(self, shape=(4, 5, DIM)):
+        super().__init__(name="probe")
+        self.supports_masking = True
+        self._shape = shape
+
+    def build(self, _):
+        self.seen = self.add_weight(shape=self._shape, trainable=False, initializer="zeros")
+
+    def call(self, x, training=False):
+        if training:
+            self.seen.assign(keras.ops.stop_gradient(x))
+        return x
+
+
 MODELS = {"sequential": sequential, "functional": functional, "subclassed": Subclassed}
 
 
@@ -59,3 +76,11 @@ def fit(model, epochs=1, **options):
         IDS, TARGETS, batch_size=2, epochs=epochs, shuffle=False, verbose=0, **options
     )
     return history.history["loss"]
+
+
+def probed(model, inputs, shape=(4, 5, DIM), **options):
+    """What the model's ``probe`` is given in one step of ``fit`` that changes no weight."""
+    model.compile(keras.optimizers.SGD(0.0), "mse", **options)
+    model.fit(inputs, np.zeros(shape, np.float32), batch_size=len(IDS), shuffle=False, verbose=0)
+    probe = next(layer for layer in model._flatten_layers() if isinstance(layer, Probe))
+    return numpy(probe.seen)
