@@ -11,6 +11,7 @@ from torch import nn
 
 from embnoise import linear
 from embnoise.testing import Claims
+from tests.testing.torch_half_faults import FAULTY as IN_16_BITS
 from tests.testing.torch_layers import (
     DECAY,
     GAUSSIAN,
@@ -22,10 +23,9 @@ from tests.testing.torch_layers import (
     Uniform,
     of,
 )
-from tests.testing.torch_half_faults import FAULTY as IN_16_BITS
 from tests.testing.torch_path_faults import FAULTY as ON_OTHER_PATHS
-from tests.testing.torch_state_faults import FAULTY as OF_STATE
 from tests.testing.torch_size_faults import FAULTY as AT_OTHER_SIZES
+from tests.testing.torch_state_faults import FAULTY as OF_STATE
 from tests.testing.transformation_faults import TORCH as UNDER_TRANSFORMATIONS
 from tests.testing.zoo import Faulty
 
