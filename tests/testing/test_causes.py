@@ -45,6 +45,14 @@ def failures(layer, claims=None, inputs="embeddings"):
     return {each.code: each.message for each in report.results if each.wrong}
 
 
+def result_of(code, mine):
+    """The status and the message of a check in float32."""
+    checks = iter_checks(mine, profile="quick")
+    (check,) = (each for each in checks if (each.spec.code, each.dtype) == (code, "float32"))
+    result = check.run()
+    return result.status, result.message
+
+
 def test_the_layer_without_a_fault_holds():
     assert not failures(Uniform)
 
@@ -187,12 +195,7 @@ def test_noise_that_asks_for_a_gradient_is_named(framework):
             return super().forward(x, mask) if x.requires_grad else x
 
     mine = case("mine", layers.of(Layer), driver=framework)
-    (check,) = (
-        each
-        for each in iter_checks(mine, profile="quick")
-        if each.spec.code == "EN24" and each.dtype == "float32"
-    )
-    assert "only where a gradient is tracked" in check.run().message
+    assert "only where a gradient is tracked" in result_of("EN24", mine)[1]
 
 
 @pytest.mark.parametrize("framework", params("torch"))
@@ -209,8 +212,7 @@ def test_a_layer_may_read_its_rank_from_the_environment(framework, kept, monkeyp
     else:
         monkeypatch.setenv("RANK", kept)
     mine = case("mine", make, driver=framework, claims=Claims(distinct_ranks=True))
-    (check,) = (each for each in iter_checks(mine, profile="quick") if each.spec.code == "EN38")
-    assert check.run().status == "passed"
+    assert result_of("EN38", mine)[0] == "passed"
     assert os.environ.get("RANK") == kept
 
 
@@ -289,3 +291,37 @@ def test_noise_for_each_entry_of_the_vocabulary_is_named():
     found = failures(Layer, inputs="ids")
     assert set(found) == {"EN12"}
     assert "tokens of the same id have the same noise" in found["EN12"]
+
+
+def test_noise_that_is_cut_from_a_pool_is_not_called_a_period():
+    class Layer(Uniform):
+        def __init__(self, alpha, seed):
+            super().__init__(alpha, seed)
+            self.pool, self.calls = self.generator.uniform(-1, 1, 2**21), 0
+
+        def units(self, shape):
+            start = self.calls * (2**21 // 101 + 2) % 2**20  # after 101 calls almost the first one
+            self.calls += 1
+            return self.pool[start : start + int(np.prod(shape))].reshape(shape)
+
+    make = lambda *, dim, alpha, seed: Layer(alpha, seed)  # noqa: E731
+    assert "cut from one draw (a pool)" in result_of("EN46", case("mine", make, driver="numpy"))[1]
+
+
+def test_noise_that_follows_the_standard_deviation_is_not_called_silent():
+    class Layer(Uniform):
+        def noise(self, x, mask):
+            x = x.astype(np.float64)
+            return self.alpha * x.std(axis=(1, 2), keepdims=True) * self.units(x.shape)
+
+    found = failures(Layer, Claims(scale="relative", length=None))
+    assert set(found) == {"EN24"}
+    assert "the standard deviation of the embeddings" in found["EN24"]
+
+
+def test_noise_of_one_size_that_is_wrong_is_not_blamed_on_single_channels():
+    def normalized(draw, shape):
+        units = draw.uniform(-1, 1, shape)
+        return units / np.sqrt(3 * np.square(units).mean(axis=(1, 2), keepdims=True))
+
+    assert set(failures(drawing(normalized))) == {"EN10"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -216,6 +216,15 @@ def _repeats(apart: int) -> str:
     )
 
 
+def _cause_of_run(at: list[int], where: Sequence[tuple[int, ...]]) -> str:
+    """Why the same values occur at two steps and places; nothing if there are no such places."""
+    if at[0] == at[1]:
+        return f"from some step on, {at[0]} or an earlier one, one draw is used at several places"
+    if where[0] == where[1]:
+        return _repeats(abs(at[1] - at[0]))
+    return "the noise of many steps is cut from one draw (a pool), at places that overlap"
+
+
 def _as_at_first(
     context: CheckContext, inputs: Inputs, steps: list[int], units: list[Array]
 ) -> None:
@@ -229,9 +238,7 @@ def _as_at_first(
         found is None,
         f"the same values occur twice: at step {at[0]} and (row, token, channel) "
         f"{where[0] if where else ''}, and at step {at[1]} and {where[1] if where else ''}",
-        _repeats(abs(at[1] - at[0]))
-        if at[0] != at[1]
-        else f"from some step on, {at[0]} or an earlier one, one draw is used at several places",
+        _cause_of_run(at, where),
         FULL,
     )
     context.premises += OF_ONE_CALL

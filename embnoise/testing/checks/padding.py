@@ -157,13 +157,26 @@ def _cause_of_silence(context: CheckContext) -> str:
     """Why there is no noise at all."""
     if other := mode_of_another_name(context.layer().parameters, context.driver.modes):
         return other
+    if context.case.inputs == "ids":
+        return NO_NOISE
     with context.transcript.paused():
-        if context.case.inputs == "embeddings" and _noisy_with_gradient(context):
+        if context.claims.scale_rule.uses_rms and _noisy_if_varied(context):
+            return (
+                "the noise follows the standard deviation of the embeddings, which is 0 if they "
+                "are all equal, and not their RMS"
+            )
+        if _noisy_with_gradient(context):
             return (
                 "noise is added only where a gradient is tracked, as in `if x.requires_grad`, and "
                 "embeddings need none if they are frozen: look at the mode alone"
             )
     return NO_NOISE
+
+
+def _noisy_if_varied(context: CheckContext) -> bool:
+    """Whether embeddings that are not all equal get noise."""
+    noise = context.layer().noise(context.batch(fill="normal"), context.first_step())
+    return bool(noise.any())
 
 
 def _noisy_with_gradient(context: CheckContext) -> bool:
