@@ -312,15 +312,9 @@ def _nearest(kurtosis: float, claimed: Distribution, root: float, within: float)
         "the noise has heavier tails than a Gaussian, as Laplace or Student's t draws have (its "
         f"RMS is {root:.4g} of the magnitude)"
     )
-    light = (
-        "the noise has lighter tails than a Gaussian, as a truncated draw has (its RMS is "
-        f"{root:.4g} of the magnitude)"
-    )
     known: dict[str | None, float] = {None: claimed.kurtosis}
     if claimed.kurtosis < 4:
         known[tails] = 6.0
-    if claimed is GAUSSIAN:
-        known[light] = 2.4
     if abs(claimed.kurtosis - 3) > 0.1:  # of Gaussian draws, the sum is one too
         known[twice] = (3 + claimed.kurtosis) / 2
     for other in DISTRIBUTIONS:
@@ -330,4 +324,9 @@ def _nearest(kurtosis: float, claimed: Distribution, root: float, within: float)
                 "the magnitude)"
             ] = other.kurtosis
     nearest = min(known, key=lambda guess: abs(known[guess] - kurtosis))
+    if claimed is GAUSSIAN and kurtosis < 2.7 and not is_close(kurtosis, known[nearest], 0.1):
+        return (
+            "the noise has lighter tails than a Gaussian, as a truncated draw has (its RMS is "
+            f"{root:.4g} of the magnitude)"
+        )
     return nearest if abs(known[nearest] - kurtosis) <= within * known[nearest] else None
