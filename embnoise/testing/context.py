@@ -29,7 +29,7 @@ from embnoise.testing.layer_under_test import LayerUnderTest, seed_globally
 from embnoise.testing.profiles import Profile
 from embnoise.testing.transcript import Transcript
 
-__all__ = ["CheckContext"]
+__all__ = ["GRID", "CheckContext"]
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 

@@ -114,6 +114,14 @@ class Inputs:
             source=f"np.repeat(({self.source})[:1], {batch}, axis=0)",
         )
 
+    def negated_and_rolled(self) -> Inputs:
+        """The batch with its embeddings negated, and the channels of each moved by one."""
+        return replace(
+            self,
+            values=-np.roll(self.values, 1, axis=2),
+            source=f"-np.roll({self.source}, 1, axis=2)",
+        )
+
     def with_sizes(self, factors: list[float], padding: float) -> Inputs:
         """The batch with the embeddings of each row times its factor, and of padding times one."""
         rows = np.array(factors)[:, None, None]

@@ -1,9 +1,10 @@
-"""Correlation of an array of signs with its own copies: shifted by any lag, reversed, transposed.
+"""Correlation of an array of signs with copies of it: shifted by any lag, reversed, transposed.
 
 For noise that is symmetric and independent, each sum below is one of products that are independent,
 except on the cycles of "goes to", so Hoeffding's inequality bounds it for any number of values. A
 copy that is only shifted has no cycles. A reversed or transposed one has, and its products are
-divided into two sets without, whose bounds add up to a factor of 2 in the variance.
+divided into two sets without, whose bounds add up to a factor of 2 in the variance. The copies may
+be of another array, which does not depend on the signs: then there are no cycles.
 """
 
 from __future__ import annotations
@@ -61,15 +62,16 @@ _FLIPS = (False, False), (False, True), (True, False), (True, True)
 """Whether a copy is reversed along tokens, along channels."""
 
 
-def most_correlated(signs: Array, rate: float) -> Match:
-    """The copy of the signs that stands out most.
+def most_correlated(signs: Array, others: Array, rate: float) -> Match:
+    """The copy that stands out most.
 
     Args:
         signs: [B, L, d] with values of -1, 0 and 1.
+        others: What is copied: the signs, or another array of this shape and with these values.
         rate: The probability that chance exceeds what it allows.
     """
     # float32 tells the sums apart, which are integers: those of 2^20 values are off by 0.25.
-    signs = signs.astype(np.float32)
+    signs, others = signs.astype(np.float32), others.astype(np.float32)
     rows, tokens, channels = signs.shape
     wide = _fast(tokens + channels)
     plain = (_fast(2 * rows), _fast(2 * tokens), _fast(2 * channels))
@@ -78,9 +80,9 @@ def most_correlated(signs: Array, rate: float) -> Match:
     bound = math.sqrt(2 * math.log(2 * count / rate))
     found = []
     for transposed, shape in ((False, plain), (True, turned)):
-        copy = signs.transpose(0, 2, 1) if transposed else signs
+        copy = others.transpose(0, 2, 1) if transposed else others
         spectrum = np.fft.rfftn(signs, shape, (0, 1, 2))
-        of_copy = np.fft.rfftn(copy, shape, (0, 1, 2)) if transposed else spectrum
+        of_copy = np.fft.rfftn(copy, shape, (0, 1, 2))
         for flips in _FLIPS:
             product = spectrum * _conjugate(of_copy, *flips)
             sums = np.round(np.fft.irfftn(product, shape, (0, 1, 2)))

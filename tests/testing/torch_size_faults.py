@@ -1,4 +1,4 @@
-"""PyTorch layers that are wrong in batches of some sizes only, or where sizes change."""
+"""PyTorch layers that are wrong in batches of some sizes only, where sizes change, or in detail."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from embnoise.testing import Claims
-from tests.testing.torch_layers import Embedded, Packs, Uniform, embedded, of
+from tests.testing.torch_layers import Embedded, Packs, Stepped, Uniform, embedded, of
+from tests.testing.torch_path_faults import RELATIVE, RelativeOfPacked
 from tests.testing.zoo import Faulty
 
 
@@ -163,6 +164,62 @@ class DetachedAbove256Channels(Uniform):
         return super().forward(x.detach() if x.shape[2] > 256 else x, mask)
 
 
+# Details.
+
+
+class SumsBytes(Uniform):
+    """Above 255 tokens the sum of a mask of bytes is another one."""
+
+    def length(self, x, mask):
+        length = super().length(x, mask)
+        return (length % 256).clamp(min=1) if mask.dtype == torch.uint8 else length
+
+
+class ShortIntegersIgnored(Uniform):
+    def forward(self, x, mask):
+        short = mask.dtype in (torch.int16, torch.int8, torch.float16)
+        return super().forward(x, torch.ones_like(mask) if short else mask)
+
+
+class SizesForSigns(Uniform):
+    """Half of the channels are drawn, and the others made from their sizes."""
+
+    def units(self, x, mask):
+        units = super().units(x, mask)
+        half = x.shape[2] // 2
+        if half > 3:
+            units[..., half : 2 * half] = 2 * units[..., :half].abs() - 1
+        return units
+
+
+class HalfBelowZero(RelativeOfPacked):
+    def noise(self, x, mask):
+        return super().noise(x, mask) * torch.where(x < 0, 0.5, 1.0)
+
+    def totals(self, squares, segments):
+        return torch.einsum("bij,bj->bi", self.same(segments), squares)
+
+    def same(self, segments):
+        return (segments[:, :, None] == segments[:, None, :]).float()
+
+
+class Joined(Stepped):
+    """The digits of the seed and the step, as a seed."""
+
+    def digits(self, step):
+        return f"{self.seed}{step}"
+
+    def forward(self, x, mask, step):
+        one = np.random.SeedSequence(int(self.digits(step)))
+        self.generator.manual_seed(int(one.generate_state(1)[0]))
+        return x + self.noise(x, mask).to(x.dtype) if self.training else x
+
+
+class JoinedInReverse(Joined):
+    def digits(self, step):
+        return f"{step}{self.seed}"
+
+
 def bad(layer, code, says, fault, claims=None, inputs="embeddings"):
     return Faulty(
         layer.__name__,
@@ -207,4 +264,12 @@ FAULTY = [
     bad(DetachedAbove512, "EN67", "detached.*at such sizes", "gradient blocked above 512 tokens"),
     bad(DetachedAbove256Channels, "EN67", "detached.*at such sizes",
         "gradient blocked above 256 channels"),
+    bad(SumsBytes, "EN48", "uint8 is misread", "a mask of bytes summed in bytes"),
+    bad(ShortIntegersIgnored, "EN48", "int16 is ignored", "a mask of 16-bit numbers ignored"),
+    bad(SizesForSigns, "EN41", "signs and the sizes",
+        "half of the channels made from the sizes of the others"),
+    bad(HalfBelowZero, "EN62", "single values", "half of the noise on negative embeddings",
+        RELATIVE),
+    bad(Joined, "EN45", "joined", "the digits of seed and step joined"),
+    bad(JoinedInReverse, "EN45", "joined", "the digits of step and seed joined"),
 ]  # fmt: skip

@@ -132,6 +132,25 @@ def seed_and_step_differ(context: CheckContext) -> None:
                 "the seed is added to the number of the row or of the token: give both to the "
                 "generator, as a pair or through a hash",
             )
+    _joined_differ(context, inputs)
+
+
+JOINED = ((12, 34), (123, 4)), ((34, 2), (4, 23))
+"""Pairs of a seed and a step that are one number when their digits are joined, in either order."""
+
+
+def _joined_differ(context: CheckContext, inputs: Inputs) -> None:
+    """Expect pairs of a seed and a step not to be joined into one number."""
+    for pairs in JOINED:
+        context.transcript.clear()
+        if not all(context.claims.share(step) for _, step in pairs):
+            continue
+        units, others = (context.layer(seed=seed).units(inputs, step) for seed, step in pairs)
+        context.expect(
+            not _are_equal(units, others),
+            f"the seeds and steps {pairs[0]} and {pairs[1]} have the same noise",
+            "the digits of seed and step are joined into one number: give both to the generator",
+        )
 
 
 def _are_equal(left: Array, right: Array) -> bool:

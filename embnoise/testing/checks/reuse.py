@@ -23,8 +23,8 @@ STEPS = 36
 """How many steps are compared: with a batch of ``SMALL`` they have 2^14 values."""
 
 
-def _signs(context: CheckContext, units: Array) -> dict[str, Array]:
-    """The signs of the noise, and whether its sizes are above the median.
+def _pairs(context: CheckContext, units: Array) -> dict[str, tuple[Array, Array]]:
+    """The signs of the noise, and whether its sizes are above the median, with what to compare.
 
     Raises:
         NotClaimedError: The noise is off center, so its signs go together anyway.
@@ -33,14 +33,14 @@ def _signs(context: CheckContext, units: Array) -> dict[str, Array]:
     allowed = 2 * band(units.size, RATE) + context.grid
     if abs(float(signs.mean())) > allowed:
         raise NotTestedError("the noise is off center, which EN08 and EN29 report")
-    found = {"signs": signs}
+    found = {"signs": (signs, signs)}
     distribution = context.claims.distribution_rule
     if distribution is not None and splits_at_median(distribution):
         sizes = np.sign(abs(units) - distribution.median)
         # Tokens, and channels, without noise are alike anyway.
         sizes *= units.any(axis=2, keepdims=True) & units.any(axis=(0, 1), keepdims=True)
         if abs(float(sizes.mean())) <= allowed:  # else the scale is wrong, which others report
-            found["sizes"] = sizes
+            found |= {"sizes": (sizes, sizes), "signs and the sizes": (signs, sizes)}
     return found
 
 
@@ -49,8 +49,8 @@ def expect_uncorrelated(
 ) -> None:
     """Expect units [B, L, d], 0 for padding, to be uncorrelated with their own copies."""
     context.expect(bool(units.any()), "there is no noise in training mode", NO_NOISE)
-    for name, signs in _signs(context, units).items():
-        match = most_correlated(signs, rate / 2)
+    for name, pair in _pairs(context, units).items():
+        match = most_correlated(*pair, rate / 3)
         # On a coarse grid, which may lack the end of the range, signs have a mean of a step.
         allowed = match.allowed + context.grid**2
         context.expect(
@@ -67,8 +67,8 @@ def uncorrelated_at_any_lag(context: CheckContext) -> None:
     """The noise is uncorrelated with its own copies: shifted by any lag, reversed or transposed.
 
     All lags in rows, tokens and channels are compared at once, so a part of a draw that is used
-    again shows too. Fails for layers that make some rows, tokens or channels from others that are
-    not their neighbors.
+    again shows too, and the signs are compared with the sizes as well. Fails for layers that make
+    some rows, tokens or channels from others that are not their neighbors.
     """
     expect_uncorrelated(context, context.independent(context.sampled()), "one call")
 
