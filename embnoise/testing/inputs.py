@@ -143,6 +143,8 @@ class Inputs:
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
         """The number of real tokens in each token's document, [B, L]; 0 for padding."""
+        if not self.packed:
+            return self.mask * self.mask.sum(axis=1, keepdims=True)
         lengths = np.zeros(self.mask.shape, np.int64)
         for row, segments in enumerate(self.segments):
             _, documents, counts = np.unique(segments, return_inverse=True, return_counts=True)

@@ -71,7 +71,9 @@ def most_correlated(signs: Array, others: Array, rate: float) -> Match:
         rate: The probability that chance exceeds what it allows.
     """
     # float32 tells the sums apart, which are integers: those of 2^20 values are off by 0.25.
-    signs, others = signs.astype(np.float32), others.astype(np.float32)
+    own = others is signs
+    signs = signs.astype(np.float32)
+    others = signs if own else others.astype(np.float32)
     rows, tokens, channels = signs.shape
     wide = _fast(tokens + channels)
     plain = (_fast(2 * rows), _fast(2 * tokens), _fast(2 * channels))
@@ -82,7 +84,8 @@ def most_correlated(signs: Array, others: Array, rate: float) -> Match:
     for transposed, shape in ((False, plain), (True, turned)):
         copy = others.transpose(0, 2, 1) if transposed else others
         spectrum = np.fft.rfftn(signs, shape, (0, 1, 2))
-        of_copy = np.fft.rfftn(copy, shape, (0, 1, 2))
+        same = copy is signs
+        of_copy = spectrum if same else np.fft.rfftn(copy, shape, (0, 1, 2))
         for flips in _FLIPS:
             product = spectrum * _conjugate(of_copy, *flips)
             sums = np.round(np.fft.irfftn(product, shape, (0, 1, 2)))

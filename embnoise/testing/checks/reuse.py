@@ -23,8 +23,8 @@ STEPS = 36
 """How many steps are compared: with a batch of ``SMALL`` they have 2^14 values."""
 
 
-def _pairs(context: CheckContext, units: Array) -> dict[str, tuple[Array, Array]]:
-    """The signs of the noise, and whether its sizes are above the median, with what to compare.
+def _signs(context: CheckContext, units: Array) -> dict[str, Array]:
+    """The signs of the noise, and whether its sizes are above the median.
 
     Raises:
         NotClaimedError: The noise is off center, so its signs go together anyway.
@@ -33,23 +33,35 @@ def _pairs(context: CheckContext, units: Array) -> dict[str, tuple[Array, Array]
     allowed = 2 * band(units.size, RATE) + context.grid
     if abs(float(signs.mean())) > allowed:
         raise NotTestedError("the noise is off center, which EN08 and EN29 report")
-    found = {"signs": (signs, signs)}
+    found = {"signs": signs}
     distribution = context.claims.distribution_rule
     if distribution is not None and splits_at_median(distribution):
         sizes = np.sign(abs(units) - distribution.median)
         # Tokens, and channels, without noise are alike anyway.
         sizes *= units.any(axis=2, keepdims=True) & units.any(axis=(0, 1), keepdims=True)
         if abs(float(sizes.mean())) <= allowed:  # else the scale is wrong, which others report
-            found |= {"sizes": (sizes, sizes), "signs and the sizes": (signs, sizes)}
+            found["sizes"] = sizes
     return found
 
 
 def expect_uncorrelated(
-    context: CheckContext, units: Array, which: str, rate: float = RATE
+    context: CheckContext, units: Array, which: str, rate: float = RATE, *, crossed: bool = False
 ) -> None:
-    """Expect units [B, L, d], 0 for padding, to be uncorrelated with their own copies."""
+    """Expect units to be uncorrelated with their own copies.
+
+    Args:
+        context: The check's.
+        units: [B, L, d], 0 for padding.
+        which: Whose noise it is, for messages.
+        rate: How often a correct layer may fail.
+        crossed: Whether signs are compared with sizes as well.
+    """
     context.expect(bool(units.any()), "there is no noise in training mode", NO_NOISE)
-    for name, pair in _pairs(context, units).items():
+    found = _signs(context, units)
+    pairs = {name: (each, each) for name, each in found.items()}
+    if crossed and "sizes" in found:
+        pairs["signs and the sizes"] = found["signs"], found["sizes"]
+    for name, pair in pairs.items():
         match = most_correlated(*pair, rate / 3)
         # On a coarse grid, which may lack the end of the range, signs have a mean of a step.
         allowed = match.allowed + context.grid**2
@@ -70,7 +82,8 @@ def uncorrelated_at_any_lag(context: CheckContext) -> None:
     again shows too, and the signs are compared with the sizes as well. Fails for layers that make
     some rows, tokens or channels from others that are not their neighbors.
     """
-    expect_uncorrelated(context, context.independent(context.sampled()), "one call")
+    units = context.independent(context.sampled())
+    expect_uncorrelated(context, units, "one call", crossed=True)
 
 
 @check("EN42", premises=(*NOISE, "EN12", "EN25", "EN40", "EN41"))
