@@ -38,6 +38,7 @@ __all__ = [
     "rms_window",
     "run_length",
     "seen_entropy",
+    "sums_least",
 ]
 
 BUDGET = 1e-9
@@ -107,6 +108,25 @@ def rms_window(
         spread = 2 * math.sqrt(excess / count)
         return math.sqrt(max(1 - spread, 0)), math.sqrt(1 + spread + 2 * excess / count)
     return None
+
+
+def sums_least(distribution: Distribution, sums: int, count: int, rate: float = RATE) -> float:
+    """A lower bound for the mean square of some sums of units, over that of independent units.
+
+    Of n values Y >= 0 with the mean 1, the mean is below 1 - t with a probability of at most
+    exp(-n t^2 / (2 E[Y^2])), as Bernstein's inequality has it. Here E[Y^2] = 3 + (kurtosis - 3) /
+    count. There is no bound for an unbounded distribution but the Gaussian.
+
+    Args:
+        distribution: The distribution.
+        sums: How many sums there are.
+        count: How many units are in each.
+        rate: The probability that the bound does not hold.
+    """
+    if not distribution.bounded and distribution is not GAUSSIAN:
+        return -math.inf
+    square = 3 + (distribution.kurtosis - 3) / count
+    return 1 - math.sqrt(2 * square * math.log(1 / rate) / sums)
 
 
 def amplitude(distribution: Distribution | None, units: Array) -> float:

@@ -57,6 +57,17 @@ def test_the_chances_of_a_run_add_up_to_the_budget():
     assert random * statistics.RATE <= 1e-9
 
 
+@pytest.mark.parametrize("distribution", [UNIFORM, RADEMACHER, GAUSSIAN], ids=name)
+@pytest.mark.parametrize("count", [2, 50])
+def test_sums_are_below_their_bound_as_seldom_as_it_says(distribution, count):
+    samples = drawn(distribution, (2000, 100, count))
+    shares = np.square(samples.sum(axis=2)).mean(axis=1) / (count * distribution.rms**2)
+    for rate in (0.2, 0.05):
+        least = statistics.sums_least(distribution, 100, count, rate)
+        assert (shares < least).mean() <= rate
+        assert least > 0.3
+
+
 @pytest.mark.parametrize("table", [False, True], ids=["continuous", "table"])
 @pytest.mark.parametrize("distribution", ANY, ids=name)
 @pytest.mark.parametrize("rate", [0.2, 0.05])

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 
 from embnoise.testing import Claims
-from tests.testing.torch_layers import Embedded, Packs, Stepped, Uniform, embedded, of
+from tests.testing.torch_layers import (
+    GAUSSIAN,
+    Embedded,
+    Normal,
+    Packs,
+    Stepped,
+    Uniform,
+    embedded,
+    of,
+)
 from tests.testing.torch_path_faults import RELATIVE, RelativeOfPacked
 from tests.testing.zoo import Faulty
 
@@ -192,6 +203,25 @@ class SizesForSigns(Uniform):
         return units
 
 
+class Centered(Normal):
+    """The mean along some axes is subtracted, and the size kept."""
+
+    def units(self, x, mask):
+        units = super().units(x, mask)
+        count = math.prod(x.shape[axis] for axis in self.axes)
+        if count < 2:
+            return units
+        return (units - units.mean(dim=self.axes, keepdim=True)) * math.sqrt(count / (count - 1))
+
+
+class CenteredTokens(Centered):
+    axes = (2,)
+
+
+class CenteredChannels(Centered):
+    axes = (0, 1)
+
+
 class HalfBelowZero(RelativeOfPacked):
     def noise(self, x, mask):
         return super().noise(x, mask) * torch.where(x < 0, 0.5, 1.0)
@@ -268,6 +298,10 @@ FAULTY = [
     bad(ShortIntegersIgnored, "EN48", "int16 is ignored", "a mask of 16-bit numbers ignored"),
     bad(SizesForSigns, "EN41", "signs and the sizes",
         "half of the channels made from the sizes of the others"),
+    bad(CenteredTokens, "EN52", "each token is centered", "the mean of each token subtracted",
+        GAUSSIAN),
+    bad(CenteredChannels, "EN52", "each channel is centered",
+        "the mean of each channel subtracted", GAUSSIAN),
     bad(HalfBelowZero, "EN62", "single values", "half of the noise on negative embeddings",
         RELATIVE),
     bad(Joined, "EN45", "joined", "the digits of seed and step joined"),

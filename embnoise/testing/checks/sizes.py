@@ -31,6 +31,7 @@ from embnoise.testing.statistics import (
     once_in,
     rms_window,
     run_length,
+    sums_least,
 )
 from embnoise.testing.tables import LATTICE, has_few_values
 
@@ -64,7 +65,8 @@ def _many_units(context: CheckContext) -> Array:
 def one_size_for_all(context: CheckContext) -> None:
     """Every row, every token and every channel has noise of the claimed size.
 
-    Fails for layers that give one channel, the first token or the last row more or less.
+    Nor is the noise of a token or a channel made to add up to 0. Fails for layers that give one
+    channel, the first token or the last row more or less.
     """
     units = _many_units(context)
     rule = context.distribution
@@ -73,7 +75,7 @@ def one_size_for_all(context: CheckContext) -> None:
     found = []
     for axis, which in ((3, "channel"), (2, "token"), (1, "row")):
         slices = np.moveaxis(units, axis, 0).reshape(units.shape[axis], -1)
-        for measure, sizes, (low, high) in _measured(rule, slices, RATE / sum(units.shape[1:])):
+        for measure, sizes, (low, high) in _measured(rule, slices, RATE / 2 / sum(units.shape[1:])):
             off = (sizes < low - slack) | (sizes > high + slack * max(1.0, high))
             if not off.any():
                 continue
@@ -106,6 +108,18 @@ def one_size_for_all(context: CheckContext) -> None:
         likely,
         premises,
     )
+    for which, axes in (("token", (3,)), ("channel", (1, 2))):
+        sums = units.sum(axis=axes)
+        count = units.size // sums.size
+        least = sums_least(rule, sums.size, count, RATE / 4)
+        share = float(np.square(sums).mean()) / (count * rule.rms**2)
+        context.expect(
+            share >= least - slack,
+            f"the sums of the noise over each {which} have {share:.4g} of the mean square that "
+            f"independent noise gives, expected at least {least:.4g} (a correct layer fails this "
+            f"less than {once_in()})",
+            f"the noise of each {which} is centered: its mean is subtracted",
+        )
 
 
 def _measured(
