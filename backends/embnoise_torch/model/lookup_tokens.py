@@ -110,7 +110,7 @@ def _told_beside(
 ) -> tuple[TokenArrays, bool]:
     """What the positions of a call tell, unless they leave out what an unread mask may tell."""
     told = lookup.tokens(call, layout)
-    if unread and lookup.has_padding_in(told[0]):
+    if unread and lookup.may_have_padding_in(told[0]):
         raise _unreadable(unread[0])
     return told
 
@@ -201,12 +201,12 @@ class _Lookup:
         padding = self.special.padding
         return self.ids is not None and padding is not None and bool((self.ids == padding).all())
 
-    def has_padding_in(self, tokens: TokenArrays) -> bool:
-        """Whether there is padding in rows that are taken as one document each."""
+    def may_have_padding_in(self, tokens: TokenArrays) -> bool:
+        """Whether there may be padding in rows that are taken as one document each."""
         return (
             self.ids is not None
             and not self.states
-            and self.special.begin_or_end(self.ids)
+            and self.special.may_begin_or_end(self.ids)
             and (tokens.mask is None or bool(tokens.mask.all()))
             and (tokens.segment_ids is None or bool((tokens.segment_ids == 1).all()))
         )
@@ -367,6 +367,6 @@ def _unreadable(call: CallTokens) -> Exception:
         )
     return ValueError(
         f"attention_mask must be of shape [B, L], got {format_value(call.mask)}: sequence lengths "
-        "cannot be read from it. Pass a [B, L] mask, position_ids or cu_seq_lens_q (packed rows), "
-        "or attach(..., tokens=...)"
+        "cannot be read from it. Pass a [B, L] mask, position_ids that start again or "
+        "cu_seq_lens_q (packed rows), or attach(..., tokens=...)"
     )

@@ -41,6 +41,16 @@ class SpecialIds(NamedTuple):
             padding &= mask != 0
         return bool(padding[..., list(self.padding_shows_at)].any())
 
+    def may_begin_or_end(self, ids: Tensor) -> bool:
+        """Whether some row of ids may begin or end with padding, whatever else its id means.
+
+        Args:
+            ids: [B, L].
+        """
+        if self.padding is None:
+            return ids.numel() > 0
+        return self._replace(padding_shows_at=self.padding_shows_at or (0, -1)).begin_or_end(ids)
+
     def are_placeholders(self, ids: Tensor) -> Tensor:
         """Boolean, true where an id is a placeholder."""
         found = torch.zeros_like(ids, dtype=torch.bool)
