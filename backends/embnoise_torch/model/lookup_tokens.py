@@ -135,6 +135,8 @@ class _Lookup:
         self.states = states
         self.warns = warns
         self.hidden: Tensor | None = None
+        self.joined = False
+        """Whether it has the tokens of two arguments of a call, of which one has a mask."""
         self.held = False
         """Whether one of the calls so far, which are further inside, has exactly these ids."""
 
@@ -159,6 +161,8 @@ class _Lookup:
                 self.held = self.held or are_equal(self.ids, given)
                 if layout is not None and self._is_of_rival(call, given):
                     return None
+                if layout is not None and layout.lengthens:
+                    self.joined = self.joined or self._joins(call, layout)
                 if layout is not None and self.special.placeholders:
                     self._hide(layout.apply(given))
                 if layout is not None or ids is call.ids:
@@ -167,14 +171,15 @@ class _Lookup:
 
     def _is_beside(self, call: CallTokens, given: Tensor) -> bool:
         """Whether the lookup is of an argument beside the ids of a call, and not of those."""
-        if self.ids is None or call.beside is None:
+        assert self.ids is not None
+        return _is_among(self.ids, call.beside) and not are_equal(self.ids, given)
+
+    def _joins(self, call: CallTokens, layout: Layout) -> bool:
+        """Whether the lookup is of a call's ids and of another argument, whose mask is unknown."""
+        assert self.ids is not None
+        if call.mask is None and call.unknown is None:
             return False
-        rows, length = call.beside.shape[1:]
-        if self.shape[0] > rows or self.shape[1] > length:
-            return False
-        looked = filled(self.ids, rows, length)
-        found = (call.beside.to(looked.device) == looked).flatten(1).all(dim=1).any()
-        return bool(found) and not are_equal(self.ids, given)
+        return _is_among(self._added(layout), call.beside)
 
     def _is_of_rival(self, call: CallTokens, given: Tensor) -> bool:
         """Whether the lookup is of the other side of an encoder-decoder, with the same ids."""
@@ -296,22 +301,28 @@ class _Lookup:
         counts = torch.zeros_like(document).scatter_add(1, document, real)
         return counts.gather(1, document) > 0
 
+    def _added(self, layout: Layout) -> Tensor:
+        """The ids that the model has put beside those of a call."""
+        assert self.ids is not None
+        stop = self.shape[1] - layout.after
+        return torch.cat([self.ids[:, : layout.before], self.ids[:, stop:]], dim=1)
+
     def _extended(self, mask: Tensor | None, layout: Layout) -> Tensor:
         """The mask with the model's own tokens: real ones, unless they are padding."""
         assert self.ids is not None
-        stop = self.shape[1] - layout.after
         if self.special.padding is None:
-            added = torch.cat([self.ids[:, : layout.before], self.ids[:, stop:]], dim=1)
+            added = self._added(layout)
             real = torch.ones_like(self.ids, dtype=torch.bool)
-            if bool((added == added[0, 0]).all()):  # padding is one id; a prompt is several
+            # Padding is one id; a prompt of the model is several, all of them real.
+            if self.joined or bool((added == added[0, 0]).all()):
                 raise ValueError(
-                    f"the model looks up {layout.before + layout.after} tokens more than it was "
-                    "given, and its config has no pad_token_id to tell whether they are padding; "
+                    f"the model looks up {added.shape[1]} tokens more than its input_ids have, and "
+                    "its config has no pad_token_id to tell whether they are padding; "
                     f"{_HINT}"
                 )
         else:
             real = self.ids != self.special.padding
-        inner = slice(layout.before, stop)
+        inner = slice(layout.before, self.shape[1] - layout.after)
         real[:, inner] = True if mask is None else mask[:, inner] != 0
         return real
 
@@ -323,6 +334,17 @@ class _Lookup:
                 hidden |= self.hidden
             mask = ~hidden if mask is None else (mask != 0) & ~hidden.to(mask.device)
         return TokenArrays(mask, segments)
+
+
+def _is_among(ids: Tensor, arguments: Tensor | None) -> bool:
+    """Whether ids are exactly one of several arguments, which -1 fills up to one shape."""
+    if arguments is None:
+        return False
+    rows, length = arguments.shape[1:]
+    if len(ids) > rows or ids.shape[1] > length:
+        return False
+    equal = arguments.to(ids.device) == filled(ids, rows, length)
+    return bool(equal.flatten(1).all(dim=1).any())
 
 
 def _is_readable(mask: Tensor | None) -> bool:
