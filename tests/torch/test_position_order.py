@@ -12,6 +12,7 @@ ORDER = r"position_ids go up and down within a row.*pass cu_seq_lens_q or seq_id
 
 UNORDERED = {
     "reversed": list(range(11, -1, -1)),
+    "reversed, from one": list(range(12, 0, -1)),
     "permuted": [3, 7, 0, 11, 5, 9, 1, 8, 2, 10, 4, 6],
     "zigzag": [0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11],
     "a suffix in front": [6, 7, 8, 9, 10, 11, 0, 1, 2, 3, 4, 5],
@@ -63,6 +64,19 @@ def test_padding_at_a_position_of_its_own():
         ([0, 1, 2, 3, 4, 1, 1], [5, 5, 5, 5, 5, 0, 0]),
     ):
         assert lengths(ids, padded, position_ids=torch.tensor([positions])) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("positions", "expected"),
+    [
+        ([6, 7, 8, 0, 1, 2, 0, 1], [3] * 6 + [2] * 2),
+        ([6, 7, 8, 0, 1, 2, 3, 4], [3] * 3 + [5] * 5),
+        ([6, 7, 8, 0, 1, 2, 0, 0], [3] * 6 + [1] * 2),
+        ([4, 5, 6, 7, 8, 9, 10, 11], [8] * 8),
+    ],
+)
+def test_a_row_that_begins_within_a_document(positions, expected):
+    assert lengths(batch(1, 8), position_ids=torch.tensor([positions])) == [expected]
 
 
 def test_nothing_is_warned_of_where_l_does_not_depend_on_it():

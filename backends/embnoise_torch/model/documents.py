@@ -118,8 +118,8 @@ def _starts(
     where a document begins. The same holds if all tokens of a row have one position, as in a model
     that uses none.
 
-    A row is unordered, boolean [B, 1], if positions go down elsewhere, or go up before they are at
-    the lowest one. It counts as one document.
+    A row is unordered, boolean [B, 1], if positions go down elsewhere, or are those of one document
+    in another order. It counts as one document.
     """
     before, after = positions[:, :-1], positions[:, 1:]
     if not before.numel():
@@ -133,15 +133,23 @@ def _starts(
     still = (after == before) & both
     shared = (still & (after != lowest)).any(dim=1, keepdim=True)
     shared |= ((positions == lowest) | ~real).all(dim=1, keepdim=True)
-    begun = ((positions == lowest) & real).cumsum(dim=1) > 0
     falls, restarts = after < before, after <= lowest
     if padding is not None:
         padding = padding.to(positions.device)
         restarts = restarts | padding[:, 1:]
-        both = both & ~padding[:, :-1]
-    astray = (falls & both & ~restarts) | (rises & ~begun[:, 1:])
-    unordered = astray.any(dim=1, keepdim=True)
+        real = real & ~padding
+    inside = falls & real[:, 1:] & real[:, :-1]
+    unordered = (inside & (_are_consecutive(positions, real) | ~restarts)).any(dim=1, keepdim=True)
     return ((falls & restarts) | (still & ~shared)) & ~unordered, unordered
+
+
+def _are_consecutive(positions: Tensor, real: Tensor) -> Tensor:
+    """Whether the n tokens of a row have n consecutive positions in some order, boolean [B, 1]."""
+    lowest = torch.where(real, positions, positions.max()).amin(dim=1, keepdim=True)
+    place = (positions - lowest).long()
+    fits = (place < real.sum(dim=1, keepdim=True)) | ~real
+    taken = torch.zeros_like(place).scatter_add(1, place.clamp(0, place.shape[1] - 1), real.long())
+    return (fits & (taken <= 1)).all(dim=1, keepdim=True)
 
 
 def _warn_of_order() -> None:
