@@ -311,7 +311,10 @@ class Handle(TraceableState, backend.Handle):
             self._warn_of_missed_calls()
         elif not calls and source.expects_calls and not source.paused:
             source.untold.warn_without_calls()
-        if ids is not None and self._reads_calls and tell_full_rows(calls, ids, x.shape[:-1]):
+        look = source.untold.looks_closely
+        if ids is not None and self._reads_calls and tell_full_rows(calls, ids, x.shape[:-1], look):
+            if look:
+                source.untold.looks_closely -= 1
             if source.untold.looks_at_ids and not any(
                 arguments.get("attention_mask") is not None for _, arguments in calls
             ):

@@ -10,8 +10,20 @@ from torch import Tensor
 from embnoise.backend import Noise
 from embnoise_torch.model.model_call import CallTokens
 from embnoise_torch.model.special_ids import SpecialIds
+from embnoise_torch.model.untold_arguments import (
+    tells_documents,
+    tells_padding_by_name,
+    tells_unnamed,
+)
 
 __all__ = ["UntoldPadding"]
+
+_TELLS = {
+    "unknown": tells_padding_by_name,
+    "unknown_documents": tells_documents,
+    "unnamed": tells_unnamed,
+}
+"""What decides about the fields of ``CallTokens`` under whose names nothing is known."""
 
 _FIRST = 8
 """How many lookups without a mask are looked at. For all of them, a GPU would be waited for."""
@@ -33,6 +45,8 @@ class UntoldPadding:
         """In how many more lookups ids are searched for padding."""
         self._looks_at_arguments = _FIRST
         """In how many more of them an argument may turn out to be a mask."""
+        self.looks_closely = _FIRST
+        """In how many more of them that may be an argument of any name."""
 
     def warn_without_calls(self) -> None:
         """Warn, once, of a lookup outside of any call."""
@@ -72,35 +86,34 @@ class UntoldPadding:
         )
 
     def warn_of_arguments(self, ids: Tensor, calls: Sequence[CallTokens]) -> None:
-        """Warn if an argument of a call is a mask or lengths by its name, its shape and its values.
+        """Warn if an argument of a call is a mask, lengths or documents by its shape and values.
 
         Args:
             ids: What is looked up, for which no call tells a mask.
             calls: The active calls.
         """
-        unknown = next((call.unknown for call in calls if call.unknown is not None), None)
-        if unknown is None or self._looks_at_arguments == 0:
+        untold = [
+            (tells, given)
+            for call in calls
+            for field, tells in _TELLS.items()
+            if (given := getattr(call, field)) is not None
+        ]
+        if not untold or self._looks_at_arguments == 0:
             return
         self._looks_at_arguments -= 1
-        if self._noise.alpha == 0 or not _may_tell_padding(unknown, ids):
+        if self._noise.alpha == 0:
+            return
+        found = next((given for tells, given in untold if tells(given, ids)), None)
+        if found is None:
             return
         self._looks_at_arguments = 0
         warnings.warn(
-            f"embnoise: an argument of the model's call, of shape {tuple(unknown.shape)}, is a "
-            "mask or lengths by its name, which is not one that is known, such as attention_mask, "
+            f"embnoise: an argument of the model's call, of shape {tuple(found.shape)}, looks like "
+            "a mask, lengths or documents under a name that is not known, such as attention_mask, "
             "so the rows are taken as full. If it tells padding, pass attach(..., tokens=...), a "
             "function that takes it by its name and returns the mask, true for real tokens, such "
-            "as lambda mask: {'mask': mask}; if not, tokens=lambda: {}",
+            "as lambda mask: {'mask': mask}, or for packed rows the segment_ids; if not, "
+            "tokens=lambda: {}",
             RuntimeWarning,
             stacklevel=4,
         )
-
-
-def _may_tell_padding(unknown: Tensor, ids: Tensor) -> bool:
-    """Whether an argument may be a mask of ids, or their lengths, and some of them are padding."""
-    shape = (1, *ids.shape)[-2:]
-    if unknown.ndim == 1:
-        rows, length = shape
-        return len(unknown) == rows and bool((unknown < length).any())
-    # Of rows without padding, all values are the same, whatever they are.
-    return tuple(unknown.shape) in (shape, shape[::-1]) and bool((unknown != unknown[0, 0]).any())

@@ -57,29 +57,29 @@ def active(*calls, has_decoder=False):
 
 @pytest.mark.parametrize("call", PLAIN)
 def test_a_batch_without_padding_is_known(call):
-    assert tell_full_rows(active(call), IDS, (2, 3))
-    assert tell_full_rows(active({"input_ids": IDS}, call), IDS, (2, 3))
+    assert tell_full_rows(active(call), IDS, (2, 3), 1)
+    assert tell_full_rows(active({"input_ids": IDS}, call), IDS, (2, 3), 1)
 
 
 @pytest.mark.parametrize("call", OTHERS)
 def test_any_other_batch_takes_the_long_way(call):
-    assert not tell_full_rows(active(call), IDS, (2, 3))
-    assert not tell_full_rows(active(call, {"input_ids": IDS}), IDS, (2, 3))
+    assert not tell_full_rows(active(call), IDS, (2, 3), 1)
+    assert not tell_full_rows(active(call, {"input_ids": IDS}), IDS, (2, 3), 1)
 
 
 def test_what_is_not_the_lookup_of_one_side_takes_the_long_way():
     call = {"input_ids": IDS, "attention_mask": ONES}
-    assert not tell_full_rows(active(call, has_decoder=True), IDS, (2, 3))
-    assert not tell_full_rows(active(call), IDS, (2, 5))  # an embedding that lengthens its rows
+    assert not tell_full_rows(active(call, has_decoder=True), IDS, (2, 3), 1)
+    assert not tell_full_rows(active(call), IDS, (2, 5), 1)  # an embedding that lengthens its rows
     on_meta = {name: array.to("meta") for name, array in call.items()}
-    assert not tell_full_rows(active(on_meta), on_meta["input_ids"], (2, 3))
+    assert not tell_full_rows(active(on_meta), on_meta["input_ids"], (2, 3), 1)
 
 
 def test_the_long_way_finds_the_same():
     agreed = 0
     for calls in itertools.product(PLAIN + OTHERS, repeat=2):
         stack = active(*calls)
-        if tell_full_rows(stack, IDS, (2, 3)):
+        if tell_full_rows(stack, IDS, (2, 3), 1):
             tokens, transposed = resolve_tokens(IDS, (2, 3), call_tokens(stack, 0), SpecialIds())
             assert tokens.mask is None or bool(tokens.mask.all())
             assert tokens._replace(mask=None) == TokenArrays()

@@ -9,7 +9,7 @@ from torch import nn
 from embnoise import neftune
 from embnoise_torch import attach
 
-WARNED = "is a mask or lengths by its name"
+WARNED = "looks like a mask, lengths or documents under a name that is not known"
 IDS = torch.arange(1, 19).reshape(3, 6)
 MASK = torch.tensor([[1, 1, 1, 1, 0, 0], [1] * 6, [1] * 6], dtype=torch.bool)
 

@@ -17,9 +17,10 @@ from embnoise_torch.model.model_call import (
     CallTokens,
     ModelCall,
     fields_of,
+    tells_padding,
     tokens_in,
-    unknown_mask,
 )
+from embnoise_torch.model.untold_arguments import untold_in
 
 __all__ = [
     "ActiveCall", "Caller", "Calls", "ThreadCalls", "call_tokens", "check_labels", "tell_full_rows",
@@ -45,12 +46,18 @@ class Caller(NamedTuple):
     """Whether its forward names something that tells about tokens, or takes any name."""
     has_unknown: bool
     """Whether its arguments may be masks or lengths under names that are not known."""
+    rest: int | None = None
+    """Which of the parameters takes all further positional arguments."""
 
     def arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ModelCall:
         """The arguments of a call by name, and what is in a batch that is one of them."""
-        arguments = {**dict(zip(self.names, args, strict=False)), **kwargs} if args else kwargs
+        arguments = kwargs
+        if args:
+            if (rest := self.rest) is not None and len(args) > rest:
+                args = (*args[:rest], args[rest:])
+            arguments = {**dict(zip(self.names, args, strict=False)), **kwargs}
         if not self.tells:
-            for value in (*args, *kwargs.values()):
+            for value in arguments.values():
                 if TELLING & set(batch := fields_of(value)):
                     return {**batch, **arguments}
         return arguments
@@ -96,7 +103,9 @@ def check_labels(where: str, callers: Iterable[Caller], layers: Iterable[str]) -
             )
 
 
-def tell_full_rows(calls: tuple[ActiveCall, ...], ids: Tensor, shape: tuple[int, ...]) -> bool:
+def tell_full_rows(
+    calls: tuple[ActiveCall, ...], ids: Tensor, shape: tuple[int, ...], looks: int
+) -> bool:
     """Whether calls are about these very ids, and tell that each row is a sequence without padding.
 
     Then nothing else in them need be read. This is the batch of most calls, and quickly known; of
@@ -106,11 +115,12 @@ def tell_full_rows(calls: tuple[ActiveCall, ...], ids: Tensor, shape: tuple[int,
         calls: The active calls, the outermost first.
         ids: What is looked up.
         shape: B and L.
+        looks: How often any argument may still turn out to tell padding, whatever its name is.
     """
     if ids.shape != shape:
         return False
     for caller, arguments in reversed(calls):
-        if _tells_nothing(caller, arguments, ids):
+        if _tells_nothing(caller, arguments, ids) and not (looks and untold_in(arguments)):
             continue
         if caller.has_decoder or arguments.get("input_ids") is not ids:
             return False
@@ -120,7 +130,7 @@ def tell_full_rows(calls: tuple[ActiveCall, ...], ids: Tensor, shape: tuple[int,
         if (mask := arguments.get("attention_mask")) is not None:
             return _is_full(mask, shape)
         if arguments.get("past_key_values") is not None or (
-            caller.has_unknown and unknown_mask(arguments) is not None
+            (looks or caller.has_unknown) and untold_in(arguments)
         ):
             return False
     return True
@@ -161,8 +171,12 @@ def call_tokens(calls: tuple[ActiveCall, ...], embedding: int) -> list[CallToken
     for caller, arguments in reversed(calls):
         if not caller.has_decoder:
             told.append(tokens_in(arguments, ""))
+            if not tells_padding(told[-1]):
+                told += untold_in(arguments)
         elif sides := [caller.sides[each] for each in inside if each in caller.sides]:
             told.append(tokens_in(arguments, sides[0]))
+            if sides[0] != DECODER and not tells_padding(told[-1]):
+                told += untold_in(arguments)
         else:
             # On an unknown side, only ids can tell which arguments are about the lookup.
             both = tokens_in(arguments, ""), tokens_in(arguments, DECODER)

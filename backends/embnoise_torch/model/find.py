@@ -14,7 +14,8 @@ from torch.nn.utils.parametrize import is_parametrized
 from embnoise.backend import check_layers, format_value, match_layers
 from embnoise_torch import _compat
 from embnoise_torch.model.call_stack import Caller
-from embnoise_torch.model.model_call import DECODER, TELLING, may_tell_padding
+from embnoise_torch.model.model_call import DECODER, TELLING
+from embnoise_torch.model.untold_arguments import may_tell_padding
 
 __all__ = [
     "find_callers", "find_layers", "language_model", "listed_layers", "parameters_of",
@@ -199,6 +200,7 @@ def find_callers(
                 sides,
                 tells=module in telling | unnamed,
                 has_unknown=module in unnamed | unknown,
+                rest=_rest_of(module),
             )
         )
     return callers
@@ -244,6 +246,17 @@ def parameters_of(module: nn.Module) -> list[str]:
         return list(inspect.signature(module.forward).parameters)
     except (TypeError, ValueError):
         return []
+
+
+def _rest_of(module: nn.Module) -> int | None:
+    """Which parameter of a module's forward takes all further positional arguments."""
+    try:
+        parameters = inspect.signature(module.forward).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    kinds = [each.kind for each in parameters]
+    rest = inspect.Parameter.VAR_POSITIONAL
+    return kinds.index(rest) if rest in kinds else None
 
 
 def _takes_any_name(module: nn.Module) -> bool:

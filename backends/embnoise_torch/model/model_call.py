@@ -8,9 +8,8 @@ names with ``decoder_`` in front.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
+from types import SimpleNamespace
 from typing import Any, NamedTuple, TypeAlias, cast
 
 import torch
@@ -18,7 +17,6 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from embnoise.backend import format_value
-from embnoise_torch import _compat
 
 __all__ = [
     "DECODER",
@@ -28,13 +26,12 @@ __all__ = [
     "CallTokens",
     "ModelCall",
     "calls_in",
+    "entries_of",
     "fields_of",
     "filled",
     "flat_calls",
-    "may_tell_padding",
     "tells_padding",
     "tokens_in",
-    "unknown_mask",
 ]
 
 ModelCall: TypeAlias = Mapping[str, Any]
@@ -64,13 +61,9 @@ _NOT_TOKENS = ("mask", "position", "type", "segment", "label", "cache", "length"
 _NOT_IDS = (*_NOT_TOKENS, "target", "seq", "_")
 """One with one of these in its name is not what is looked up, in a call without ``input_ids``."""
 
-_MAY_TELL_PADDING = re.compile(r"(.*_)?(masks?|padding|lengths?|lens|seqlens?)")
-_NOT_PADDING = re.compile(
-    r"loss|label|target|prompt|completion|image|pixel|video|audio|head|causal|special|type|span|mlm|"
-    r"^encoder|memory|cross"  # of what a decoder attends to
-)
-
 _DATACLASS = "__dataclass_fields__"
+_DEPTH = 2
+"""How deep a batch may lie in others."""
 
 
 class CallTokens(NamedTuple):
@@ -93,7 +86,11 @@ class CallTokens(NamedTuple):
     rival_mask: Tensor | None = None
     """The mask of that side."""
     unknown: Tensor | None = None
-    """[B, L] or [B]: what may be a mask or lengths by its name, in a call that tells no mask."""
+    """What is a mask or lengths by its name, which is not one that is known: see ``untold_in``."""
+    unknown_documents: Tensor | None = None
+    """What is the numbers of documents by its name."""
+    unnamed: Tensor | None = None
+    """What may be any of these by its values alone."""
     beside: Tensor | None = None
     """[n, B', L']: the other arguments that look like ids, beside ``input_ids``; -1 fills them."""
     cached: Tensor | None = None
@@ -101,11 +98,33 @@ class CallTokens(NamedTuple):
 
 
 def fields_of(batch: Any) -> ModelCall:
-    """What is in a batch: a mapping, a named tuple or a dataclass; nothing in anything else."""
+    """What is in a batch: a mapping, a namespace, a named tuple or a dataclass; else nothing."""
+    if isinstance(batch, SimpleNamespace):
+        return vars(batch)
     if isinstance(batch, Mapping):
         return {name: value for name, value in batch.items() if isinstance(name, str)}
     names = getattr(type(batch), "_fields" if isinstance(batch, tuple) else _DATACLASS, ())
     return {name: getattr(batch, name) for name in names}
+
+
+def entries_of(batch: ModelCall, depth: int = 0) -> list[tuple[str, Any, int]]:
+    """What is in a batch and in what it contains: the name, "" in a tuple or a list, value, depth.
+
+    A list of integers is an entry.
+    """
+    found = []
+    for name, value in batch.items():
+        inside: list[ModelCall] = []
+        if depth < _DEPTH and not isinstance(value, Tensor):
+            if fields := fields_of(value):
+                inside = [fields]
+            elif isinstance(value, tuple | list) and not (value and isinstance(value[0], int)):
+                inside = [{"": each} for each in value]
+        for each in inside:
+            found += entries_of(each, depth + 1)
+        if not inside:
+            found.append((name, value, depth))
+    return found
 
 
 def tokens_in(call: ModelCall, prefix: str) -> CallTokens:
@@ -133,7 +152,7 @@ def tokens_in(call: ModelCall, prefix: str) -> CallTokens:
         told = told._replace(beside=_beside(call, ids))
     if _has_cache(call):
         told = told._replace(cached=torch.empty(0))
-    return told if prefix or tells_padding(told) else told._replace(unknown=unknown_mask(call))
+    return told
 
 
 def _has_cache(call: ModelCall) -> bool:
@@ -157,32 +176,6 @@ def _holds_tokens(cache: Any) -> bool:
     return not isinstance(length, int) or length > 0  # a tensor's value would be waited for
 
 
-@_compat.constant_in_dynamo
-def may_tell_padding(name: str) -> bool:
-    """Whether an argument is a mask or lengths by its name, other than the names that are known."""
-    return _may_tell_padding(name)
-
-
-@lru_cache(maxsize=1024)
-def _may_tell_padding(name: str) -> bool:
-    return (
-        name not in TELLING
-        and _MAY_TELL_PADDING.fullmatch(name) is not None
-        and _NOT_PADDING.search(name) is None
-    )
-
-
-def unknown_mask(call: ModelCall) -> Tensor | None:
-    """The first argument that may be a mask or lengths by its name and its shape."""
-    for name, value in call.items():
-        if may_tell_padding(name):
-            if isinstance(value, Tensor) and value.ndim in (1, 2):
-                return value
-            if isinstance(value, list) and value and all(isinstance(each, int) for each in value):
-                return torch.tensor(value, device="cpu")
-    return None
-
-
 def tells_padding(call: CallTokens) -> bool:
     """Whether a call tells which tokens are padding; its position ids do not."""
     return any(each is not None for each in (call.mask, call.cumulative, call.documents))
@@ -204,7 +197,7 @@ def _tensor(value: Any) -> Tensor | None:
 
 
 def _other_ids(call: ModelCall) -> Tensor | None:
-    for name, value in call.items():
+    for name, value, _ in entries_of(call):
         if _may_be_ids(name, value, _NOT_IDS):
             return cast("Tensor", value)
     return None

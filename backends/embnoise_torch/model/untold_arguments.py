@@ -1,0 +1,145 @@
+"""The arguments of a call that may tell padding or documents under names that are not known.
+
+Names alone say little: the values of such an argument decide what it is warned of as.
+
+B rows and L tokens of the lookup.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from embnoise_torch import _compat
+from embnoise_torch.model.model_call import TELLING, CallTokens, ModelCall, entries_of
+
+__all__ = [
+    "may_tell_padding",
+    "tells_documents",
+    "tells_padding_by_name",
+    "tells_unnamed",
+    "untold_in",
+]
+
+_PADDING = re.compile(
+    r"(.*_)?(masks?|padding|pad|valid|lengths?|lens?|seq_?lens?|n_?tokens|num_tokens)(_.*)?"
+)
+_DOCUMENTS = re.compile(
+    r"(.*_)?(segments?|seg|documents?|docs?|sequences?|seq)_?(ids?|idx|index|numbers?)"
+)
+_NEITHER = re.compile(
+    r"loss|label|prompt|completion|assistant|response|action|answer|reward|image|pixel|video|audio|"
+    r"speech|mel|feature|frame|head|causal|special|type|span|mlm|position|past|cache|"
+    r"global|done|terminal|reset|"
+    r"^encoder|memory|cross"  # of what a decoder attends to
+)
+
+Field = Literal["unknown", "unknown_documents", "unnamed", ""]
+
+
+@_compat.constant_in_dynamo
+def may_tell_padding(name: str) -> bool:
+    """Whether an argument is a mask or lengths by its name, other than the names that are known."""
+    return name not in TELLING and _field_of(name) == "unknown"
+
+
+@_compat.constant_in_dynamo
+def _field_in_dynamo(name: str) -> Field:
+    return _field_of(name)
+
+
+@lru_cache(maxsize=1024)
+def _field_of(name: str) -> Field:
+    """The field of ``CallTokens`` for an argument; "" for what tells neither."""
+    if _NEITHER.search(name):
+        return ""
+    if "target" in name:  # of a loss, or the tokens of a decoder
+        return "unnamed"
+    if _PADDING.fullmatch(name):
+        return "unknown"
+    return "unknown_documents" if _DOCUMENTS.fullmatch(name) else "unnamed"
+
+
+def untold_in(call: ModelCall) -> list[CallTokens]:
+    """The arguments of a call that may tell padding or documents, each in a ``CallTokens`` alone.
+
+    A name that is known is so at the top only, not in a batch inside of another one.
+    """
+    found = []
+    for name, value, depth in entries_of(call):
+        if (depth == 0 and name in TELLING) or not (field := _field_in_dynamo(name)):
+            continue
+        given = value
+        if isinstance(value, list) and all(type(each) is int for each in value):
+            given = torch.tensor(value, device="cpu")
+        if not isinstance(given, Tensor) or given.ndim not in (1, 2):
+            continue
+        if field == "unknown" or not (given.is_floating_point() or given.is_complex()):
+            nothing = CallTokens(None, None, None, None, None, None)
+            found.append(nothing._replace(**{field: given}))
+    return found
+
+
+def tells_padding_by_name(given: Tensor, ids: Tensor) -> bool:
+    """Whether a mask or lengths by its name fits ids, and tells that not all rows are full."""
+    rows, length = shape = (1, *ids.shape)[-2:]
+    if given.ndim == 2:
+        # Of rows without padding, all values are the same, whatever they are.
+        return tuple(given.shape) in (shape, shape[::-1]) and bool((given != given[0, 0]).any())
+    if len(given) == rows:
+        return bool((given < length).any())
+    if rows > 1 or len(given) == 0:
+        return False
+    if len(given) == length:  # a mask of the one row
+        return bool((given != given[0]).any())
+    # Of flattened documents, their lengths or where they begin and end.
+    is_cumulative = bool(given[0] == 0)
+    end = int(given[-1] if is_cumulative else given.sum())
+    return 0 < end <= length and (end < length or len(given) - is_cumulative > 1)
+
+
+def tells_documents(given: Tensor, ids: Tensor) -> bool:
+    """Whether the numbers of documents by their name fit ids, and tell several in a row."""
+    shape = (1, *ids.shape)[-2:]
+    if given.numel() == 0 or (1, *given.shape)[-2:] != shape:
+        return False
+    given = given.reshape(shape)
+    if not bool((given != given[:, :1]).any()):
+        return False
+    # 0, 0, 1, 1 are the two segments of BERT.
+    return bool((given > 1).any() | (given < 0).any()) or _falls(given)
+
+
+def tells_unnamed(given: Tensor, ids: Tensor) -> bool:
+    """Whether values can hardly be anything but a mask, or lengths, that tell padding."""
+    rows, length = shape = (1, *ids.shape)[-2:]
+    if given.numel() == 0:
+        return False
+    if tuple(given.shape) == shape:
+        bits = given.bool()
+        # A row is full, as it is of a batch that is as long as the longest; no prompt fills one.
+        some = bits.any(1)
+        is_mask = bool((given == bits).all()) and bool((some & ~bits.all(1)).any())
+        return is_mask and bool((bits.all(1) | ~some).any()) and (_falls(bits) or _falls(~bits))
+    if given.ndim == 2:
+        return False
+    if rows > 1:
+        return (
+            len(given) == rows
+            and bool((given.min() > 0) & (given.min() < length))
+            and (int(given.max()) == length)
+        )
+    if not 1 < len(given) < length or given.dtype is torch.bool:
+        return False
+    is_cumulative = given[0] == 0
+    lengths = given.diff() if is_cumulative else given
+    return len(lengths) > 1 and bool((lengths > 0).all()) and int(lengths.sum()) == length
+
+
+def _falls(given: Tensor) -> bool:
+    """Whether no value of a row is larger than the one before."""
+    return bool((given[:, 1:].int() <= given[:, :-1].int()).all())
