@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from embnoise.backend import Noise
+from embnoise_torch.model.lookup_tokens import is_of_others
 from embnoise_torch.model.model_call import CallTokens
 from embnoise_torch.model.special_ids import SpecialIds
 from embnoise_torch.model.untold_arguments import (
@@ -45,6 +46,8 @@ class UntoldPadding:
         """In how many more lookups ids are searched for padding."""
         self._looks_at_arguments = _FIRST
         """In how many more of them an argument may turn out to be a mask."""
+        self._looks_at_others = _FIRST
+        """In how many more of them the ids are compared with those of the calls."""
         self.looks_closely = _FIRST
         """In how many more of them that may be an argument of any name."""
 
@@ -81,6 +84,28 @@ class UntoldPadding:
             "nothing told its mask, so padding gets noise and counts in L. Pass the model an "
             "attention_mask (decoder_attention_mask on the side of a decoder), or "
             f"attach(..., tokens=lambda ids: {{'mask': ids != {padding}}})",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+
+    def warn_of_others(self, ids: Tensor, calls: Sequence[CallTokens]) -> None:
+        """Warn if the ids of all calls are others: perhaps this is not the token embedding.
+
+        Args:
+            ids: What is looked up, for which no call tells a mask.
+            calls: The active calls.
+        """
+        if not calls or self._looks_at_others == 0:
+            return
+        self._looks_at_others -= 1
+        if self._noise.alpha == 0 or not is_of_others(ids, calls, self._special):
+            return
+        self._looks_at_others = 0
+        warnings.warn(
+            f"embnoise: what an embedding looks up, of shape {tuple(ids.shape)}, is not what the "
+            "model was called with. If it is the numbers of positions or of types, pass "
+            "attach(..., layer=...), the embedding of the tokens; if they are tokens, "
+            "attach(..., tokens=...), a function that returns their mask, or tokens=lambda: {}",
             RuntimeWarning,
             stacklevel=4,
         )
