@@ -214,9 +214,10 @@ class Noise:  # noqa: PLW1641, dataclass makes the hash
         values = dict(data)
         version = values.pop("embnoise", None)
         if isinstance(version, bool) or version != _FORMAT:
+            hint = "" if version is not None else ". To make a noise, use neftune() or Noise()"
             raise ValueError(
                 f"embnoise, the format version that Noise.to_dict() writes, must be {_FORMAT}, got "
-                f"{version!r}"
+                f"{version!r}{hint}"
             )
         required = [field.name for field in fields(cls) if field.default is MISSING]
         check_keys("data", values, [field.name for field in fields(cls)], required)

@@ -134,7 +134,11 @@ CONFIGURATION = [
         "rule must be a dataclass with a name, got Mine: decorate it with @dataclass(frozen=True)",
     ),
     (lambda: Noise.from_dict([1]), TypeError, "data must be a mapping, got [1]"),
-    (lambda: Noise.from_dict({}), ValueError, "that Noise.to_dict() writes, must be 1, got None"),
+    (
+        lambda: Noise.from_dict({"alpha": 5.0}),
+        ValueError,
+        "Noise.to_dict() writes, must be 1, got None. To make a noise, use neftune() or Noise()",
+    ),
     (
         lambda: Noise.from_dict({"embnoise": True, "alpha": 5}),
         ValueError,

@@ -418,8 +418,9 @@ class Handle(TraceableState, backend.Handle):
         warnings.warn(
             f"embnoise: a training step ran and {list(self._sources)} got no noise. Was the model "
             "called with inputs_embeds, was the embedding replaced or put in evaluation mode after "
-            "attach(), is it inside reentrant gradient checkpointing, or are tokens looked up "
-            "without a call of it (torch.nn.functional.embedding)?",
+            "attach(), is it called under torch.no_grad() (freeze it with requires_grad_(False)), "
+            "is it inside reentrant gradient checkpointing, or are tokens looked up without a call "
+            "of it (torch.nn.functional.embedding)?",
             RuntimeWarning,
             stacklevel=4,
         )

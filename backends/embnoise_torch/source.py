@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from threading import Lock
 from typing import Any, NamedTuple
 
 import torch
@@ -71,6 +72,7 @@ class _CountingSource:
         """Where lookups are told; the sources of a handle have one in common."""
         self._calls_per_step = calls_per_step
         self._cache = RecomputeCache()
+        self._lock = Lock()  # several threads may call one model at a time
         self.number = custom_op.register(self)
         self.number_tensor = torch.tensor(self.number, device="cpu")
 
@@ -136,12 +138,13 @@ class _CountingSource:
             if described is None:
                 return None
             samples = shape[described.transposed] if rows is None else int(rows.max()) + 1
-            before = self.counter
-            first = self.sample_ids.next_block(before.samples)
-            if not _compat.pipeline_rehearses():
-                self.seen.add()
-                samples += first - before.samples  # a block that is not full counts as full
-                self.counter = before.after(samples, calls_per_step=self._calls_per_step)
+            with self._lock:
+                before = self.counter
+                first = self.sample_ids.next_block(before.samples)
+                if not _compat.pipeline_rehearses():
+                    self.seen.add()
+                    samples += first - before.samples  # a block that is not full counts as full
+                    self.counter = before.after(samples, calls_per_step=self._calls_per_step)
             return Draw(before.step, first, *described)
 
         draw = self._cache.draw(inputs, next_draw)

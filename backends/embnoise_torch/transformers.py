@@ -36,7 +36,7 @@ class NoiseCallback(TrainerCallback, ExportableState):
     Biases alike, get ``noise_alpha`` and ``noise_ratio``: the RMS of the noise over the RMS of the
     embeddings that got it, in the last lookup of this rank. If several embeddings have noise, each
     ratio is called ``noise_ratio_`` and the name; there is none where ``Handle.noise_ratios`` has
-    ``None``.
+    ``None``. Of several callbacks, the names of one whose noise has a ``stream`` end with that.
 
     Args:
         noise: What noise to add, or its ``to_dict()``.
@@ -160,11 +160,17 @@ class NoiseCallback(TrainerCallback, ExportableState):
         handle = self._attached()
         if handle is None or logs is None or "loss" not in logs:
             return
-        logs["noise_alpha"] = handle.alpha
+        callbacks = getattr(self._trainer(), "callback_handler", None)
+        several = (
+            callbacks is not None
+            and sum(isinstance(each, NoiseCallback) for each in callbacks.callbacks) > 1
+        )
+        ending = f"_{self.noise.stream}" if several and self.noise.stream else ""
+        logs[f"noise_alpha{ending}"] = handle.alpha
         ratios = handle.noise_ratios()
         for name, ratio in ratios.items():
             if ratio is not None:
-                logs["noise_ratio" if len(ratios) == 1 else f"noise_ratio_{name}"] = ratio
+                logs[f"noise_ratio{ending}" if len(ratios) == 1 else f"noise_ratio_{name}"] = ratio
         if state.log_history:  # the trainer has filed a copy already
             state.log_history[-1].update(logs)
 

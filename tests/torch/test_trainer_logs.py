@@ -8,7 +8,7 @@ import transformers
 from torch import nn
 from transformers.integrations import integration_utils
 
-from embnoise import linear, neftune
+from embnoise import Noise, linear, neftune
 from embnoise_torch import add_noise, attach
 from embnoise_torch.transformers import NoiseCallback
 from tests.torch.models import Embedder, batch, llama, t5
@@ -57,6 +57,19 @@ def test_reporters_see_the_noise(tmp_path, monkeypatch, late):
     ratios = [entry["noise_ratio"] for entry in history]
     assert ratios == [seen["train/noise_ratio", step] for step in (1, 2, 3)]
     assert ratios[0] > ratios[1] > ratios[2] > 0
+
+
+def test_several_callbacks_have_names_of_their_own(tmp_path):
+    hidden = Noise(0.5, scale="absolute", stream="hidden")
+    callbacks = (
+        NoiseCallback(neftune(alpha=5.0)),
+        NoiseCallback(hidden, layer="model.layers.0", at="input"),
+    )
+    work = trainer(tmp_path, llama(), *callbacks)
+    work.train()
+    first, *_ = work.state.log_history
+    assert (first["noise_alpha"], first["noise_alpha_hidden"]) == (5.0, 0.5)
+    assert first["noise_ratio"] > 0  # there is none of hidden states
 
 
 def test_other_logs_say_nothing_of_noise(tmp_path):
