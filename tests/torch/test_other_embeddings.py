@@ -62,6 +62,11 @@ class Hashed(Positions):
         return self.other(x % 7) + self.other(x % 11)
 
 
+class Chosen(Positions):
+    def forward(self, input_ids):
+        return self.other(input_ids[:, [3, 1, 4]])
+
+
 def messages(model, *args, compiled=False):
     torch.compiler.reset()
     with warnings.catch_warnings(record=True) as caught, attach(model, neftune(5.0)):
@@ -94,6 +99,7 @@ def test_another_lookup_is_warned_of_once(model, args, compiled):
         (TwoTowers, (IDS, batch(2, 12, seed=1))),
         (Pairs, (IDS, batch(2, 12, seed=1))),
         (Hashed, (IDS,)),
+        (Chosen, (IDS,)),
         (Positions, (torch.arange(12)[None],)),
     ],
 )

@@ -53,6 +53,7 @@ def is_of_others(ids: Tensor, calls: Sequence[CallTokens], special: SpecialIds) 
     looked = ids.reshape((1, *ids.shape)[-2:])
     counted = torch.arange(looked.shape[1], device=looked.device)
     sure = bool((looked == counted).all()) and len(counted) > 1
+    varies = bool((looked != looked[:1, :1]).any())
     found = False
     for call in calls:
         for given in (call.ids, call.other_ids, call.unnamed):
@@ -61,6 +62,8 @@ def is_of_others(ids: Tensor, calls: Sequence[CallTokens], special: SpecialIds) 
             rows = given.to(looked.device).reshape(-1, given.shape[-1])
             if find_layout(looked, rows, None, special) is not None:
                 return False
+            if varies and not sure and bool(torch.isin(looked, rows).all()):
+                return False  # a part of them, in some order
             found = found or given is call.ids or (sure and given is call.other_ids)
     return found
 
