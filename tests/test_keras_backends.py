@@ -37,7 +37,11 @@ GROUPS = {
     "layer": (["keras/test_layer.py", "keras/test_keras_own_tests.py"], [], 20),
     "fit": (["keras/test_masks_in_fit.py"], [], 8),
     "state": (["keras/test_state.py", "keras/test_compat.py"], ["wrong_st"], 30),
-    "masks": (["keras/test_masks.py", "keras/test_quantized.py"], ["names_its_inputs"], 30),
+    "masks": (
+        ["keras/test_masks.py", "keras/test_nested_inputs.py", "keras/test_quantized.py"],
+        ["names_its_inputs"],
+        50,
+    ),
     "models": (["keras/test_hub.py"], ["gemma", "gpt2", "bert", "bool_masks", "two_noises"], 2),
     "kit": (["testing/test_keras.py"], ["a_fault_is_named", "no_false_alarm", "attach"], 5),
 }

@@ -21,6 +21,7 @@ __all__ = [
     "forget_train_function",
     "graph_calls",
     "graph_inputs",
+    "graph_places",
     "has_value",
     "is_recomputed",
     "keras_mask",
@@ -162,6 +163,23 @@ def graph_inputs(model: Any) -> dict[str, Any]:
     if isinstance(model.input, dict):
         keys = {id(tensor): key for key, tensor in model.input.items()}
     return {keys.get(id(tensor), tensor.name): tensor for tensor in model.inputs}
+
+
+def graph_places(model: Any) -> dict[str, tuple[Any, ...]]:
+    """For each of ``graph_inputs``, the keys that lead to it in what the model is called with.
+
+    In a list, the key is the input's name.
+    """
+    inputs, places = graph_inputs(model), {}
+    if inputs:
+        structure = keras.tree.flatten_with_path(_with_graph(model).input)
+        places = {id(tensor): place for place, tensor in structure}
+    found = {}
+    for name, tensor in inputs.items():
+        place = places[id(tensor)]
+        named = isinstance(place[-1] if place else None, str)
+        found[name] = place if named else (*place[:-1], tensor.name)
+    return found
 
 
 def _nodes(model: Any) -> list[Any]:

@@ -100,7 +100,7 @@ class Handle(backend.Handle):
         """Embeddings or hidden states with noise, in call number ``number`` of the running one."""
         own = {id(layer) for layer in self._around}
         calls = [call for call in running_calls() if id(call.layer) in own]
-        told = [call.inputs.get("training") for call in calls]
+        told = [call.inputs.arguments.get("training") for call in calls]
         return self._attached(
             x,
             model_call=calls[-1] if calls else ModelCall(),

@@ -24,6 +24,7 @@ from embnoise_keras._compat import (
 )
 from embnoise_keras.calls import around_calls
 from embnoise_keras.functional import refuse_ragged
+from embnoise_keras.inputs import Names, Place, shape_of
 from embnoise_keras.masks import (
     find_mask,
     mask_of_scores,
@@ -133,7 +134,7 @@ class Lookups:
             self._check_shape(mask, tuple(ids.shape)[:2], calls, graph)
         arrays = self._arrays(ids, calls, graph)
         if mask is None and arrays.mask is None and not self._functions.describes:
-            self._warn_of_unknown(tuple(ids.shape)[:2], calls, graph)
+            self._warn_of_unknown(ids, calls, graph)
         if any(outlives(array, ids) for array in (mask, *arrays)):
             raise ValueError(
                 f"{self._layer.name!r} is looked up in a tf.function inside the model's call, "
@@ -168,11 +169,8 @@ class Lookups:
             )
         # The inputs of a functional model have a batch axis.
         inputs = [call.inputs for call, known in zip(calls, graph, strict=True) if known is None]
-        if not any(
-            name.endswith("attention_mask") and value is mask
-            for named in inputs
-            for name, value in named.items()
-        ):
+        places = [place for each in inputs for place in each.places_of(mask)]
+        if not any(str(place[-1]).endswith("attention_mask") for place in places):
             return
         if len(set(given)) == 2:
             self._has_padding_mask = True
@@ -187,12 +185,12 @@ class Lookups:
             )
 
     def _warn_of_unknown(
-        self, shape: tuple[Any, ...], calls: list[ModelCall], graph: list[GraphCall | None]
+        self, ids: Any, calls: list[ModelCall], graph: list[GraphCall | None]
     ) -> None:
-        """Warn, once, of what may tell the padding of ids of a shape, but is not known to."""
+        """Warn, once, of what may tell the padding of ids, but is not known to."""
         said = [mask_of_scores(call.inputs) for call in calls]
         if not self._functions:  # where= may be what takes it
-            said += [unknown_mask(call.inputs, shape) for call in calls]
+            said += [unknown_mask(call.inputs, ids) for call in calls]
         for call, known in zip(calls, graph, strict=True):
             if known and known.direct:
                 said.append(unknown_tokens(call.layer, known.sources))
@@ -215,7 +213,7 @@ class Lookups:
             known = graph_calls(call.layer, layer)
             # With an optional input that is absent, Keras skips a part of the graph.
             complete = number < len(known) and all(
-                call.inputs.get(name) is not None for each in known for name in each.sources
+                name in call.inputs.sources for each in known for name in each.sources
             )
             found.append(known[number] if complete else None)
             layer, number = call.layer, call.number
@@ -226,9 +224,15 @@ class Lookups:
     ) -> TokenArrays:
         """What the user's functions say, or what the ids themselves do."""
         available: dict[str, Any] = {}
-        for call in calls:
-            available |= call.inputs
-        arrays = self._functions(available if is_hidden(ids) else {**available, "ids": ids})
+        several: set[str] = set()
+        for call, known in zip(calls, graph, strict=True):
+            structures = {place[:-1] for place in _places(ids, call, known)}
+            named, unclear = call.inputs.names(*structures if len(structures) == 1 else ())
+            available |= named
+            several |= unclear
+        if not is_hidden(ids):
+            available["ids"] = ids
+        arrays = self._functions(Names(available, several - available.keys()))
         if self._functions.describes:
             return arrays
         mask = keras_mask(ids)
@@ -243,11 +247,11 @@ class Lookups:
     ) -> bool:
         """Whether the ids are [L, B] where the inputs of the model are [B, L]."""
         shape = tuple(ids.shape)
-        inputs = [each for call in calls for each in call.inputs.values()]
+        inputs = [each for call in calls for each in call.inputs.leaves.values()]
         direct = bool(graph) and all(known is not None and known.direct for known in graph)
         if len(shape) != 2 or direct or any(each is ids for each in inputs) or not calls:
             return False
-        shapes = {_shape(each) for each in inputs}
+        shapes = {shape_of(each) for each in inputs}
         if shape[0] != shape[1]:
             if shape in shapes:
                 self._transposed = False
@@ -267,21 +271,23 @@ class Lookups:
 def _mask_among_inputs(ids: Any, calls: list[ModelCall], graph: list[GraphCall | None]) -> Any:
     """The mask of the ids among the inputs of the running calls; the innermost counts."""
     for call, known in zip(calls, graph, strict=True):
-        own = [name for name, value in call.inputs.items() if value is ids]
-        mask = find_mask(call.inputs, known.sources if known else own or None)
+        mask = find_mask(call.inputs, _places(ids, call, known))
         if mask is not None:
             return _checked(mask)
     return None
+
+
+def _places(ids: Any, call: ModelCall, known: GraphCall | None) -> list[Place]:
+    """Where ids, or what they were computed from, are in the inputs of a call; none if unknown."""
+    if known is None:
+        return call.inputs.places_of(ids)
+    return [call.inputs.sources[name] for name in known.sources]
 
 
 def _may_be(shape: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
     """Whether two shapes may be the same; ``None`` stands for a size that is unknown."""
     pairs = zip(shape, other, strict=True)
     return all(one == two or one is None or two is None for one, two in pairs)
-
-
-def _shape(value: Any) -> tuple[Any, ...]:
-    return tuple(getattr(value, "shape", ()))
 
 
 def _mask_in_graph(ids: Any, calls: list[ModelCall], graph: list[GraphCall | None]) -> Any:
@@ -294,6 +300,11 @@ def _mask_in_graph(ids: Any, calls: list[ModelCall], graph: list[GraphCall | Non
 
 
 def _checked(mask: Any) -> Any:
+    if mask.dtype == object:
+        raise TypeError(
+            "found a mask among the model's inputs whose rows differ in length; pass an array, or "
+            "tokens=, such as tokens=lambda ids: {'mask': ids != 0}"
+        )
     dtype = keras.backend.standardize_dtype(mask.dtype)
     if keras.backend.is_float_dtype(dtype):
         raise TypeError(

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from embnoise_keras._compat import compared_tokens
+from embnoise_keras.inputs import Inputs, Place, label, shape_of
 
 __all__ = [
     "find_mask",
@@ -47,21 +48,25 @@ def padding_tokens(model: Any, names: Iterable[str]) -> set[int]:
     return {token for token, passed in compared if token == 0 or any(map(_is_mask, passed))}
 
 
-def mask_of_scores(inputs: Mapping[str, Any]) -> str | None:
+def mask_of_scores(inputs: Inputs) -> str | None:
     """What to say of an input that is a mask of attention scores; ``None`` if none is."""
-    for name, value in inputs.items():
-        if _is_mask(name) and len(_shape(value)) > 2:
-            return f"{name} of shape {_shape(value)} is not [B, L]"
+    for place, value in inputs.leaves.items():
+        if _is_mask(str(place[-1])) and len(shape_of(value)) > 2:
+            return f"{label(place)} of shape {shape_of(value)} is not [B, L]"
     return None
 
 
-def unknown_mask(inputs: Mapping[str, Any], shape: tuple[Any, ...]) -> str | None:
-    """What to say of an input that may be a mask of tokens of that shape; ``None`` if none is."""
-    known = {*_whose(inputs), "", *_SIDES}
-    for name, value in inputs.items():
-        unknown = "mask" in name.lower() and stem(name, _MASKS) not in known
-        if unknown and _shape(value) == shape:
-            return f"the name of {name} of shape {shape} is not known"
+def unknown_mask(inputs: Inputs, ids: Any) -> str | None:
+    """What to say of an input that may be the mask of ``ids``; ``None`` if none is."""
+    shape, own = shape_of(ids)[:2], inputs.places_of(ids)
+    known = {*_whose((str(place[-1]), each) for place, each in inputs.leaves.items()), "", *_SIDES}
+    alike = [place for place, value in inputs.leaves.items() if shape_of(value) == shape]
+    for place in alike:
+        if "mask" in label(place).lower() and stem(str(place[-1]), _MASKS) not in known:
+            return f"the name of {label(place)} of shape {shape} is not known"
+    nameless = [place for place in alike if place not in own and not isinstance(place[-1], str)]
+    if nameless and len(alike) > 1:  # one is the ids, or what they were computed from
+        return f"{label(nameless[-1])} of shape {shape} has no name"
     return None
 
 
@@ -73,29 +78,94 @@ def unknown_tokens(model: Any, names: Iterable[str]) -> str | None:
     return None
 
 
-def _shape(value: Any) -> tuple[Any, ...]:
-    return tuple(getattr(value, "shape", ()))
-
-
-def _whose(inputs: Mapping[str, Any]) -> set[str]:
+def _whose(named: Iterable[tuple[str, Any]]) -> set[str]:
     """What comes before the names of ids: "encoder" of "encoder_token_ids", "" of "token_ids"."""
-    # Not those of a dict or a list, whose entries are among the inputs as well.
-    found = {stem(name) for name, value in inputs.items() if hasattr(value, "shape")}
+    found = {stem(name) for name, value in named if hasattr(value, "shape")}
     return {each for each in found if each is not None}
 
 
-def find_mask(inputs: Mapping[str, Any], sources: Iterable[str] | None) -> Any:
+def find_mask(inputs: Inputs, places: Iterable[Place]) -> Any:
     """The mask of what was looked up, or ``None`` if the inputs of the call have none.
 
     Args:
-        inputs: The inputs of a call by name.
-        sources: The names of the inputs that the ids were computed from; ``None`` if unknown.
+        inputs: The inputs of a call.
+        places: Where the ids, or what they were computed from, are; empty if that is unknown.
 
     Raises:
         ValueError: There are several, and nothing tells which.
     """
-    masks = _masks(inputs)
-    others = _whose(inputs)
+    sources: dict[Place, list[str] | None] = {}
+    for place in places:
+        sources[place[:-1]] = [*(sources.get(place[:-1]) or []), str(place[-1])]
+    # If it is unknown, the ids may be in any structure that has rows.
+    sources = sources or dict.fromkeys(_with_rows(inputs) or {()})
+    found = [_nearest_mask(inputs, near, names) for near, names in sources.items()]
+    if any(mask is not found[0] for mask in found):
+        raise _several(inputs)
+    return found[0]
+
+
+def _nearest_mask(inputs: Inputs, near: Place, sources: list[str] | None) -> Any:
+    """The mask of what is looked up in the structure ``near``, from there or from around it."""
+    others = False
+    for depth in range(len(near), -1, -1):
+        seen, has_others = _seen_in(inputs, near, near[:depth])
+        mask = _mask_among(seen, sources, inputs)
+        if mask is not None:
+            return mask
+        others |= has_others
+    if others:
+        raise _several(inputs)
+    return None
+
+
+def _seen_in(inputs: Inputs, near: Place, around: Place) -> tuple[dict[str, Any], bool]:
+    """What is in the structure ``around``, by name, as ``near`` in it sees it.
+
+    Returns:
+        The inputs, and whether masks are left out: those in structures beside ``near`` that may
+        belong to what is there with them.
+    """
+    seen: dict[str, Any] = {}
+    beside: dict[str, Any] = {}
+    others = False
+    for place, value in inputs.from_nearest(near):
+        name, where = str(place[-1]), place[:-1]
+        if where[: len(around)] != around:
+            continue
+        if where != near[: len(where)] and _is_mask(name) and hasattr(value, "shape"):
+            if where in _with_rows(inputs):
+                others = True
+                continue
+            if name in beside and beside[name] is not value:
+                raise _several(inputs)
+            if name not in seen:
+                beside[name] = value
+        seen.setdefault(name, value)
+    return seen, others
+
+
+def _with_rows(inputs: Inputs) -> dict[Place, None]:
+    """The structures that have arrays of rows in them, apart from masks."""
+    return {
+        place[:-1]: None
+        for place, value in inputs.leaves.items()
+        if len(shape_of(value)) > 1 and stem(str(place[-1]), _MASKS) is None
+    }
+
+
+def _several(inputs: Inputs) -> ValueError:
+    names = sorted(map(label, inputs.leaves))
+    return ValueError(
+        f"found several inputs in the model's call, {names}, and cannot tell which "
+        "mask belongs to a lookup; pass tokens=lambda ids: {'mask': ids != 0}"
+    )
+
+
+def _mask_among(seen: Mapping[str, Any], sources: Iterable[str] | None, inputs: Inputs) -> Any:
+    """The mask of the inputs ``sources`` among those by name; ``None`` if these are unknown."""
+    masks = _masks(seen)
+    others = _whose(seen.items())
     known = {*others, "", *_SIDES}
     masks = {whose: mask for whose, mask in masks.items() if whose in known}
     if not masks:
@@ -107,7 +177,7 @@ def find_mask(inputs: Mapping[str, Any], sources: Iterable[str] | None) -> Any:
             return found[0]
         if not found:
             taken = "" in masks and "" in others  # by ids that are not these
-            return None if taken else masks.get("", _only(masks, inputs))
+            return None if taken else masks.get("", _only(masks, seen))
     elif len(masks) == 1:
         ((whose, mask),) = masks.items()
         if whose == "":
@@ -116,17 +186,14 @@ def find_mask(inputs: Mapping[str, Any], sources: Iterable[str] | None) -> Any:
             rivals = others - {whose, ""}
         if not rivals:
             return mask
-    raise ValueError(
-        f"found several inputs in the model's call, {sorted(inputs)}, and cannot tell which mask "
-        "belongs to a lookup; pass tokens=lambda ids: {'mask': ids != 0}"
-    )
+    raise _several(inputs)
 
 
-def _masks(inputs: Mapping[str, Any]) -> dict[str, Any]:
+def _masks(seen: Mapping[str, Any]) -> dict[str, Any]:
     """The masks [B, L] by what comes before "mask" in their names."""
     found: dict[str, Any] = {}
     for ending in _MASKS:
-        for name, value in inputs.items():
+        for name, value in seen.items():
             named = name == ending or name.endswith("_" + ending)
             if named and len(getattr(value, "shape", (0, 0, 0))) <= 2:
                 found.setdefault(name[: -len(ending)].rstrip("_"), value)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Mapping
 from contextlib import ExitStack
 from inspect import signature
 from typing import Any
 
-import keras
-
-from embnoise_keras._compat import all_layers, graph_inputs
+from embnoise_keras._compat import all_layers
 from embnoise_keras.calls import around_calls
+from embnoise_keras.inputs import Inputs
 
 __all__ = ["CallRecorder", "ModelCall", "enclosing_layers", "running_calls"]
 
@@ -26,18 +24,16 @@ class ModelCall:
 
     Attributes:
         layer: The layer that is called.
-        inputs: The arguments of the call by name, and the entries of its input.
+        inputs: The arguments of the call, and what is in them.
         outer: The recorded call that made this one.
         number: How many calls of this layer came before it in ``outer``.
         begun: For each noise layer in the call, the counter at its first lookup and the number of
             its lookups so far.
     """
 
-    def __init__(
-        self, layer: Any = None, inputs: Mapping[str, Any] | None = None, number: int = 0
-    ) -> None:
+    def __init__(self, layer: Any = None, inputs: Inputs | None = None, number: int = 0) -> None:
         self.layer = layer
-        self.inputs = {} if inputs is None else inputs
+        self.inputs = inputs or Inputs()
         self.outer = _running()
         self.number = number
         self.begun: dict[Any, tuple[Any, int]] = {}
@@ -106,38 +102,11 @@ class CallRecorder:
         def recorded(*args: Any, **kwargs: Any) -> Any:
             outer = _running()
             number = 0 if outer is None else outer.enter(self._layer)
-            inputs = dict(zip(names, args, strict=False)) | kwargs
-            _local.running = ModelCall(self._layer, self._named(inputs), number)
+            inputs = Inputs(self._layer, dict(zip(names, args, strict=False)) | kwargs)
+            _local.running = ModelCall(self._layer, inputs, number)
             try:
                 return call(*args, **kwargs)
             finally:
                 _local.running = outer
 
         return recorded
-
-    def _named(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """The arguments, and what is in those that are structures, by name."""
-        entries: dict[str, Any] = {}
-        expected = graph_inputs(self._layer)
-        if not hasattr(inputs.get("mask"), "shape"):
-            # Keras's own, with a None for each input; an input may have that name.
-            inputs = {name: value for name, value in inputs.items() if name != "mask"}
-        for number, value in enumerate(inputs.values()):
-            if isinstance(value, Mapping):
-                entries = {**_flat(value), **entries}
-            elif number == 0 and expected:
-                flat = keras.tree.flatten(value)
-                if len(flat) == len(expected):
-                    entries = dict(zip(expected, flat, strict=True)) | entries
-        # A functional model casts its inputs before its graph sees them.
-        for name, symbolic in expected.items():
-            if entries.get(name) is not None and not keras.backend.is_float_dtype(symbolic.dtype):
-                entries[name] = keras.ops.convert_to_tensor(entries[name], dtype=symbolic.dtype)
-        return entries | inputs
-
-
-def _flat(structure: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries of dicts in dicts by their own names; those further out come first."""
-    inner = [_flat(value) for value in structure.values() if isinstance(value, Mapping)]
-    entries = {name: value for each in reversed(inner) for name, value in each.items()}
-    return entries | dict(structure)

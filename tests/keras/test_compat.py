@@ -98,6 +98,23 @@ def test_the_graph_of_a_functional_model():
     assert seen == [each.direct for each in calls], hint  # the order of execution
 
 
+def test_the_places_of_the_inputs_of_a_functional_model():
+    hint = changed("Functional.input", "graph_places")
+    one, two, three = (keras.Input((5,), name=name) for name in ("one", "two", "three"))
+    for inputs, places in (
+        (one, {"one": ("one",)}),
+        ([one], {"one": ("one",)}),
+        ({"one": one, "two": two}, {"one": ("one",), "two": ("two",)}),
+        (
+            {"a": {"x": one}, "b": [two, three]},
+            {"one": ("a", "x"), "two": ("b", "two"), "three": ("b", "three")},
+        ),
+    ):
+        model = keras.Model(inputs, [each + 1 for each in keras.tree.flatten(inputs)])
+        assert _compat.graph_places(model) == places, hint
+    assert _compat.graph_places(keras.layers.Dense(1)) == {}, hint
+
+
 def test_the_graph_of_a_sequential_model():
     hint = changed("Sequential._functional", "graph_inputs and graph_calls")
     embedding = keras.layers.Embedding(9, 4)
