@@ -235,12 +235,21 @@ class Lookups:
         arrays = self._functions(Names(available, several - available.keys()))
         if self._functions.describes:
             return arrays
-        mask = keras_mask(ids)
-        if mask is None and getattr(self._layer, "mask_zero", False):
-            mask = keras.layers.Embedding.compute_mask(self._layer, ids)
+        mask = self._mask_of_keras(ids)
         if mask is None:
             mask = _mask_in_graph(ids, calls, graph)
         return arrays._replace(mask=mask)
+
+    def _mask_of_keras(self, ids: Any) -> Any:
+        """The mask that Keras passes on with ids, or that the embedding computes from them."""
+        mask = keras_mask(ids)
+        if is_hidden(ids):
+            return mask
+        if not getattr(self._layer, "mask_zero", False):
+            computed = self._layer.compute_mask(ids, mask)
+            return mask if computed is None else computed
+        # That of a ReversibleEmbedding computes none.
+        return keras.layers.Embedding.compute_mask(self._layer, ids) if mask is None else mask
 
     def _is_transposed(
         self, ids: Any, calls: list[ModelCall], graph: list[GraphCall | None], mask: Any

@@ -33,8 +33,8 @@ def functional():
     return keras.Model(ids, Probe()(block()(embedding()(ids))))
 
 
-def check(seen, **tokens):
-    expected = embnoise.add_noise(TABLE[IDS], NOISE, step=0, mask=MASK, **tokens)
+def check(seen, mask=MASK, **tokens):
+    expected = embnoise.add_noise(TABLE[IDS], NOISE, step=0, mask=mask, **tokens)
     np.testing.assert_allclose(seen, expected, rtol=0, atol=1e-4)
 
 
@@ -51,6 +51,44 @@ def test_hidden_states_have_it_however_the_model_is_compiled(options):
     model = sequential()
     with attach(model, NOISE, layer="block", at="input"):
         check(probed(model, IDS, **options))
+
+
+class Own(keras.layers.Layer):
+    """An embedding that computes its mask."""
+
+    def build(self, _):
+        self.table = self.add_weight(shape=TABLE.shape)
+        self.table.assign(TABLE)
+
+    def call(self, ids):
+        return keras.ops.take(self.table, ids, axis=0)
+
+    def compute_mask(self, ids, previous_mask=None):
+        return keras.ops.not_equal(ids, 0)
+
+
+class OwnPadding(keras.layers.Embedding):
+    """One of Keras's whose padding is another id."""
+
+    def compute_mask(self, ids, mask=None):
+        return keras.ops.not_equal(ids, 9)
+
+
+@pytest.mark.parametrize(
+    ("layer", "mask"),
+    [
+        (lambda: Own(name="own"), MASK),
+        (
+            lambda: OwnPadding(*TABLE.shape, keras.initializers.Constant(TABLE), name="own"),
+            IDS != 9,
+        ),
+    ],
+)
+def test_an_embedding_of_one_s_own_computes_it(layer, mask):
+    ids = keras.Input((5,), dtype="int32")
+    model = keras.Model(ids, Probe()(layer()(ids)))
+    with attach(model, NOISE, layer="own"):
+        check(probed(model, IDS), mask=mask)
 
 
 def test_a_layer_after_another_has_it():
