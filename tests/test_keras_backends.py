@@ -35,7 +35,7 @@ GROUPS = {
         40,
     ),
     "layer": (["keras/test_layer.py", "keras/test_keras_own_tests.py"], [], 20),
-    "fit": (["keras/test_masks_in_fit.py"], [], 8),
+    "fit": (["keras/test_masks_in_fit.py", "keras/test_loops.py"], [], 15),
     "state": (["keras/test_state.py", "keras/test_compat.py"], ["wrong_st"], 30),
     "masks": (
         ["keras/test_masks.py", "keras/test_nested_inputs.py", "keras/test_quantized.py"],

@@ -23,7 +23,9 @@ __all__ = [
     "graph_inputs",
     "graph_places",
     "has_value",
+    "is_mapped",
     "is_recomputed",
+    "is_repeated_in",
     "keras_mask",
     "outlives",
     "remove_state",
@@ -31,6 +33,7 @@ __all__ = [
     "states",
     "sync_state",
     "takes_gradients",
+    "tracing",
     "with_keras_mask",
 ]
 
@@ -92,6 +95,48 @@ def outlives(tensor: Any, ids: Any) -> bool:
 
     known = tf.is_tensor(tensor) and not tf.is_symbolic_tensor(tensor)
     return bool(known and tf.is_symbolic_tensor(ids))
+
+
+def tracing() -> Any:
+    """What records the running operations: a graph of TensorFlow, a trace of JAX, or nothing."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf  # noqa: PLC0415, only on this backend
+
+        return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+    # JAX does not document where a traced array keeps it.
+    return getattr(keras.ops.zeros(()), "_trace", None) if backend == "jax" else None
+
+
+def is_repeated_in(outer: Any) -> bool:
+    """Whether what is recorded may run repeatedly while what ``tracing`` told before runs once.
+
+    That is so in the loops of TensorFlow, and in whatever JAX traces by itself: the values there
+    are not known outside.
+    """
+    inner = tracing()
+    if keras.backend.backend() != "tensorflow":
+        return inner is not outer
+    while inner is not None and inner is not outer:
+        if type(inner).__name__ == "WhileBodyFuncGraph":
+            return True
+        inner = getattr(inner, "outer_graph", None)
+    return False
+
+
+def is_mapped(tensor: Any, state: Any) -> bool:
+    """Whether a tensor is a row in ``ops.vectorized_map``, while ``state`` is that of all rows."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf  # noqa: PLC0415, only on this backend
+
+        return "loop_body" in tf.get_current_name_scope().split("/")
+    if backend == "torch":
+        import torch  # noqa: PLC0415
+
+        batched = torch._C._functorch.is_batchedtensor
+        return bool(batched(tensor) and not batched(state))
+    return type(tensor).__name__ == "BatchTracer" != type(state).__name__
 
 
 def sync_state(model: Any) -> None:

@@ -159,11 +159,20 @@ class AttachedNoise(EmbeddingNoise):
             told: What the calls around the lookup say of ``training``. With JAX, ``fit`` tells
                 the model's call whether it trains, but not the layers in it.
             training: What Keras says of it.
+
+        Raises:
+            ValueError: The lookup is traced once for many turns of a loop.
         """
         training = told if training is None else training
         if not training:
             self._warn_if_untold(training)
             return x
+        if model_call.is_repeated():
+            raise ValueError(
+                f"{name_of(self)!r} is called in a loop or another traced function inside the "
+                "model's call, such as a keras.layers.RNN or ops.map, whose turns would all have "
+                "the same noise: call it on all tokens before the loop"
+            )
         now = self._counter()
         start, lookups = model_call.begun.get(self, (now, 0))
         # Two lookups, or two layers, must not get the same noise at the same place.

@@ -22,7 +22,7 @@ from embnoise.backend import (
     embedding_shape,
     rows_of_a_sample,
 )
-from embnoise_keras._compat import has_value, keras_mask, takes_gradients
+from embnoise_keras._compat import has_value, is_mapped, keras_mask, takes_gradients
 from embnoise_keras.functional import add_noise, refuse_ragged
 from embnoise_keras.replicas import replica
 from embnoise_keras.variables import LastCall, State
@@ -195,6 +195,12 @@ class EmbeddingNoise(NoiseState, keras.layers.Layer):  # type: ignore[misc]
         """The tokens with the ids of their samples, if those are not given."""
         if tokens.sample_ids is not None:
             return tokens
+        if is_mapped(x, self._count.value):
+            raise ValueError(
+                f"the calls of {self.name!r} for the rows of ops.vectorized_map would all have the "
+                "noise of sample 0: call it on all rows before, or pass sample_ids= to an "
+                "EmbeddingNoise"
+            )
         number, replicas = replica()
         rows = counter.samples + ops.arange(_batch(x), dtype=self._count.dtype)
         number = ops.cast(number, self._count.dtype)

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from inspect import signature
 from typing import Any
 
-from embnoise_keras._compat import all_layers
+from embnoise_keras._compat import all_layers, is_repeated_in, tracing
 from embnoise_keras.calls import around_calls
 from embnoise_keras.inputs import Inputs
 
@@ -38,6 +38,11 @@ class ModelCall:
         self.number = number
         self.begun: dict[Any, tuple[Any, int]] = {}
         self._entered: Counter[int] = Counter()
+        self._tracing = tracing()
+
+    def is_repeated(self) -> bool:
+        """Whether what runs now may run repeatedly in this one call."""
+        return self.layer is not None and is_repeated_in(self._tracing)
 
     def enter(self, layer: Any) -> int:
         """Note a call of a layer that this call makes; returns how many came before."""

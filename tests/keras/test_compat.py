@@ -156,6 +156,33 @@ def test_the_mask_of_a_tensor():
     assert keras.ops.convert_to_numpy(_compat.keras_mask(other)).tolist() == seen.tolist(), hint
 
 
+def test_what_a_loop_repeats():
+    hint = changed("how a backend traces ops.map", "tracing and is_repeated_in")
+    seen = []
+
+    class Loop(keras.layers.Layer):
+        def call(self, x):
+            outer = _compat.tracing()
+            assert not _compat.is_repeated_in(outer), hint
+
+            def turn(row):
+                seen.append(_compat.is_repeated_in(outer))
+                return row
+
+            return keras.ops.map(turn, x)
+
+    keras.Sequential([Loop()]).predict(np.ones((2, 3)), verbose=0)
+    assert any(seen) == (keras.backend.backend() != "torch"), hint
+
+
+def test_a_row_in_a_vectorized_map():
+    hint = changed("how a backend maps rows", "is_mapped")
+    rows, state, seen = keras.ops.ones((2, 3)), keras.ops.zeros(()), []
+    assert not _compat.is_mapped(rows, state), hint
+    keras.ops.vectorized_map(lambda row: seen.append(_compat.is_mapped(row, state)) or row, rows)
+    assert all(seen), hint
+
+
 def test_whether_gradients_are_taken():
     hint = changed("StatelessScope.state_mapping", "takes_gradients")
     seen = {}
