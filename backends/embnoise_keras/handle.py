@@ -135,7 +135,7 @@ class AttachedNoise(EmbeddingNoise):
         self.layers = ()
         # A tf.function that was traced meanwhile keeps the noise in it. Not by `_set_pauses`: with
         # JAX, an error in the first step of `fit` leaves no variable of the model a value.
-        self._open_pauses.state.assign(1)
+        self._open_pauses.number = 1
 
     def _record(self) -> None:
         self.last_call.begin(self, [self, *self.layers])

@@ -25,7 +25,7 @@ from embnoise.backend import (
 from embnoise_keras._compat import has_value, is_mapped, keras_mask, takes_gradients
 from embnoise_keras.functional import add_noise, refuse_ragged
 from embnoise_keras.replicas import replica
-from embnoise_keras.variables import LastCall, State
+from embnoise_keras.variables import LastCall, Pauses, State
 
 __all__ = ["EmbeddingNoise"]
 
@@ -83,8 +83,7 @@ class EmbeddingNoise(NoiseState, keras.layers.Layer):  # type: ignore[misc]
         with keras.name_scope(self.name, caller=self):
             # The dtype is that of the iterations of Keras's optimizers.
             self._state = State("count", shape=(_COUNT,), dtype="int")
-            # How many contexts without noise are open, which is not saved.
-            self._open_pauses = State("pauses", dtype="int")
+            self._open_pauses = Pauses("pauses", dtype="int")
         self.last_call = LastCall()
         # There is nothing to build, unless a subclass has something.
         self.built = type(self).build is keras.Layer.build
@@ -233,10 +232,11 @@ class EmbeddingNoise(NoiseState, keras.layers.Layer):  # type: ignore[misc]
         self._synced(self._state).assign([*counter])
 
     def _pauses(self) -> int:
-        return int(ops.convert_to_numpy(self._synced(self._open_pauses)))
+        return self._open_pauses.number
 
     def _set_pauses(self, pauses: int) -> None:
-        self._synced(self._open_pauses).assign(pauses)
+        self._synced(self._open_pauses)
+        self._open_pauses.number = pauses
 
     def _synced(self, state: State) -> Any:
         """The variable of a state, to be read or set from outside of compiled code."""

@@ -11,7 +11,7 @@ from keras import ops
 
 from embnoise_keras._compat import add_state
 
-__all__ = ["LastCall", "State"]
+__all__ = ["LastCall", "Pauses", "State"]
 
 
 class State(keras.random.SeedGenerator):  # type: ignore[misc]
@@ -29,10 +29,12 @@ class State(keras.random.SeedGenerator):  # type: ignore[misc]
         state: The variable.
     """
 
+    _kind = keras.Variable
+
     def __init__(self, name: str, *, shape: tuple[int, ...] = (), dtype: str) -> None:
         # Not that of SeedGenerator, which draws a seed.
         self.name = name
-        self.state = keras.Variable(
+        self.state = self._kind(
             "zeros",
             shape=shape,
             dtype=dtype,
@@ -40,6 +42,35 @@ class State(keras.random.SeedGenerator):  # type: ignore[misc]
             aggregation="only_first_replica",
             name=name,
         )
+
+
+class _OpenPauses(keras.Variable):  # type: ignore[misc]
+    """A variable that nobody else sets: its value is ``number`` after any assignment."""
+
+    number = 0
+
+    def assign(self, value: Any) -> Any:
+        return super().assign(self.number)
+
+
+class Pauses(State):
+    """How many contexts without noise are open, as state.
+
+    A state tree has it as well, and one that was saved in such a context would turn the noise off
+    for good where it is restored. So the number is kept in Python, and the variable follows it.
+    """
+
+    _kind = _OpenPauses
+
+    @property
+    def number(self) -> int:
+        """How many are open."""
+        return int(self.state.number)
+
+    @number.setter
+    def number(self, value: int) -> None:
+        self.state.number = value
+        self.state.assign(value)
 
 
 class LastCall:

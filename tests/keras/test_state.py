@@ -234,6 +234,26 @@ def test_a_layer_is_saved_in_the_middle_of_a_step(tmp_path):
     close(loaded(IDS, training=True), model(IDS, training=True))
 
 
+@over_owners
+def test_a_state_tree_has_the_count_but_no_pause(noised):
+    model, owner = noised(functional)
+    model.compile("sgd", "mse")
+    fit(model)
+    with owner.paused():
+        tree = model.get_state_tree("numpy_array")
+    step = owner.step
+    fit(model)
+    model.set_state_tree(tree)
+    assert owner.step == step
+    fit(model)
+    assert owner.step == step + 2
+    tree = model.get_state_tree("numpy_array")
+    with owner.paused():
+        model.set_state_tree(tree)
+        fit(model)
+        assert owner.step == step + 2
+
+
 @tensorflows
 def test_a_checkpoint_of_tensorflow_has_the_count_but_no_pause(tmp_path):
     model, layer = with_layer(functional, calls_per_step=2)
