@@ -50,6 +50,7 @@ from embnoise_torch.tracing.planned import add_compiled, can_fuse, lookup, looku
 from embnoise_torch.tracing.state import TraceableState
 from embnoise_torch.tracing.traced_lookup import add_lookup
 from embnoise_torch.tracing.transforms import add_counted, is_recorded
+from embnoise_torch.untold_padding import warn_of_missed_calls
 
 __all__ = ["Handle"]
 
@@ -308,7 +309,7 @@ class Handle(TraceableState, backend.Handle):
             return source.ready_lookup(x, ids, TokenArrays(), [])  # the calls have returned
         calls = self._thread_calls.active
         if self._listen_again():
-            self._warn_of_missed_calls()
+            warn_of_missed_calls()
         elif not calls and source.expects_calls and not source.paused:
             source.untold.warn_without_calls()
         look = source.untold.looks_closely
@@ -401,15 +402,6 @@ class Handle(TraceableState, backend.Handle):
         for listener in self._listeners:
             replaced |= listener.restore()
         return replaced
-
-    def _warn_of_missed_calls(self) -> None:
-        warnings.warn(
-            "embnoise: the forward of a module was replaced after attach(), by accelerate's "
-            "unwrap_model(keep_fp32_wrapper=False) perhaps, so the mask of this call may have been "
-            "missed. From the next call on, it is known again.",
-            RuntimeWarning,
-            stacklevel=4,
-        )
 
     def _warn_of_no_noise(self) -> None:
         if self._warned or self._pauses() or self.alpha == 0 or _compat.pipeline_rehearses():

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from embnoise.backend import Noise
-from embnoise_torch.model.lookup_tokens import is_of_others
 from embnoise_torch.model.model_call import CallTokens
+from embnoise_torch.model.row_parts import is_of_others
 from embnoise_torch.model.special_ids import SpecialIds
 from embnoise_torch.model.untold_arguments import (
     tells_documents,
@@ -17,7 +17,7 @@ from embnoise_torch.model.untold_arguments import (
     tells_unnamed,
 )
 
-__all__ = ["UntoldPadding"]
+__all__ = ["UntoldPadding", "warn_of_missed_calls"]
 
 _TELLS = {
     "unknown": tells_padding_by_name,
@@ -28,6 +28,17 @@ _TELLS = {
 
 _FIRST = 8
 """How many lookups without a mask are looked at. For all of them, a GPU would be waited for."""
+
+
+def warn_of_missed_calls() -> None:
+    """Warn that listeners were replaced, which ``Handle`` has found."""
+    warnings.warn(
+        "embnoise: the forward of a module was replaced after attach(), by accelerate's "
+        "unwrap_model(keep_fp32_wrapper=False) perhaps, so the mask of this call may have been "
+        "missed. From the next call on, it is known again.",
+        RuntimeWarning,
+        stacklevel=4,
+    )
 
 
 class UntoldPadding:

@@ -144,7 +144,7 @@ class Inputs:
     def lengths(self) -> NDArray[np.int64]:
         """The number of real tokens in each token's document, [B, L]; 0 for padding."""
         if not self.packed:
-            return self.mask * self.mask.sum(axis=1, keepdims=True)
+            return np.where(self.mask, self.mask.sum(axis=1, keepdims=True), 0)
         lengths = np.zeros(self.mask.shape, np.int64)
         for row, segments in enumerate(self.segments):
             _, documents, counts = np.unique(segments, return_inverse=True, return_counts=True)

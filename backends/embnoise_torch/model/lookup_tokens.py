@@ -19,7 +19,7 @@ from embnoise_torch.model.layouts import SAME, Layout, are_equal, find_layout, i
 from embnoise_torch.model.model_call import CallTokens, filled, tells_padding
 from embnoise_torch.model.special_ids import SpecialIds
 
-__all__ = ["ids_of_shape", "is_of_others", "resolve_tokens"]
+__all__ = ["ids_of_shape", "resolve_tokens"]
 
 _HINT = "pass attach(..., tokens=...), a function that returns the mask of what is looked up"
 
@@ -36,36 +36,6 @@ def ids_of_shape(shape: tuple[int, int], calls: Sequence[CallTokens]) -> Tensor 
         if ids is not None and ids.ndim in (1, 2) and (1, *ids.shape)[-2:] == shape:
             return ids
     return None
-
-
-def is_of_others(ids: Tensor, calls: Sequence[CallTokens], special: SpecialIds) -> bool:
-    """Whether what is looked up are not the ids of any call, though one has some.
-
-    Under a name of the model's own, only the numbers 0, 1, 2, ... are sure not to be ids.
-
-    Args:
-        ids: What is looked up.
-        calls: The active calls.
-        special: The special ids of the model.
-    """
-    if ids.ndim not in (1, 2) or any(call.positions is not None for call in calls):
-        return False
-    looked = ids.reshape((1, *ids.shape)[-2:])
-    counted = torch.arange(looked.shape[1], device=looked.device)
-    sure = bool((looked == counted).all()) and len(counted) > 1
-    varies = bool((looked != looked[:1, :1]).any())
-    found = False
-    for call in calls:
-        for given in (call.ids, call.other_ids, call.unnamed):
-            if given is None or given.ndim not in (1, 2):
-                continue
-            rows = given.to(looked.device).reshape(-1, given.shape[-1])
-            if find_layout(looked, rows, None, special) is not None:
-                return False
-            if varies and not sure and bool(torch.isin(looked, rows).all()):
-                return False  # a part of them, in some order
-            found = found or given is call.ids or (sure and given is call.other_ids)
-    return found
 
 
 def resolve_tokens(

@@ -1,4 +1,4 @@
-"""Lookups of parts of rows, of whose length nothing tells."""
+"""Lookups of parts of rows, of whose length nothing tells, and of something else."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from embnoise_torch.model.layouts import find_layout
 from embnoise_torch.model.model_call import CallTokens
+from embnoise_torch.model.special_ids import SpecialIds
 
-__all__ = ["check_rows"]
+__all__ = ["check_rows", "is_of_others"]
 
 
 def check_rows(ids: Tensor, calls: Sequence[CallTokens]) -> None:
@@ -71,3 +73,33 @@ def _are_part(ids: Tensor, rows: Tensor) -> bool:
 def _follows_others(call: CallTokens) -> bool:
     """Whether the ids of a call come after cached ones, of which its mask, if any, is as well."""
     return call.cached is not None and (call.mask is None or call.mask.shape != call.ids.shape)  # type: ignore[union-attr]
+
+
+def is_of_others(ids: Tensor, calls: Sequence[CallTokens], special: SpecialIds) -> bool:
+    """Whether what is looked up are not the ids of any call, though one has some.
+
+    Under a name of the model's own, only the numbers 0, 1, 2, ... are sure not to be ids.
+
+    Args:
+        ids: What is looked up.
+        calls: The active calls.
+        special: The special ids of the model.
+    """
+    if ids.ndim not in (1, 2) or any(call.positions is not None for call in calls):
+        return False
+    looked = ids.reshape((1, *ids.shape)[-2:])
+    counted = torch.arange(looked.shape[1], device=looked.device)
+    sure = bool((looked == counted).all()) and len(counted) > 1
+    varies = bool((looked != looked[:1, :1]).any())
+    found = False
+    for call in calls:
+        for given in (call.ids, call.other_ids, call.unnamed):
+            if given is None or given.ndim not in (1, 2):
+                continue
+            rows = given.to(looked.device).reshape(-1, given.shape[-1])
+            if find_layout(looked, rows, None, special) is not None:
+                return False
+            if varies and not sure and bool(torch.isin(looked, rows).all()):
+                return False  # a part of them, in some order
+            found = found or given is call.ids or (sure and given is call.other_ids)
+    return found

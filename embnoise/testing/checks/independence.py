@@ -167,7 +167,8 @@ def draws_not_reused(context: CheckContext) -> None:
 
 def _cause_of_reuse(units: Array) -> str:
     """How a draw is used again, if most of its copies are at one lag."""
-    match = most_correlated(np.sign(units), RATE)
+    signs = np.sign(units)
+    match = most_correlated(signs, signs, RATE)
     if abs(match.correlation) <= match.allowed:
         how = "rolled, shifted, or made from counters that overlap"
         return f"one draw is used at several places: {how}"
