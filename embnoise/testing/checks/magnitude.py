@@ -176,13 +176,13 @@ def length_of_packed_rows(context: CheckContext) -> None:
         likely = "padding on the left of documents, between them or in one is counted"
         _rows_have_their_length(context, padded, dim, likely)
         context.transcript.clear()
-    likely = "documents are numbered from 1 in each row, or in order, by the layer's account"
-    _rows_have_their_length(context, _numbered_on(batch, width), dim, likely)
-    context.transcript.clear()
     many = np.repeat(range(1, MANY + 1), [1, 2] * (MANY // 2))[None]
     _rows_have_their_length(
         context, many, 32, "documents are numbered in too few bits, or up to some bound"
     )
+    context.transcript.clear()
+    likely = "documents are numbered from 1 in each row, or in order, by the layer's account"
+    _rows_have_their_length(context, _numbered_on(batch, width), dim, likely)
 
 
 def _numbered_on(batch: int, width: int) -> NDArray[np.int64]:
