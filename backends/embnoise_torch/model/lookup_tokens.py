@@ -44,7 +44,7 @@ def resolve_tokens(
     calls: Sequence[CallTokens],
     special: SpecialIds,
     *,
-    warns: bool,
+    warns: bool = True,
 ) -> tuple[TokenArrays, bool] | None:
     """The mask and the segments of a lookup, and whether it is transposed to them.
 
