@@ -151,7 +151,7 @@ def attach(
         _check_clean(name, module)
     refuse_equal_streams(noise_by_layer(noise, layers), _noises_in(model))
     place = find_place(model, layers.values(), mesh)
-    return Handle(
+    handle = Handle(
         inner,
         layers,
         noise,
@@ -164,6 +164,10 @@ def attach(
         at=at,
         outermost=model,
     )
+    if layer is not None:  # whoever names an embedding knows what it looks up
+        for source in handle._sources.values():
+            source.untold.looks_at_others = 0
+    return handle
 
 
 def check_arguments(

@@ -57,7 +57,7 @@ class UntoldPadding:
         """In how many more lookups ids are searched for padding."""
         self._looks_at_arguments = _FIRST
         """In how many more of them an argument may turn out to be a mask."""
-        self._looks_at_others = _FIRST
+        self.looks_at_others = _FIRST
         """In how many more of them the ids are compared with those of the calls."""
         self.looks_closely = _FIRST
         """In how many more of them that may be an argument of any name."""
@@ -106,12 +106,12 @@ class UntoldPadding:
             ids: What is looked up, for which no call tells a mask.
             calls: The active calls.
         """
-        if not calls or self._looks_at_others == 0:
+        if not calls or self.looks_at_others == 0:
             return
-        self._looks_at_others -= 1
+        self.looks_at_others -= 1
         if self._noise.alpha == 0 or not is_of_others(ids, calls, self._special):
             return
-        self._looks_at_others = 0
+        self.looks_at_others = 0
         warnings.warn(
             f"embnoise: what an embedding looks up, of shape {tuple(ids.shape)}, is not what the "
             "model was called with. If it is the numbers of positions or of types, pass "

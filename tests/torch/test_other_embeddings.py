@@ -107,7 +107,9 @@ def test_tokens_under_other_names_are_not(model, args):
     assert messages(model(), *args) == []
 
 
-def test_functions_decide():
+def test_the_user_decides():
     model = Positions()
+    with attach(model, neftune(5.0), layer="other"):
+        model(IDS)
     with attach(model, neftune(5.0), tokens=lambda ids: {}):
         model(IDS)
