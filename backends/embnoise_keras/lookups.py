@@ -161,7 +161,11 @@ class Lookups:
     ) -> None:
         """Raise if a mask is not [B, L], and warn if it may be one of L tokens by L others."""
         given = tuple(mask.shape)
-        if len(given) == 2 and not (_may_be(given, shape) or _may_be(given, shape[::-1])):
+        # Where B is unknown in the mask, it is unknown in ids [L, B] as well.
+        turns = given[:1] != (None,) or shape[1] is None
+        if len(given) == 2 and not (
+            _may_be(given, shape) or (turns and _may_be(given, shape[::-1]))
+        ):
             raise ValueError(
                 f"found a mask of shape {given} among the model's inputs, which is not that of the "
                 f"{shape} tokens that {self._layer.name!r} looked up; pass tokens=, such as "

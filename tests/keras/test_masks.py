@@ -433,6 +433,27 @@ def test_a_mask_that_does_not_fit_is_refused_in_training_alone():
             model(IDS, attention_mask=CAUSAL, training=True)
 
 
+class Shortened(keras.Model):
+    """Teacher forcing: looks up all tokens but the last."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = keras.layers.Embedding(VOCABULARY, DIM)
+
+    def call(self, inputs, training=None):
+        return self.embed(inputs["token_ids"][:, :-1])
+
+
+def test_a_mask_of_another_width_is_refused_in_fit():
+    """Where TensorFlow does not know B, the mask might be that of [L, B]."""
+    model, inputs = Shortened(), {"token_ids": IDS, "padding_mask": MASK}
+    model.compile("sgd", "mse")
+    targets = np.zeros((4, 4, DIM))
+    model.train_on_batch(inputs, targets)
+    with attach(model, NOISE), pytest.raises(ValueError, match=r"\(\w+, 5\) among.*pass tokens="):
+        model.fit(inputs, targets, batch_size=3, verbose=0)
+
+
 class Dictionary(keras.Model):
     def __init__(self):
         super().__init__()
