@@ -41,7 +41,20 @@ class State(keras.random.SeedGenerator):  # type: ignore[misc]
             trainable=False,
             aggregation="only_first_replica",
             name=name,
+            **_replicated(shape),
         )
+
+
+def _replicated(shape: tuple[int, ...]) -> dict[str, Any]:
+    """The layout of a variable that all devices have, where Keras distributes variables.
+
+    The variable's path contains the embedding's name, so a rule for that would apply to it too.
+    """
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        return {}
+    axes = [None] * len(shape)
+    return {"layout": keras.distribution.TensorLayout(axes, distribution.device_mesh)}
 
 
 class _OpenPauses(keras.Variable):  # type: ignore[misc]

@@ -9,7 +9,7 @@ import pytest
 import embnoise
 from embnoise import linear, neftune
 from embnoise.backend import Counter
-from embnoise_keras import EmbeddingNoise, attach
+from embnoise_keras import EmbeddingNoise, NoiseLogger, attach
 from tests.keras.models import DIM, IDS, MASK, MODELS, fit, functional, numpy, sequential
 
 BACKEND = keras.backend.backend()
@@ -232,6 +232,26 @@ def test_a_layer_is_saved_in_the_middle_of_a_step(tmp_path):
     assert list(twin._counters().values()) == list(layer._counters().values())
     assert list(twin._counters().values()) == [Counter(1, 1, 4, 3)]
     close(loaded(IDS, training=True), model(IDS, training=True))
+
+
+@pytest.fixture
+def distributed():
+    """A rule that the path of an embedding's noise matches as well."""
+    mesh = keras.distribution.DeviceMesh((1, 1), ("batch", "model"))
+    rules = keras.distribution.LayoutMap(mesh)
+    rules[".*embedding.*"] = ("model", None)
+    keras.distribution.set_distribution(keras.distribution.ModelParallel(layout_map=rules))
+    yield
+    keras.distribution.set_distribution(None)
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="it distributes variables")
+@over_owners
+def test_a_layout_for_the_embedding_is_not_that_of_its_noise(distributed, noised):
+    model, owner = noised(functional)
+    model.compile("sgd", "mse")
+    fit(model, callbacks=[NoiseLogger()])
+    assert (owner.step, owner.lookups) == (2, 2)
 
 
 @over_owners
