@@ -105,7 +105,8 @@ class Schedule:
     def _clipped(self, step: Array, xp: ArrayNamespace) -> Array:
         """The value at a step, or at the last one for every later one."""
         if self.length is not None:
-            step = xp.where(step < self.length, step, step * 0 + self.length)
+            last = float(self.length)  # JAX takes no integers of more than 32 bits
+            step = xp.where(step < last, step, step * 0 + last)
         return self.value(step, xp)
 
     def then(self, following: Schedule) -> Chain:
@@ -192,7 +193,7 @@ class Chain(Schedule):
 
     def value(self, step: Array, xp: ArrayNamespace) -> Array:
         value = self.parts[0]._clipped(step, xp)
-        start = 0
+        start = 0.0
         for before, part in zip(self.parts, self.parts[1:], strict=False):
             start += before.length or 0
             own_step = xp.where(step > start, step - start, step * 0)

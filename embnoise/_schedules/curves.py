@@ -56,7 +56,7 @@ class _Ramp(_Curve):
 
     def value(self, step: Array, xp: ArrayNamespace) -> Array:
         assert self.steps is not None
-        t = step / self.steps
+        t = step / float(self.steps)
         # The last step does not follow the curve: rounding could miss the end point.
         curve = self._curve(xp.where(t < 1, t, t * 0), xp)
         return xp.where(t < 1, curve, t * 0 + self.end)

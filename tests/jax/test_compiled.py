@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from embnoise import Noise, neftune
+from embnoise import Noise, constant, cosine, linear, neftune
 from embnoise_jax import add_noise
 from tests.jax.models import reference, same
 from tests.strategies import embeddings
@@ -76,3 +76,14 @@ def test_a_function_traced_in_one_mode_runs_in_the_other():
         assert same(noisy(jnp.asarray(x)), expected)
     assert same(program.compile()(x), expected)
     assert same(noisy(jnp.asarray(x)), expected)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [linear(5, 1, 2**32), cosine(5, 1, 2**40), constant(3, 2**33).then(linear(5, 1, 2**32))],
+)
+def test_schedules_of_more_steps_than_an_integer_of_jax_holds(schedule):
+    noise = neftune(schedule)
+    x = jnp.ones((2, 3, 8))
+    noisy = jax.jit(lambda x, step: add_noise(x, noise, step=step))(x, 7)
+    np.testing.assert_allclose(noisy, reference(x, noise, step=7), rtol=1e-6)
