@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -28,7 +27,6 @@ def refuse_ragged(x: Any, what: str = "x") -> None:
         )
 
 
-@cache
 def _backend_add_noise() -> Any:
     backend = keras.backend.backend()
     if backend not in _MODULES:

@@ -9,7 +9,7 @@ import pytest
 import embnoise
 from embnoise import Noise, linear, neftune
 from embnoise.backend import Counter
-from embnoise_keras import EmbeddingNoise, attach
+from embnoise_keras import EmbeddingNoise, add_noise, attach
 from tests.keras.models import DIM, IDS, MASK, fit, functional, numpy, sequential
 
 X = np.random.default_rng(0).standard_normal((4, 5, DIM)).astype(np.float32)
@@ -217,3 +217,11 @@ def test_symbolic_calls_keep_shape_dtype_and_mask():
 def test_wrong_calls(call, kind, message):
     with pytest.raises(kind, match=message):
         call()
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="torch.compile is PyTorch's")
+def test_torch_compile_warns_of_nothing():
+    torch = pytest.importorskip("torch")
+    noise = neftune()
+    noisy = torch.compile(lambda x: add_noise(x, noise, step=3), backend="eager")
+    close(noisy(torch.tensor(X)), embnoise.add_noise(X, noise, step=3))
