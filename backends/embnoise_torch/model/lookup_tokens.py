@@ -66,7 +66,8 @@ def resolve_tokens(
     """
     states = ids is None
     known_ids = ids_of_shape(shape, calls) if states else ids
-    lookup = _Lookup(known_ids, shape, special, states=states, warns=warns)
+    has_masks = any(call.mask is not None or call.unknown is not None for call in calls)
+    lookup = _Lookup(known_ids, shape, special, states=states, warns=warns, has_masks=has_masks)
     chosen: tuple[CallTokens, Layout] | None = None
     moved: tuple[CallTokens, Layout] | None = None
     unread: list[CallTokens] = []
@@ -126,6 +127,7 @@ class _Lookup:
         *,
         states: bool,
         warns: bool,
+        has_masks: bool,
     ) -> None:
         if ids is not None and ids.shape != shape:
             ids = ids.reshape(shape) if ids.numel() == shape[0] * shape[1] else None
@@ -134,6 +136,8 @@ class _Lookup:
         self.special = special
         self.states = states
         self.warns = warns
+        self.has_masks = has_masks
+        """Whether any call has what may be a mask, perhaps of another argument."""
         self.hidden: Tensor | None = None
         self.joined = False
         """Whether it has the tokens of two arguments of a call, of which one has a mask."""
@@ -177,7 +181,7 @@ class _Lookup:
     def _joins(self, call: CallTokens, layout: Layout) -> bool:
         """Whether the lookup is of a call's ids and of another argument, whose mask is unknown."""
         assert self.ids is not None
-        if call.mask is None and call.unknown is None:
+        if not self.has_masks:
             return False
         return _is_among(self._added(layout), call.beside)
 

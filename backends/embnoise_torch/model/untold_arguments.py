@@ -71,7 +71,8 @@ def untold_in(call: ModelCall) -> list[CallTokens]:
     """
     found = []
     for name, value, depth in entries_of(call):
-        if (depth == 0 and name in TELLING) or not (field := _field_in_dynamo(name)):
+        field: Field = "unknown" if _masks_ids(name, call) else _field_in_dynamo(name)
+        if (depth == 0 and name in TELLING) or not field:
             continue
         given = value
         if isinstance(value, list) and all(type(each) is int for each in value):
@@ -82,6 +83,12 @@ def untold_in(call: ModelCall) -> list[CallTokens]:
             nothing = CallTokens(None, None, None, None, None, None)
             found.append(nothing._replace(**{field: given}))
     return found
+
+
+def _masks_ids(name: str, call: ModelCall) -> bool:
+    """Whether an argument is the mask of ids beside it, as ``answer_mask`` of ``answer_ids``."""
+    stem = name.removesuffix("attention_mask").removesuffix("mask")
+    return stem not in ("", name) and f"{stem}ids" in call
 
 
 def tells_padding_by_name(given: Tensor, ids: Tensor) -> bool:
