@@ -75,6 +75,7 @@ def test_transformations(platform):
             np.testing.assert_allclose(seen, wanted, rtol=1e-6)
 
 
+@pytest.mark.sweep  # the bits are compared above
 def test_the_kit_finds_no_fault():
     with as_on("cuda"), hasty_jax():
         made = case("cuda", function(), driver="jax", claims=Claims(validates_alpha=True))
