@@ -10,7 +10,7 @@ name = lambda layer: layer.name  # noqa: E731
 
 # They take 10 to 60 s, most of it in JAX's compiler; the others have the same noise.
 SLOW = {
-    "equinox: attach", "equinox: own seed", "jax: gaussian", "jax: symnoise", "linen: attach",
+    "equinox: attach", "equinox: own seed", "equinox: Uniform", "jax: gaussian", "jax: symnoise", "linen: attach",
     "nnx: Embedded",
     "nnx: counting", "nnx: EmbeddingNoise", "nnx: attach", "jax: add_noise", "jax: Folded",
     "jax: annealed", "linen: Uniform", "linen: counting", "nnx: Uniform",
