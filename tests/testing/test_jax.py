@@ -10,8 +10,8 @@ name = lambda layer: layer.name  # noqa: E731
 
 # They take 10 to 60 s, most of it in JAX's compiler; the others have the same noise.
 SLOW = {
-    "equinox: attach", "equinox: own seed", "equinox: Uniform", "jax: gaussian", "jax: symnoise", "linen: attach",
-    "nnx: Embedded",
+    "equinox: attach", "equinox: own seed", "equinox: Uniform", "jax: gaussian", "jax: symnoise",
+    "linen: attach", "nnx: Embedded",
     "nnx: counting", "nnx: EmbeddingNoise", "nnx: attach", "jax: add_noise", "jax: Folded",
     "jax: annealed", "linen: Uniform", "linen: counting", "nnx: Uniform",
 }  # fmt: skip
