@@ -31,14 +31,11 @@ from embnoise_torch.recompute import Draw, RecomputeCache
 from embnoise_torch.seen_lookups import SeenLookups
 from embnoise_torch.tracing import custom_op
 from embnoise_torch.tracing.custom_op import Ready, add_ready_
-from embnoise_torch.untold_padding import UntoldPadding
+from embnoise_torch.untold_padding import FIRST, UntoldPadding
 
 __all__ = ["AttachedSource", "Described", "LayerSource", "packed"]
 
 _TOKEN_ARRAYS = len(TokenArrays._fields)
-
-_FIRST = 8
-"""In how many lookups the order of positions is looked at. For all, a GPU would be waited for."""
 
 
 class Described(NamedTuple):
@@ -246,7 +243,8 @@ class AttachedSource(_CountingSource):
         self.expects_calls = False
         """Whether there are calls that tell about tokens, without which nothing does."""
         self.untold = UntoldPadding(noise, special)
-        self._looks_at_positions = _FIRST
+        self._looks_at_positions = FIRST
+        """In how many more lookups an order of positions that tells nothing is warned of."""
 
     def ready(self, x: Tensor, inputs: Tensor | None, /, *arrays: Tensor | None) -> Ready | None:
         """What is known about the output of the next lookup: see ``Source``.

@@ -17,7 +17,7 @@ from embnoise_torch.model.untold_arguments import (
     tells_unnamed,
 )
 
-__all__ = ["UntoldPadding", "warn_of_missed_calls"]
+__all__ = ["FIRST", "UntoldPadding", "warn_of_missed_calls"]
 
 _TELLS = {
     "unknown": tells_padding_by_name,
@@ -26,8 +26,8 @@ _TELLS = {
 }
 """What decides about the fields of ``CallTokens`` under whose names nothing is known."""
 
-_FIRST = 8
-"""How many lookups without a mask are looked at. For all of them, a GPU would be waited for."""
+FIRST = 8
+"""How many lookups are looked at for what is only warned of. For all, a GPU would be waited for."""
 
 
 def warn_of_missed_calls() -> None:
@@ -53,13 +53,13 @@ class UntoldPadding:
         self._noise = noise
         self._special = special
         self._has_warned = False
-        self.looks_at_ids = _FIRST if special.padding_shows_at else 0
+        self.looks_at_ids = FIRST if special.padding_shows_at else 0
         """In how many more lookups ids are searched for padding."""
-        self._looks_at_arguments = _FIRST
+        self._looks_at_arguments = FIRST
         """In how many more of them an argument may turn out to be a mask."""
-        self.looks_at_others = _FIRST
+        self.looks_at_others = FIRST
         """In how many more of them the ids are compared with those of the calls."""
-        self.looks_closely = _FIRST
+        self.looks_closely = FIRST
         """In how many more of them that may be an argument of any name."""
 
     def warn_without_calls(self) -> None:

@@ -180,10 +180,7 @@ class _Lookup:
 
     def _joins(self, call: CallTokens, layout: Layout) -> bool:
         """Whether the lookup is of a call's ids and of another argument, whose mask is unknown."""
-        assert self.ids is not None
-        if not self.has_masks:
-            return False
-        return _is_among(self._added(layout), call.beside)
+        return self.has_masks and _is_among(self._added(layout), call.beside)
 
     def _is_of_rival(self, call: CallTokens, given: Tensor) -> bool:
         """Whether the lookup is of the other side of an encoder-decoder, with the same ids."""
