@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "PACKED", "SMALL", "Array", "Inputs", "inputs_of", "left_mask", "right_mask", "vocabulary_of",
+    "PACKED", "RAGGED", "SMALL", "Array", "Inputs", "inputs_of", "left_mask", "right_mask",
+    "vocabulary_of",
 ]  # fmt: skip
 
 Array: TypeAlias = NDArray[np.float64]
@@ -160,6 +161,10 @@ def right_mask(lengths: list[int], width: int) -> NDArray[np.bool_]:
 def left_mask(lengths: list[int], width: int) -> NDArray[np.bool_]:
     """The mask of rows of these lengths, padded on the left."""
     return right_mask(lengths, width)[:, ::-1]
+
+
+RAGGED = right_mask([7, 4, 2, 1], SMALL[1])
+"""The mask of a batch of ``SMALL`` with rows of other lengths."""
 
 
 def inputs_of(

@@ -64,11 +64,9 @@ class Spec:
         """The dtypes that it tests, of those that a driver declares."""
         if self.dtypes == "all":
             return tuple(declared)
-        return tuple(
-            each
-            for each in ("float32", "bfloat16")
-            if each == "float32" or (self.dtypes == "usual" and each in declared)
-        )
+        if self.dtypes == "usual" and "bfloat16" in declared:
+            return "float32", "bfloat16"
+        return ("float32",)
 
     @property
     def title(self) -> str:

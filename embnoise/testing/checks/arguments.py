@@ -14,7 +14,7 @@ from embnoise.testing.failures import (
     NotTestedError,
     UntestableError,
 )
-from embnoise.testing.inputs import PACKED, SMALL, Inputs, right_mask
+from embnoise.testing.inputs import PACKED, RAGGED, Inputs
 from embnoise.testing.registry import NOISE, check, needs_repeats
 
 
@@ -133,7 +133,7 @@ def arguments_unchanged(context: CheckContext) -> None:
     Fails for layers that edit the mask in place, track a gradient on what they were given, or
     switch themselves or their parts to training or evaluation.
     """
-    _unchanged(context, context.batch(fill="normal", mask=right_mask([7, 4, 2, 1], SMALL[1])))
+    _unchanged(context, context.batch(fill="normal", mask=RAGGED))
     if context.layer().takes("segment_ids"):
         context.transcript.clear()
         _unchanged(context, context.batch(fill="normal", segments=PACKED))

@@ -8,7 +8,7 @@ from embnoise.testing.checks.gradients import gradient_passes
 from embnoise.testing.checks.ragged import FULL, expect_as_good
 from embnoise.testing.context import CheckContext
 from embnoise.testing.failures import ClaimViolatedError, NotClaimedError, UntestableError
-from embnoise.testing.inputs import PACKED, SMALL, Inputs, right_mask
+from embnoise.testing.inputs import PACKED, RAGGED, Inputs
 from embnoise.testing.layer_under_test import LayerUnderTest
 from embnoise.testing.registry import NOISE, check
 from embnoise.testing.right_rows import expect_right_rows, units_of
@@ -37,7 +37,7 @@ def compiled_equals_eager(context: CheckContext) -> None:
     layer = both.compiled
     batches = {}
     if layer.gets("mask"):
-        batches["a mask"] = context.batch(mask=right_mask([7, 4, 2, 1], SMALL[1]))
+        batches["a mask"] = context.batch(mask=RAGGED)
     if layer.may_lack("mask"):
         batches["a mask of ones"] = context.batch().telling("mask")
     if layer.takes("segment_ids") and context.profile.draws:  # compiling takes long

@@ -23,7 +23,7 @@ from embnoise.testing.failures import (
     UntestableError,
     raised_by_layer,
 )
-from embnoise.testing.inputs import PACKED, SMALL, Array, Inputs, left_mask, right_mask
+from embnoise.testing.inputs import PACKED, RAGGED, SMALL, Array, Inputs, left_mask, right_mask
 from embnoise.testing.layer_under_test import LayerUnderTest
 from embnoise.testing.registry import SIZE, check
 from embnoise.testing.statistics import RATE, amplitude, amplitude_window, extreme_window
@@ -113,7 +113,7 @@ def dtype_kept(context: CheckContext) -> None:
     """
     _keeps_dtype(context, context.batch(fill="normal"))
     context.transcript.clear()
-    _keeps_dtype(context, context.batch(fill="normal", mask=right_mask([7, 4, 2, 1], SMALL[1])))
+    _keeps_dtype(context, context.batch(fill="normal", mask=RAGGED))
     if context.layer().takes("segment_ids"):
         context.transcript.clear()
         _keeps_dtype(context, context.batch(fill="normal", segments=PACKED))

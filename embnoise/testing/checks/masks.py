@@ -16,7 +16,7 @@ from embnoise.testing.failures import (
     NotFiniteError,
     UntestableError,
 )
-from embnoise.testing.inputs import SMALL, Inputs, left_mask, right_mask
+from embnoise.testing.inputs import RAGGED, SMALL, Inputs, left_mask, right_mask
 from embnoise.testing.registry import DISTRIBUTION, NOISE, SIZE, check, needs_length, needs_repeats
 from embnoise.testing.right_rows import DRAWS, change_and_units, expect_right_rows, fresh, units_of
 from embnoise.testing.runs import repeated_run
@@ -91,7 +91,7 @@ def mask_of_any_dtype(context: CheckContext) -> None:
     """
     if not context.layer().takes("mask"):
         raise NotClaimedError("the layer takes no mask")
-    inputs = context.batch(mask=right_mask([7, 4, 2, 1], SMALL[1]))
+    inputs = context.batch(mask=RAGGED)
     if context.dtype != "float32":  # a layer's path in 16 bits
         _mask_of_dtypes(context, inputs, ("int64",))
         return

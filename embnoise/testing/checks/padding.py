@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embnoise.testing.batches import Batch, over_batches
+from embnoise.testing.checks.gradients import output_with_gradient
 from embnoise.testing.claims import Claims
 from embnoise.testing.context import CheckContext
 from embnoise.testing.diagnosis import (
@@ -19,7 +18,7 @@ from embnoise.testing.diagnosis import (
     mode_of_another_name,
 )
 from embnoise.testing.guessed import GUESSED, guesses_padding
-from embnoise.testing.inputs import SMALL, Array, Inputs, right_mask
+from embnoise.testing.inputs import RAGGED, Array, Inputs
 from embnoise.testing.registry import check
 from embnoise.testing.statistics import RATE
 from embnoise.testing.tables import zero_share
@@ -84,10 +83,9 @@ def every_token_noised(context: CheckContext) -> None:
 
     Fails for layers that leave out the first or the last token, a row, or some channels.
     """
-    mask = right_mask([7, 4, 2, 1], SMALL[1])
     for masked in (False, True):
         context.transcript.clear()
-        inputs = context.batch(mask=mask if masked else None)
+        inputs = context.batch(mask=RAGGED if masked else None)
         noised = np.zeros(inputs.shape, bool)
         for draw in range(_draws(context.claims)):
             layer = context.layer(seed=context.seed + draw, world=context.world + draw)
@@ -182,18 +180,8 @@ def _noisy_if_varied(context: CheckContext) -> bool:
 def _noisy_with_gradient(context: CheckContext) -> bool:
     """Whether an input that needs a gradient gets noise."""
     inputs, layer = context.batch(), context.layer()
-    step = layer.advance(inputs, context.first_step())
-    clean, noisy = layer.clean(inputs), []
-
-    def call(native_layer: Any, native: Any) -> Any:
-        output = layer.call(inputs, native, training=True, step=step, layer=native_layer)
-        with contextlib.suppress(Exception):  # under JAX the output is traced
-            noisy.append(bool((layer.checked(output, inputs) != clean).any()))
-        return output
-
-    weights = layer.driver.from_numpy(np.ones(inputs.shape), layer.dtype)
-    context.driver.gradient(call, layer.native, layer.prepared(inputs), weights, of="inputs")
-    return any(noisy)
+    found = output_with_gradient(context, layer, inputs, context.first_step())
+    return found is not None and bool((found[0] != layer.clean(inputs)).any())
 
 
 def _covers_all_ids(

@@ -49,7 +49,7 @@ def input_unchanged(context: CheckContext) -> None:
     if context.layer().takes("segment_ids"):
         context.transcript.clear()
         unchanged(context.batch(fill="normal", segments=PACKED), context.layer())
-    if context.case.inputs == "embeddings" and context.driver.overrides("gradient"):
+    if context.case.inputs == "embeddings":
         _tracked_input_unchanged(context)
     context.transcript.clear()
     inputs, start = context.batch(fill="normal"), context.first_step()
