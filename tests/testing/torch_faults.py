@@ -21,13 +21,12 @@ from tests.testing.torch_layers import (
     Normal,
     Stepped,
     Uniform,
-    of,
+    bad,
 )
 from tests.testing.torch_path_faults import FAULTY as ON_OTHER_PATHS
 from tests.testing.torch_size_faults import FAULTY as AT_OTHER_SIZES
 from tests.testing.torch_state_faults import FAULTY as OF_STATE
 from tests.testing.transformation_faults import TORCH as UNDER_TRANSFORMATIONS
-from tests.testing.zoo import Faulty
 
 
 class Dropped(Uniform):
@@ -855,20 +854,8 @@ class ImagesCounted(Embedded):
         )
 
 
-def on(layer):
-    return lambda *, dim, alpha, seed: layer(dim, Uniform(alpha, seed))
-
-
 GLOBAL = Claims(seeded="global")
 RELATIVE = Claims(scale="relative", compilable=False)
-
-
-def bad(layer, code, says, fault, claims=None, inputs="embeddings"):
-    make = on(layer) if inputs == "ids" else of(layer)
-    claims, repeatable = claims or Claims(), layer not in (Clock, FollowsNumPy)
-    return Faulty(
-        layer.__name__, make, "torch", inputs, None, claims, code, says, fault, repeatable
-    )
 
 
 FAULTY = [
@@ -927,9 +914,9 @@ FAULTY = [
     bad(StepUnused, "EN06", "the step is not used", "the step is not used", DECAY),
     bad(Periodic, "EN06", "repeats after some steps", "noise that repeats after some steps"),
     bad(SeedDropped, "EN07", "seed is not used", "the seed is dropped"),
-    bad(Clock, "EN05", "seeded by the clock", "seeded by the clock"),
+    bad(Clock, "EN05", "seeded by the clock", "seeded by the clock", repeatable=False),
     bad(FollowsNumPy, "EN05", "NumPy's or Python's global generator",
-        "NumPy's generator, claimed as the framework's", GLOBAL),
+        "NumPy's generator, claimed as the framework's", GLOBAL, repeatable=False),
     bad(FromLengths, "EN09", "padded on the left.*made again from the lengths",
         "a mask made again from the lengths"),
     bad(NormalIfPaddedLeft, "EN47", "in batches such as this one, the noise is gaussian",

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from embnoise.testing import Claims
-from tests.testing.torch_layers import Uniform, of
-from tests.testing.zoo import Faulty
+from tests.testing.torch_layers import Uniform, bad
 
 
 class Halved(Uniform):
@@ -17,7 +15,7 @@ class Halved(Uniform):
         return self.other(units, x, mask) if x.dtype == torch.bfloat16 else units
 
 
-class OppositeRows(Halved):
+class OppositeRowsInHalf(Halved):
     def other(self, units, x, mask):
         units[1::2] = -units[: 2 * (len(units) // 2) : 2]
         return units
@@ -45,12 +43,12 @@ class NoneFromToken512(Halved):
         return units
 
 
-class OneRowIfPadded(Halved):
+class OneRowInHalfIfPadded(Halved):
     def other(self, units, x, mask):
         return units if mask.all() else units[:1].expand_as(units)
 
 
-class Drifting(Uniform):
+class DriftingInHalf(Uniform):
     def magnitude(self, x, mask):
         self.alpha *= 0.999 if x.dtype == torch.bfloat16 else 1
         return super().magnitude(x, mask)
@@ -69,36 +67,25 @@ class StridesIgnored(Uniform):
         return super().forward(x, mask)
 
 
-class DrawsInEvaluation(Uniform):
+class DrawsInEvaluationInHalf(Uniform):
     def forward(self, x, mask):
         if x.dtype == torch.bfloat16 and not self.training:
             self.rand(x.shape)
         return super().forward(x, mask)
 
 
-def bad(layer, code, says, fault):
-    return Faulty(
-        f"{layer.__name__} in bfloat16",
-        of(layer),
-        "torch",
-        "embeddings",
-        None,
-        Claims(),
-        code,
-        says,
-        f"bfloat16: {fault}",
-    )
-
-
 FAULTY = [
-    bad(OppositeRows, "EN41", "negated.*1 row apart", "opposite rows"),
-    bad(SmoothedTokens, "EN41", "1 token apart", "tokens repeated"),
-    bad(GrowingWithX, "EN12", "scale is taken from them", "noise that grows with the embeddings"),
-    bad(LastChannelSmaller, "EN52", "channel 94", "less noise on the last channel"),
-    bad(NoneFromToken512, "EN50", "only some tokens", "no noise from token 512 on"),
-    bad(OneRowIfPadded, "EN63", "one draw", "one draw for all rows, if there is padding"),
-    bad(Drifting, "EN46", "grows or fades", "alpha drifts by 0.1% a call"),
-    bad(IntegersIgnored, "EN48", "int64 is ignored", "a mask that is not boolean ignored"),
-    bad(StridesIgnored, "EN56", "read in order", "strides ignored"),
-    bad(DrawsInEvaluation, "EN55", "evaluation draws", "evaluation that draws"),
+    bad(layer, code, says, f"bfloat16: {fault}")
+    for layer, code, says, fault in (
+        (OppositeRowsInHalf, "EN41", "negated.*1 row apart", "opposite rows"),
+        (SmoothedTokens, "EN41", "1 token apart", "tokens repeated"),
+        (GrowingWithX, "EN12", "scale is taken from them", "noise that grows with the embeddings"),
+        (LastChannelSmaller, "EN52", "channel 94", "less noise on the last channel"),
+        (NoneFromToken512, "EN50", "only some tokens", "no noise from token 512 on"),
+        (OneRowInHalfIfPadded, "EN63", "one draw", "one draw for all rows, if there is padding"),
+        (DriftingInHalf, "EN46", "grows or fades", "alpha drifts by 0.1% a call"),
+        (IntegersIgnored, "EN48", "int64 is ignored", "a mask that is not boolean ignored"),
+        (StridesIgnored, "EN56", "read in order", "strides ignored"),
+        (DrawsInEvaluationInHalf, "EN55", "evaluation draws", "evaluation that draws"),
+    )
 ]

@@ -12,7 +12,7 @@ from torch import nn
 from embnoise import Noise, cosine, linear, neftune, symnoise
 from embnoise.testing import Claims
 from embnoise_torch import EmbeddingNoise, add_noise, attach
-from tests.testing.zoo import Correct
+from tests.testing.zoo import Correct, Faulty
 
 VOCABULARY = 8
 
@@ -139,6 +139,15 @@ def of(layer):
 
 def embedded(layer, around=Embedded):
     return lambda *, dim, alpha, seed: around(dim, layer(alpha, seed))
+
+
+def bad(layer, code, says, fault, claims=None, inputs="embeddings", *, repeatable=True):
+    """A class with one fault; with ``inputs="ids"``, one that embeds them around ``Uniform``."""
+    make = of(layer) if inputs == "embeddings" else embedded(Uniform, layer)
+    return Faulty(
+        layer.__name__, make, "torch", inputs, None, claims or Claims(), code, says, fault,
+        repeatable,
+    )  # fmt: skip
 
 
 def ours(make_noise):

@@ -10,8 +10,7 @@ import math
 import torch
 
 from embnoise.testing import Claims
-from tests.testing.torch_layers import Follower, Packs, Uniform, of
-from tests.testing.zoo import Faulty
+from tests.testing.torch_layers import Follower, Packs, Uniform, bad
 
 # Padded batches.
 
@@ -410,20 +409,6 @@ class GlobalIn16Bits(Uniform):
 
     def rand(self, shape):
         return torch.rand(shape) if self.half else super().rand(shape)
-
-
-def bad(layer, code, says, fault, claims=None):
-    return Faulty(
-        layer.__name__,
-        of(layer),
-        "torch",
-        "embeddings",
-        None,
-        claims or Claims(),
-        code,
-        says,
-        fault,
-    )
 
 
 GLOBAL, PADDED = Claims(seeded="global"), Claims(length="padded")

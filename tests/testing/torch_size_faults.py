@@ -15,11 +15,9 @@ from tests.testing.torch_layers import (
     Packs,
     Stepped,
     Uniform,
-    embedded,
-    of,
+    bad,
 )
 from tests.testing.torch_path_faults import RELATIVE, RelativeOfPacked
-from tests.testing.zoo import Faulty
 
 
 def mixed(numbers):
@@ -248,20 +246,6 @@ class Joined(Stepped):
 class JoinedInReverse(Joined):
     def digits(self, step):
         return f"{step}{self.seed}"
-
-
-def bad(layer, code, says, fault, claims=None, inputs="embeddings"):
-    return Faulty(
-        layer.__name__,
-        of(layer) if inputs == "embeddings" else embedded(Uniform, layer),
-        "torch",
-        inputs,
-        None,
-        claims or Claims(),
-        code,
-        says,
-        fault,
-    )
 
 
 EAGER = Claims(compilable=False)

@@ -13,8 +13,7 @@ import torch
 from torch import distributed
 
 from embnoise.testing import Claims
-from tests.testing.torch_layers import Follower, Packs, Uniform, of
-from tests.testing.zoo import Faulty
+from tests.testing.torch_layers import Follower, Packs, Uniform, bad
 
 
 def hashed(*numbers):
@@ -246,58 +245,46 @@ class RolledRanks(Ranked):
 
 RANKS = Claims(distinct_ranks=True, compilable=False)
 GLOBAL = Claims(seeded="global")
+EAGER = Claims(compilable=False)
 REFERENCE = Claims(clean_without_grad=True)
 
 FAULTY = [
-    Faulty(name, of(kind), "torch", claims=claims, caught_by=code, says=says, fault=fault)
-    for name, kind, claims, code, says, fault in (
-        ("one draw if tracked", OneDrawIfTracked, Claims(), "EN58", "kept from an earlier step",
-         "one draw for all steps where a gradient is tracked"),
-        ("padding if tracked", PaddingIfTracked, Claims(), "EN58", "needs a gradient",
-         "the mask is ignored where a gradient is tracked"),
-        ("in place if tracked", InPlaceIfTracked, Claims(), "EN16", "if that needs a gradient",
-         "in place where a gradient is tracked"),
-        ("off after evaluation", OffAfterEvaluation, Claims(), "EN15", "there is no noise",
-         "evaluation without gradients turns the noise off"),
-        ("seeded in evaluation", SeededInEvaluation, Claims(), "EN55", "starts over",
-         "evaluation without gradients seeds the generator"),
-        ("off after a reference pass", OffAfterReference, REFERENCE, "EN37", "for good",
-         "a pass without gradients turns the noise off"),
-        ("seeded by a reference pass", SeededByReference, REFERENCE, "EN37", "seeds the generator",
-         "a pass without gradients seeds the generator"),
-        ("stays in evaluation", StaysInEvaluation, Claims(compilable=False), "EN57",
-         "a call in training mode switches the mode of 'the layer'", "`forward` calls `eval()`"),
-        ("stays in training", StaysInTraining, Claims(compilable=False), "EN57",
-         "a call in evaluation mode switches the mode", "`forward` calls `train()`"),
-        ("wide if padded", WideIfPadded, Claims(), "EN04", "float32 in training",
-         "padded batches are promoted to float32"),
-        ("wide if packed", WideIfPacked, Claims(), "EN04", "float32 in training",
-         "packed batches are promoted to float32"),
-        ("segment ids edited", SegmentsEdited, Claims(), "EN57", "its segment_ids",
-         "segment ids edited in place"),
-        ("in place if packed", InPlaceIfPacked, Claims(), "EN16", "in place",
-         "in place in packed batches"),
-        ("seeds in evaluation", SeedsInEvaluation, GLOBAL, "EN14", "a call in evaluation mode",
-         "evaluation seeds PyTorch"),
-        ("draws in evaluation", DrawsInEvaluation, GLOBAL, "EN14", "a call in evaluation mode",
-         "evaluation draws from the global generator"),
-        ("seeds NumPy", SeedsNumPy, GLOBAL, "EN14", "NumPy", "every call seeds NumPy"),
-        ("history", History, Claims(compilable=False), "EN46", "more objects",
-         "the noise of every call is kept"),
-        ("hooks in forward", HooksInForward, Claims(compilable=False), "EN46", "more objects",
-         "every call registers a hook"),
-        ("rank as step", RankAsStep, RANKS, "EN38", "added to the seed or to the step",
-         "the rank added to the step"),
-        ("rank as seed", RankAsSeed, RANKS, "EN38", "added to the seed or to the step",
-         "the rank added to the seed"),
-        ("four ranks", FourRanks, RANKS, "EN38", "seeds its generator alike",
-         "the rank modulo 4"),
-        ("the first rank", FirstRank, RANKS, "EN38", "get no noise", "noise on rank 0 alone"),
-        ("length of all ranks", LengthOfAllRanks, RANKS, "EN38", "of another size",
-         "L times the number of ranks"),
-        ("opposite ranks", OppositeRanks, RANKS, "EN38", "the same noise, or a part",
-         "opposite noise on two ranks"),
-        ("rolled ranks", RolledRanks, RANKS, "EN38", "the same noise, or a part",
-         "the rows of one draw moved from rank to rank"),
-    )
+    bad(OneDrawIfTracked, "EN58", "kept from an earlier step",
+        "one draw for all steps where a gradient is tracked"),
+    bad(PaddingIfTracked, "EN58", "needs a gradient",
+        "the mask is ignored where a gradient is tracked"),
+    bad(InPlaceIfTracked, "EN16", "if that needs a gradient",
+        "in place where a gradient is tracked"),
+    bad(OffAfterEvaluation, "EN15", "there is no noise",
+        "evaluation without gradients turns the noise off"),
+    bad(SeededInEvaluation, "EN55", "starts over",
+        "evaluation without gradients seeds the generator"),
+    bad(OffAfterReference, "EN37", "for good",
+        "a pass without gradients turns the noise off", REFERENCE),
+    bad(SeededByReference, "EN37", "seeds the generator",
+        "a pass without gradients seeds the generator", REFERENCE),
+    bad(StaysInEvaluation, "EN57", "a call in training mode switches the mode of 'the layer'",
+        "`forward` calls `eval()`", EAGER),
+    bad(StaysInTraining, "EN57", "a call in evaluation mode switches the mode",
+        "`forward` calls `train()`", EAGER),
+    bad(WideIfPadded, "EN04", "float32 in training", "padded batches are promoted to float32"),
+    bad(WideIfPacked, "EN04", "float32 in training", "packed batches are promoted to float32"),
+    bad(SegmentsEdited, "EN57", "its segment_ids", "segment ids edited in place"),
+    bad(InPlaceIfPacked, "EN16", "in place", "in place in packed batches"),
+    bad(SeedsInEvaluation, "EN14", "a call in evaluation mode", "evaluation seeds PyTorch", GLOBAL),
+    bad(DrawsInEvaluation, "EN14", "a call in evaluation mode",
+        "evaluation draws from the global generator", GLOBAL),
+    bad(SeedsNumPy, "EN14", "NumPy", "every call seeds NumPy", GLOBAL),
+    bad(History, "EN46", "more objects", "the noise of every call is kept", EAGER),
+    bad(HooksInForward, "EN46", "more objects", "every call registers a hook", EAGER),
+    bad(RankAsStep, "EN38", "added to the seed or to the step",
+        "the rank added to the step", RANKS),
+    bad(RankAsSeed, "EN38", "added to the seed or to the step",
+        "the rank added to the seed", RANKS),
+    bad(FourRanks, "EN38", "seeds its generator alike", "the rank modulo 4", RANKS),
+    bad(FirstRank, "EN38", "get no noise", "noise on rank 0 alone", RANKS),
+    bad(LengthOfAllRanks, "EN38", "of another size", "L times the number of ranks", RANKS),
+    bad(OppositeRanks, "EN38", "the same noise, or a part", "opposite noise on two ranks", RANKS),
+    bad(RolledRanks, "EN38", "the same noise, or a part",
+        "the rows of one draw moved from rank to rank", RANKS),
 ]  # fmt: skip
