@@ -2,8 +2,8 @@
 
     python benchmarks/kit.py
 
-Prints the seconds of ``check_layer``, without the import of the framework. They show the order of
-magnitude on one machine.
+Prints the seconds of ``check_layer``, without the import of the framework, its compiler and Numba.
+They show the order of magnitude on one machine.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ framework, wanted, profile = sys.argv[1:]
 layers = import_module(f"tests.testing.{framework}_layers").CORRECT
 made = next(layer for layer in layers if layer.name == wanted).case()
 if framework == "torch":
-    import torch._dynamo.backends.debugging  # what is imported is not measured
+    import numba, torch._dynamo.backends.debugging  # what is imported is not measured
 started = time.perf_counter()
 assert check_layer(made, profile=profile).ok
 print(f"{time.perf_counter() - started:.1f}")

@@ -11,7 +11,7 @@ __all__ = ["PROFILES", "Profile", "profile_of"]
 
 @dataclass(frozen=True)
 class Profile:
-    """How many values the statistics see, and whether Hypothesis draws batches.
+    """How many values the statistics see, in which dtypes, and whether Hypothesis draws batches.
 
     No size is a small multiple of another, or of the eight ids, so that no two wrong rules give the
     same magnitude.
@@ -22,6 +22,8 @@ class Profile:
     """B, L and d for the statistics."""
     draws: float
     """How many examples Hypothesis draws, as a multiple of the driver's number."""
+    usual: tuple[str, ...] = ("float32", "bfloat16")
+    """The dtypes of the checks that test the usual ones, if the driver declares them."""
 
     def shape(self, dtype: str) -> tuple[int, int, int]:
         """The batch for a dtype; in float16 its L*d is more than float16 can hold."""
@@ -30,7 +32,7 @@ class Profile:
 
 
 PROFILES = {
-    "quick": Profile("quick", (6, 29, 95), draws=0),  # 2^14 values
+    "quick": Profile("quick", (6, 29, 95), draws=0, usual=("float32",)),  # 2^14 values
     "default": Profile("default", (10, 49, 134), draws=1),  # 2^16
     "nightly": Profile("nightly", (10, 245, 428), draws=10),  # 2^20
 }

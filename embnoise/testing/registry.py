@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from embnoise.testing.claims import Claims
 from embnoise.testing.context import CheckContext
+from embnoise.testing.profiles import PROFILES, Profile
 
 __all__ = [
     "ALPHA",
@@ -60,12 +61,14 @@ class Spec:
     premises: tuple[str, ...] = ()
     """The checks that a layer must pass for a failure of this one to say anything."""
 
-    def tested(self, declared: Collection[str]) -> tuple[str, ...]:
-        """The dtypes that it tests, of those that a driver declares."""
+    def tested(
+        self, declared: Collection[str], profile: Profile = PROFILES["default"]
+    ) -> tuple[str, ...]:
+        """The dtypes that it tests in a profile, of those that a driver declares."""
         if self.dtypes == "all":
             return tuple(declared)
-        if self.dtypes == "usual" and "bfloat16" in declared:
-            return "float32", "bfloat16"
+        if self.dtypes == "usual":
+            return tuple(dtype for dtype in profile.usual if dtype in {"float32", *declared})
         return ("float32",)
 
     @property
@@ -103,8 +106,9 @@ def check(
     Args:
         code: The check's code.
         inputs: The kinds of inputs that it applies to.
-        dtypes: "all" that the driver declares; "usual": float32, and bfloat16 if declared, which
-            layers may have a path of their own for; or "float32" only.
+        dtypes: "all" that the driver declares; "usual": float32, and in all profiles but the quick
+            one bfloat16 if declared, which layers may have a path of their own for; or "float32"
+            only.
         claimed: Why the claims do not include it, or ``None`` if they do.
         random: Whether a correct layer may fail it by chance.
         premises: The checks without which it shows nothing. If it fails and one of these fails too,

@@ -148,7 +148,7 @@ class Check:
         """The result of a check that this one builds on; ``None`` if it does not apply."""
         if self.case.inputs not in spec.inputs:
             return None
-        tested = spec is not self.spec and self.dtype in spec.tested(self.case.dtypes)
+        tested = spec is not self.spec and self.dtype in spec.tested(self.case.dtypes, self.profile)
         dtype = self.dtype if tested else "float32"
         premise = replace(self, spec=spec, dtype=dtype)
         return None if premise._key in self.findings.running else premise.result()
@@ -206,8 +206,8 @@ def iter_checks(case: Case, *, profile: str = "default", seed: int = 0) -> Itera
 
     Args:
         case: What ``case`` returned.
-        profile: ``"quick"`` (statistics over 2^14 values), ``"default"`` (2^16), or
-            ``"nightly"`` (2^20).
+        profile: ``"quick"`` (statistics over 2^14 values, most of them in float32 only),
+            ``"default"`` (2^16), or ``"nightly"`` (2^20).
         seed: The kit's seed. Another seed changes every random number of the kit.
 
     Raises:
@@ -227,7 +227,7 @@ def iter_checks(case: Case, *, profile: str = "default", seed: int = 0) -> Itera
     findings = Findings()
     for spec in ALL:
         if case.inputs in spec.inputs:
-            for dtype in spec.tested(case.dtypes):
+            for dtype in spec.tested(case.dtypes, chosen):
                 yield Check(case, spec, dtype, chosen, seed, findings)
 
 

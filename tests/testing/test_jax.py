@@ -4,7 +4,7 @@ import pytest
 
 from tests.testing.jax_faults import FAULTY
 from tests.testing.jax_layers import CORRECT
-from tests.testing.zoo import holds, is_caught, raises_no_alarm, some, without_slow
+from tests.testing.zoo import PROFILES, holds, is_caught, raises_no_alarm, some, without_slow
 
 name = lambda layer: layer.name  # noqa: E731
 
@@ -19,8 +19,9 @@ SAMPLED = without_slow(CORRECT, SLOW)
 
 
 @pytest.mark.parametrize("layer", SAMPLED, ids=name)
-def test_a_correct_layer_keeps_its_promises(layer):
-    holds(layer)
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_correct_layer_keeps_its_promises(layer, profile):
+    holds(layer, profile)
 
 
 @pytest.mark.parametrize("layer", some(CORRECT, 5, SLOW), ids=name)

@@ -4,7 +4,7 @@ import pytest
 
 from tests.testing.torch_faults import FAULTY
 from tests.testing.torch_layers import CORRECT
-from tests.testing.zoo import holds, is_caught, raises_no_alarm, some
+from tests.testing.zoo import PROFILES, holds, is_caught, raises_no_alarm, some
 
 # torch.jit is asked by the compiler about what it then leaves alone.
 pytestmark = pytest.mark.filterwarnings("ignore:Dynamo:UserWarning")
@@ -13,8 +13,9 @@ name = lambda layer: layer.name  # noqa: E731
 
 
 @pytest.mark.parametrize("layer", CORRECT, ids=name)
-def test_a_correct_layer_keeps_its_promises(layer):
-    holds(layer)
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_correct_layer_keeps_its_promises(layer, profile):
+    holds(layer, profile)
 
 
 @pytest.mark.parametrize("layer", some(CORRECT, 4), ids=name)

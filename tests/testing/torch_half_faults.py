@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from tests.testing.torch_layers import Uniform, bad
@@ -75,7 +77,7 @@ class DrawsInEvaluationInHalf(Uniform):
 
 
 FAULTY = [
-    bad(layer, code, says, f"bfloat16: {fault}")
+    replace(bad(layer, code, says, f"bfloat16: {fault}"), profile="default")
     for layer, code, says, fault in (
         (OppositeRowsInHalf, "EN41", "negated.*1 row apart", "opposite rows"),
         (SmoothedTokens, "EN41", "1 token apart", "tokens repeated"),

@@ -47,6 +47,12 @@ class Faulty(Correct):
     """The fault in a few words, for the table in the documentation."""
     repeatable: bool = True
     """Whether nothing but the kit's seeds decides what the layer draws."""
+    profile: str = "quick"
+    """The profile that catches it."""
+
+
+PROFILES = ["quick", pytest.param("default", marks=pytest.mark.sweep)]
+"""In which a correct layer keeps its promises."""
 
 
 def some(layers: Sequence[Correct], every: int, slow: Collection[str] = ()) -> list[Any]:
@@ -67,9 +73,9 @@ def without_slow(layers: list[Correct], slow: set[str]) -> list[Any]:
     ]
 
 
-def holds(layer: Correct) -> None:
+def holds(layer: Correct, profile: str = "quick") -> None:
     """Every promise of the layer holds, and all that should be tested is."""
-    report = check_layer(layer.case(), profile="quick", raises=False)
+    report = check_layer(layer.case(), profile=profile, raises=False)
     assert report.ok, report.table()
     passed = sum(result.status == "passed" for result in report.results)
     assert passed > 25, report.table()
@@ -85,7 +91,7 @@ def raises_no_alarm(layer: Correct, seeds: Iterable[int]) -> None:
 
 def is_caught(layer: Faulty) -> None:
     """The check that is meant for the fault fails, and its message names the fault."""
-    checks = iter_checks(layer.case(), profile="quick")
+    checks = iter_checks(layer.case(), profile=layer.profile)
     messages = []
     for check in checks:
         if check.spec.code == layer.caught_by:

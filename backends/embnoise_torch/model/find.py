@@ -176,7 +176,7 @@ def find_callers(
     if also is not None and also not in numbers:
         signatures.setdefault(also, parameters_of(also))
     telling = {module for module, names in signatures.items() if TELLING & set(names)}
-    unnamed = set() if telling else set(filter(_takes_any_name, signatures))
+    unnamed = {each for each, names in signatures.items() if not telling and _takes_any_name(names)}
     unknown = {each for each, names in signatures.items() if any(map(may_tell_padding, names))}
     listening = [
         each
@@ -195,12 +195,12 @@ def find_callers(
             Caller(
                 module,
                 numbers[module],
-                signatures[module],
+                list(signatures[module]),
                 has_decoder,
                 sides,
                 tells=module in telling | unnamed,
                 has_unknown=module in unnamed | unknown,
-                rest=_rest_of(module),
+                rest=_rest_of(signatures[module]),
             )
         )
     return callers
@@ -240,32 +240,27 @@ def _side(model: nn.Module, top: str, way: str) -> str | None:
     return None
 
 
-def parameters_of(module: nn.Module) -> list[str]:
-    """The names of the parameters of a module's forward; none if its signature is unreadable."""
+def parameters_of(module: nn.Module) -> Mapping[str, inspect.Parameter]:
+    """The parameters of a module's forward by name; none if its signature is unreadable."""
     try:
-        return list(inspect.signature(module.forward).parameters)
+        return inspect.signature(module.forward).parameters
     except (TypeError, ValueError):
-        return []
+        return {}
 
 
-def _rest_of(module: nn.Module) -> int | None:
-    """Which parameter of a module's forward takes all further positional arguments."""
-    try:
-        parameters = inspect.signature(module.forward).parameters.values()
-    except (TypeError, ValueError):
-        return None
-    kinds = [each.kind for each in parameters]
-    rest = inspect.Parameter.VAR_POSITIONAL
+def _kinds(parameters: Mapping[str, inspect.Parameter]) -> list[Any]:
+    return [each.kind for each in parameters.values()]
+
+
+def _rest_of(parameters: Mapping[str, inspect.Parameter]) -> int | None:
+    """Which parameter takes all further positional arguments."""
+    kinds, rest = _kinds(parameters), inspect.Parameter.VAR_POSITIONAL
     return kinds.index(rest) if rest in kinds else None
 
 
-def _takes_any_name(module: nn.Module) -> bool:
-    """Whether a forward takes arguments by any name; not if it hands positional ones on, too."""
-    try:
-        parameters = inspect.signature(module.forward).parameters.values()
-    except (TypeError, ValueError):
-        return False
-    kinds = {each.kind for each in parameters}
+def _takes_any_name(parameters: Mapping[str, inspect.Parameter]) -> bool:
+    """Whether arguments are taken by any name; not if positional ones are handed on, too."""
+    kinds = _kinds(parameters)
     return inspect.Parameter.VAR_KEYWORD in kinds and inspect.Parameter.VAR_POSITIONAL not in kinds
 
 

@@ -34,8 +34,7 @@ class FirstArgument:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        names = parameters_of(module)
-        self._name = names[0] if names else ""
+        self._name = next(iter(parameters_of(module)), "")
 
     def of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The argument, from a call's positional arguments or those by name."""
