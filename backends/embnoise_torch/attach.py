@@ -151,10 +151,11 @@ def attach(
         _check_clean(name, module)
     refuse_equal_streams(noise_by_layer(noise, layers), _noises_in(model))
     place = find_place(model, layers.values(), mesh)
-    handle = Handle(
+    return Handle(
         inner,
         layers,
         noise,
+        named=layer is not None,
         sharing=sharing,
         optimizer=None if optimizer == "manual" else optimizer,
         calls_per_step=calls_per_step,
@@ -164,10 +165,6 @@ def attach(
         at=at,
         outermost=model,
     )
-    if layer is not None:  # whoever names an embedding knows what it looks up
-        for source in handle._sources.values():
-            source.untold.looks_at_others = 0
-    return handle
 
 
 def check_arguments(

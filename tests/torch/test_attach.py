@@ -11,6 +11,7 @@ from torch import nn
 from embnoise import Noise, constant, linear, neftune
 from embnoise_torch import EmbeddingNoise, add_noise, attach
 from embnoise_torch import handle as handle_module
+from embnoise_torch.model import listener
 from embnoise_torch.model.forward_override import ForwardOverride
 from tests.torch.models import Embedder, batch, llama, noise_of, zeroed
 
@@ -354,7 +355,7 @@ class TestAtomic:
 
     @pytest.mark.parametrize(
         "late",
-        ["ForwardOverride", "find_callers", "_wrap_caller", "register_step_post_hook"],
+        ["ForwardOverride", "find_callers", "_wrap", "register_step_post_hook"],
     )
     def test_a_failure(self, late, monkeypatch):
         model = llama()
@@ -363,16 +364,16 @@ class TestAtomic:
         def fail(*args, **kwargs):
             raise RuntimeError("half-way")
 
-        if late == "ForwardOverride":  # the second one: the embedding has its forward by then
+        if late == "ForwardOverride":  # that of the second module around the embedding
             made = []
 
             def second_fails(*args):
                 made.append(args)
                 return ForwardOverride(*args) if len(made) == 1 else fail()
 
-            monkeypatch.setattr(handle_module, "ForwardOverride", second_fails)
-        elif late == "_wrap_caller":
-            monkeypatch.setattr(handle_module.Handle, "_wrap_caller", fail)
+            monkeypatch.setattr(listener, "ForwardOverride", second_fails)
+        elif late == "_wrap":
+            monkeypatch.setattr(listener.Listener, "_wrap", fail)
         elif late == "find_callers":
             monkeypatch.setattr(handle_module, "find_callers", fail)
         else:

@@ -73,11 +73,12 @@ class SoftPrompt(nn.Module):
 )
 def test_what_holds_no_tokens_is_no_cache(call):
     mask = torch.tensor([[1] * 8 + [0] * 4, [1] * 12])
+    model = SoftPrompt()
     with (
-        attach(SoftPrompt(), NOISE) as handle,
+        attach(model, NOISE),
         pytest.raises(ValueError, match="or the call must have a cache"),
     ):
-        handle._listeners[0].module(batch(), mask, **call)
+        model(batch(), mask, **call)
 
 
 def test_an_outer_call_without_a_cache_has_whole_rows():

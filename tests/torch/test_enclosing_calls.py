@@ -215,11 +215,12 @@ def test_a_lookup_that_no_call_explains_is_an_error():
         def forward(self, input_ids, attention_mask=None):
             return self.embed((input_ids + 1) % 50)
 
+    model = Shifted()
     with (
-        attach(Shifted(), NOISE) as handle,
+        attach(model, NOISE),
         pytest.raises(ValueError, match=r"not those that the model was called with.*tokens=") as _,
     ):
-        handle._listeners[0].module(batch(), attention_mask=MASK)
+        model(batch(), attention_mask=MASK)
 
 
 def test_tokens_that_the_model_corrupts_keep_their_mask():

@@ -103,7 +103,7 @@ def test_noise_that_a_model_adds_itself_is_measured(monkeypatch):
 
     monkeypatch.setattr(custom_op, "add_", twice)
     monkeypatch.setattr(planned, "can_fuse", lambda *_, **__: False)
-    monkeypatch.setattr("embnoise_torch.handle.can_fuse", lambda *_, **__: False)
+    monkeypatch.setattr("embnoise_torch.noisy_layer.can_fuse", lambda *_, **__: False)
     [report] = inspect(llama(), neftune(5.0), BATCH).embeddings
     assert report.measured.measured == pytest.approx(2 * RIGHT, rel=0.01)
     assert report.measured.predicted == pytest.approx(RIGHT, rel=1e-4)

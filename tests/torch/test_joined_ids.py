@@ -36,11 +36,12 @@ def test_without_an_id_of_padding_it_is_refused(first, told):
     ids, mask, answer, answer_mask = arguments()
     mask = mask if told != "answer_ids" else None
     answer_mask = answer_mask if told != "input_ids" else None
+    model = zeroed(Joined(first))
     with (
-        attach(zeroed(Joined(first)), NOISE) as handle,
+        attach(model, NOISE),
         pytest.raises(ValueError, match=r"5 tokens more than its input_ids have.*tokens="),
     ):
-        handle._listeners[0].module(ids, mask, answer, answer_mask)
+        model(ids, mask, answer, answer_mask)
 
 
 def test_the_id_of_padding_tells_it():

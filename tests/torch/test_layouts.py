@@ -73,8 +73,9 @@ def test_xlnet_looks_up_columns(shape):
 
 def test_columns_without_a_mask():
     """L is the length of a row, not the number of rows, and rows are what the samples are."""
-    with attach(zeroed(Sideways()), NOISE) as handle:
-        noisy = handle._listeners[0].module(batch(3, 5))
+    model = zeroed(Sideways())
+    with attach(model, NOISE) as handle:
+        noisy = model(batch(3, 5))
         assert handle.state_dict()["embed"]["samples"] == 3
     expected = add_noise(torch.zeros(3, 5, 8), NOISE, step=0)
     assert torch.equal(noisy, expected.transpose(0, 1))
@@ -138,15 +139,17 @@ class Rounded(Embedder):
 
 
 def test_padding_with_positions_of_the_model():
-    with attach(Rounded(padding_idx=0), NOISE) as handle:
-        noisy = handle._listeners[0].module(batch())
+    model = Rounded(padding_idx=0)
+    with attach(model, NOISE):
+        noisy = model(batch())
     expected = add_noise(torch.zeros(2, 8, 8), NOISE, step=0)
     assert torch.equal(noisy, nn.functional.pad(expected, (0, 0, 0, 3)))
+    model = Rounded(padding_idx=None)
     with (
-        attach(Rounded(padding_idx=None), NOISE) as handle,
+        attach(model, NOISE),
         pytest.raises(ValueError, match=r"3 tokens more.*tokens="),
     ):
-        handle._listeners[0].module(batch())
+        model(batch())
 
 
 class Sideways(Embedder):
@@ -171,8 +174,8 @@ def test_a_square(kind):
 
 def test_a_square_that_could_be_either_is_refused():
     ids = torch.full((4, 4), 7)
-    with attach(zeroed(Sideways()), NOISE) as handle:
-        model = handle._listeners[0].module
+    model = zeroed(Sideways())
+    with attach(model, NOISE):
         with pytest.raises(ValueError, match=r"tokens="):
             model(ids, mask_of(4, 4))
         symmetric = torch.ones(4, 4, dtype=torch.bool)
@@ -192,13 +195,15 @@ def test_rows_that_are_not_looked_up_as_rows(look_up, what):
         def forward(self, input_ids, attention_mask=None):
             return look_up(self.embed, input_ids)
 
+    model = zeroed(Loops())
     with (
-        attach(zeroed(Loops()), NOISE) as handle,
+        attach(model, NOISE),
         pytest.raises(ValueError, match=rf"{what} of the \(2, 8\).*pass neftune\(length=L\)"),
     ):
-        handle._listeners[0].module(batch())
-    with attach(zeroed(Loops()), neftune(20.0, length=8)) as handle:
-        noisy = handle._listeners[0].module(batch())
+        model(batch())
+    model = zeroed(Loops())
+    with attach(model, neftune(20.0, length=8)):
+        noisy = model(batch())
         assert 0 < abs(noisy).max() <= 20 / 8
 
 
@@ -243,11 +248,12 @@ def test_a_longer_lookup_without_an_id_of_padding_is_refused():
         def forward(self, input_ids, attention_mask=None):
             return self.embed(nn.functional.pad(input_ids, (0, 2), value=7))
 
+    model = Longer()
     with (
-        attach(Longer(), NOISE) as handle,
+        attach(model, NOISE),
         pytest.raises(ValueError, match=r"2 tokens more.*tokens="),
     ):
-        handle._listeners[0].module(batch(), mask_of(2, 8))
+        model(batch(), mask_of(2, 8))
 
 
 def test_a_model_whose_get_input_embeddings_raises_or_returns_none():

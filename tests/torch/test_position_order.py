@@ -82,6 +82,7 @@ def test_a_row_that_begins_within_a_document(positions, expected):
 def test_nothing_is_warned_of_where_l_does_not_depend_on_it():
     positions = torch.tensor([UNORDERED["reversed"]])
     for length in (12, "padded"):
-        with attach(Embedder(), neftune(length=length)) as handle:
-            handle._listeners[0].module(batch(1, 12), position_ids=positions)
+        model = Embedder()
+        with attach(model, neftune(length=length)) as handle:
+            model(batch(1, 12), position_ids=positions)
             assert handle.lookups == 1

@@ -32,28 +32,31 @@ def test_a_part_of_each_row_is_warned_of_wherever_it_begins(part):
 
 def test_rows_of_one_id_and_other_ids():
     same = torch.full((2, 12), 7)
+    model = Sliced(4, 8)
     with (
-        attach(Sliced(4, 8), NOISE) as handle,
+        attach(model, NOISE) as handle,
         pytest.warns(RuntimeWarning, match="looks up a part of each row"),
     ):
-        handle._listeners[0].module(same)
+        model(same)
 
     class Others(Embedder):
         def forward(self, input_ids, attention_mask=None):
             return self.embed(batch(3, 4, seed=5))
 
+    model = Others()
     with (
-        attach(Others(), NOISE) as handle,
+        attach(model, NOISE) as handle,
         pytest.warns(RuntimeWarning, match="is not what the model was called with"),
     ):
-        handle._listeners[0].module(batch(3, 12))
+        model(batch(3, 12))
     assert handle.lookups == 1
 
 
 def test_the_middle_of_rows_with_a_mask_is_refused():
+    model = Sliced(4, 8)
     with (
-        attach(Sliced(4, 8), NOISE) as handle,
+        attach(model, NOISE),
         pytest.warns(RuntimeWarning, match="looks up a part of each row"),
         pytest.raises(ValueError, match="not those that the model was called with"),
     ):
-        handle._listeners[0].module(batch(3, 12), torch.ones(3, 12, dtype=torch.long))
+        model(batch(3, 12), torch.ones(3, 12, dtype=torch.long))

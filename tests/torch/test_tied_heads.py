@@ -82,8 +82,9 @@ def test_a_head_that_sees_pooled_states():
         def forward(self, input_ids, attention_mask=None):
             return self.head(self.embed(input_ids).mean(1))
 
-    with attach(Pooled(), NOISE) as handle:
-        assert handle._listeners[0].module(batch()).shape == (2, 50)
+    model = Pooled()
+    with attach(model, NOISE) as handle:
+        assert model(batch()).shape == (2, 50)
         assert handle.lookups == 1
 
 

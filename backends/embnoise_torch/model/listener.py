@@ -1,0 +1,88 @@
+"""Hear the calls of the modules around the layers that get noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from embnoise_torch import _compat
+from embnoise_torch.model.call_stack import Caller, Calls, ThreadCalls
+from embnoise_torch.model.forward_override import Forward, ForwardOverride
+from embnoise_torch.model.model_call import ModelCall
+
+__all__ = ["Listener"]
+
+
+class Listener:
+    """Hears the calls of some modules, from ``start`` to ``stop``.
+
+    Args:
+        returned: Called with a module whose call has returned, if no other one was around it.
+
+    Attributes:
+        thread: The calls that have not returned yet, of each thread.
+        traced: Those that the compiler traces: in one thread, and it knows nothing of what is a
+            thread's own.
+        given: What the user's functions may name beside the arguments of these calls.
+    """
+
+    def __init__(self, returned: Callable[[nn.Module], None]) -> None:
+        self.thread = ThreadCalls()
+        self.traced = Calls()
+        self.given: ModelCall = {}
+        self._returned = returned
+        self._overrides: list[ForwardOverride] = []
+
+    def start(self, callers: Sequence[Caller]) -> None:
+        """Hear the calls of some modules."""
+        for caller in callers:
+            self._overrides.append(ForwardOverride(caller.module, self._wrap(caller), None))
+
+    def stop(self) -> None:
+        """Hear no more calls, and know nothing of the modules."""
+        while self._overrides:
+            self._overrides.pop().undo()
+
+    def listen_again(self) -> bool:
+        """Override the forwards that something else has replaced; returns whether there are any.
+
+        accelerate's ``unwrap_model(keep_fp32_wrapper=False)`` does so in the middle of a run.
+        """
+        replaced = False
+        for override in self._overrides:
+            replaced |= override.restore()
+        return replaced
+
+    @contextmanager
+    def giving(self, arguments: ModelCall) -> Iterator[None]:
+        """A context with arguments that the user's functions may name."""
+        before, self.given = self.given, arguments
+        try:
+            yield
+        finally:
+            self.given = before
+
+    def _wrap(self, caller: Caller) -> Callable[[Forward], Forward]:
+        def wrap(forward: Forward) -> Forward:
+            def listening(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+                compiling = torch.compiler.is_compiling()
+                calls: Any = self.traced if compiling else self.thread
+                before = calls.active
+                outermost = len(before) == 0 and not (compiling or _compat.in_backward())
+                arguments = caller.arguments(args, kwargs)
+                calls.active = (*before, (caller, arguments))
+                try:
+                    result = forward(module, *args, **kwargs)
+                finally:
+                    calls.active = before
+                if outermost:
+                    self._returned(module)
+                return result
+
+            return listening
+
+        return wrap
