@@ -40,6 +40,13 @@ LIBRARIES = {
 """What a test may need and do without: where it is not installed, the test is skipped."""
 
 
+EAGER_OR_COMPILED = [
+    pytest.param(False, id="eager"),
+    pytest.param(True, id="compiled", marks=pytest.mark.sweep),
+]
+"""Whether PyTorch compiles a model, for tests beside which one of compiled code always runs."""
+
+
 def share_compiled_jax(folder: str) -> None:
     """Let all processes that start from here on keep what XLA compiles for JAX, in a folder.
 

@@ -62,12 +62,16 @@ def test_the_command(capsys):
     output = capsys.readouterr().out
     assert output.startswith("adapter lists (profile quick, seed 0)\n")
     assert "lists holds: " in output
-    assert main(["check-adapter", "lists", "--json", "--seed", "3"]) == 0
-    data = json.loads(capsys.readouterr().out)
-    assert (data["adapter"], data["seed"], data["ok"]) == ("lists", 3, True)
     assert main(["check-adapter", "list"]) == 2
     assert "adapter must be one of" in (error := capsys.readouterr().err)
     assert "got 'list' (did you mean 'lists'?)" in error
+
+
+@pytest.mark.parametrize("name", params("torch"))
+def test_the_command_prints_json(name, capsys):
+    assert main(["check-adapter", name, "--json", "--seed", "3"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert (data["adapter"], data["seed"], data["ok"]) == (name, 3, True)
 
 
 def test_a_compiler_that_guards_is_not_asked_for_frozen_values():

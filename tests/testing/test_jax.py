@@ -13,7 +13,7 @@ SLOW = {
     "equinox: attach", "equinox: own seed", "equinox: Uniform", "jax: gaussian", "jax: symnoise",
     "linen: attach", "nnx: Embedded",
     "nnx: counting", "nnx: EmbeddingNoise", "nnx: attach", "jax: add_noise", "jax: Folded",
-    "jax: annealed", "linen: Uniform", "linen: counting", "nnx: Uniform",
+    "jax: relative", "jax: annealed", "linen: Uniform", "linen: counting", "nnx: Uniform",
 }  # fmt: skip
 SAMPLED = without_slow(CORRECT, SLOW)
 

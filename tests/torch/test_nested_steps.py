@@ -7,6 +7,7 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from embnoise import linear, neftune
 from embnoise_torch import _compat, attach
+from tests.frameworks import EAGER_OR_COMPILED
 from tests.torch.models import Embedder
 from tests.torch.test_optimizer import train
 
@@ -60,7 +61,7 @@ def model_with_head():
 
 @pytest.mark.parametrize("kind", [AdamW, Own, OwnAgain, Composite])
 @pytest.mark.parametrize("given", ["an optimizer", "a function"])
-@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+@pytest.mark.parametrize("compiled", EAGER_OR_COMPILED)
 def test_a_step_of_several_classes_counts_once(kind, given, compiled):
     torch.compiler.reset()
     model = model_with_head()
@@ -72,6 +73,10 @@ def test_a_step_of_several_classes_counts_once(kind, given, compiled):
         for step in range(4):
             assert handle.step == step
             train(model, optimizer)
+
+
+def test_a_compiled_step_of_several_classes_counts_once():
+    test_a_step_of_several_classes_counts_once(OwnAgain, "a function", compiled=True)
 
 
 def test_a_step_that_failed_leaves_nothing_behind():

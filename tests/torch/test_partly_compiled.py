@@ -19,6 +19,10 @@ def _fresh_compiler():
     torch.compiler.reset()
 
 
+# Of the compiler, which meets hidden states as the inputs of a part.
+hidden_states = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not")
+
+
 class Outer(nn.Module):
     """Takes arguments that the model inside never gets."""
 
@@ -56,28 +60,46 @@ def whole(model):
     return torch.compile(model, backend="aot_eager", fullgraph=True)
 
 
+class BrokenBehind(Outer):
+    """The compiler starts again behind the lookup."""
+
+    def forward(self, input_ids, my=None, labels=None):
+        noisy = self.inner(input_ids=input_ids)
+        torch._dynamo.graph_break()
+        return noisy + 0
+
+
 WAYS = {
     "inner": (Outer, inner),
     "embedding": (Outer, embedding),
     "graph break": (Broken, lambda model: torch.compile(model, backend="aot_eager")),
+    "later break": (BrokenBehind, lambda model: torch.compile(model, backend="aot_eager")),
     "whole": (Outer, whole),
 }
+FUNCTIONS = {
+    "default": ({"tokens": lambda ids, my=None: {} if my is None else {"mask": my}}, "mask"),
+    "required": ({"tokens": lambda my: {"mask": my}}, "mask"),
+    "call": ({"tokens": lambda call: {"mask": call["my"]}}, "mask"),
+    "where": ({"where": lambda my: my != 0}, "where"),
+    "completion": ({"where": "completion"}, "where"),
+}
+"""What tells about tokens, and as what."""
+SAMPLED = {"inner": "default", "embedding": "where", "graph break": "call", "whole": "required"}
 
 
-@pytest.mark.parametrize("way", WAYS)
+@hidden_states
 @pytest.mark.parametrize(
-    ("functions", "told"),
+    ("way", "named"),
     [
-        ({"tokens": lambda ids, my=None: {} if my is None else {"mask": my}}, "mask"),
-        ({"tokens": lambda my: {"mask": my}}, "mask"),
-        ({"tokens": lambda call: {"mask": call["my"]}}, "mask"),
-        ({"where": lambda my: my != 0}, "where"),
-        ({"where": "completion"}, "where"),
+        pytest.param(way, name, marks=[] if sampled else pytest.mark.sweep)
+        for way in WAYS
+        for name in FUNCTIONS
+        for sampled in [name in ("completion", SAMPLED.get(way))]
     ],
-    ids=["default", "required", "call", "where", "completion"],
 )
-def test_functions_get_the_arguments_of_eager_calls(way, functions, told):
+def test_functions_get_the_arguments_of_eager_calls(way, named):
     make, compiled = WAYS[way]
+    functions, told = FUNCTIONS[named]
     model, ids = make(zeroed()), batch()
     fast = compiled(model)
     with attach(model, NOISE, optimizer="manual", **functions) as handle:
@@ -99,10 +121,6 @@ def test_an_outer_call_that_comes_later_is_known():
             handle.step = step
             noisy = model.inner(input_ids=ids) if mask is None else model(ids, mask)
             assert torch.equal(noisy, add_noise(torch.zeros(2, 8, 8), NOISE, step=step, mask=mask))
-
-
-# Of the compiler, which meets hidden states as the inputs of a part.
-hidden_states = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not")
 
 
 @hidden_states
@@ -149,6 +167,7 @@ def test_a_call_of_another_thread_is_not_taken_for_an_outer_one():
 
 
 @hidden_states
+@pytest.mark.sweep
 def test_labels_reach_where_behind_a_graph_break_after_the_lookup():
     losses = []
     for compiled in (False, True):

@@ -360,7 +360,9 @@ def test_a_device_without_float64(dtype, distribution, request, monkeypatch):
     assert torch.equal(bits(seen), bits(expected))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.sweep)]
+)
 def test_inductor_fuses_the_noise_into_one_loop(dtype, other):
     """Beside the output, one array of its size is written, and eight of an eighth of that."""
     from torch._inductor.utils import run_and_get_code  # noqa: PLC0415

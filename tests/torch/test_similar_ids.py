@@ -6,6 +6,7 @@ from torch import nn
 
 from embnoise import neftune
 from embnoise_torch import add_noise, attach
+from tests.frameworks import EAGER_OR_COMPILED
 from tests.torch.models import Embedder, batch, zeroed
 
 NOISE = neftune(20.0, seed=3)
@@ -78,7 +79,7 @@ def listed(model, ids, mask, other, _):
 CALLS = [(Names, names), (Direct, names), (Batches, batches), (Listed, listed)]
 
 
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("compiled", EAGER_OR_COMPILED)
 @pytest.mark.parametrize(("kind", "call"), CALLS)
 def test_a_pair_that_shares_its_prompts(kind, call, compiled):
     model = kind()
@@ -95,6 +96,10 @@ def test_a_pair_that_shares_its_prompts(kind, call, compiled):
     rows = torch.tensor([2, 3])
     expected = add_noise(torch.zeros(2, 14, 8), NOISE, step=0, mask=other, sample_ids=rows)
     assert torch.equal(second, expected)
+
+
+def test_a_compiled_pair_that_shares_its_prompts():
+    test_a_pair_that_shares_its_prompts(Listed, listed, compiled=True)
 
 
 def test_one_that_is_the_other_shortened():

@@ -8,6 +8,7 @@ from torch import nn
 
 from embnoise import neftune
 from embnoise_torch import add_noise, attach
+from tests.frameworks import EAGER_OR_COMPILED
 from tests.torch.test_untold_padding import IDS, MASK, WARNED, messages
 
 LENGTHS = MASK.sum(1)
@@ -35,7 +36,7 @@ def told(name, value, ids=IDS, **options):
     return messages(named(name), ids, **{name: value}, **options)
 
 
-@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+@pytest.mark.parametrize("compiled", EAGER_OR_COMPILED)
 @pytest.mark.parametrize(
     ("name", "value"),
     [
