@@ -53,6 +53,7 @@ def holds(name):
     assert found >= {"EN01", "EN40", "DR01", "DR05", *(fault.code for fault in FAULTS)}
 
 
+@pytest.mark.sweep
 def test_hypothesis_draws_in_the_default_profile():
     assert check_adapter("lists", profile="default").ok
 
