@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from embnoise.backend import format_value
 from embnoise_torch.kernels import registry
 from embnoise_torch.model.model_call import CallTokens
 
@@ -72,10 +74,35 @@ def _check_twos(mask: Tensor) -> None:
         )
 
 
-def _from_cumulative(cumulative: Tensor, length: int) -> Tensor:
-    column = torch.arange(length, device=cumulative.device, dtype=cumulative.dtype)
-    document = torch.searchsorted(cumulative.contiguous(), column, right=True)
-    return torch.where(column < cumulative[-1], document, 0)[None]
+def _from_cumulative(given: Tensor, length: int) -> Tensor:
+    """Documents [1, L] from where they begin and end, [n + 1] or [1, n + 1].
+
+    The array may be filled up with its last value, or with negative ones.
+    """
+    ends = given[0] if given.ndim == 2 and len(given) == 1 else given
+    if ends.ndim != 1 or ends.numel() == 0 or ends.is_floating_point() or ends.dtype is torch.bool:
+        raise _not_cumulative(given, length)
+    ends = ends.long()
+    before, after = ends[:-1], ends[1:]
+    rises = (after < 0) | ((before >= 0) & (after >= before))
+    fits = (ends[0] == 0) & rises.all() & (ends.amax() <= length)
+    unchecked = registry.offers(ends.device.type, "lookup")  # nothing has to wait for the device
+    if not (unchecked or bool(fits)):
+        raise _not_cumulative(ends.tolist(), length)
+    ends = ends.cummax(0).values
+    column = torch.arange(length, device=ends.device)
+    documents = torch.where(column < ends[-1], torch.searchsorted(ends, column, right=True), 0)
+    # That kernel makes a row with negative numbers NaN.
+    return (torch.where(fits, documents, -1) if unchecked else documents)[None]
+
+
+def _not_cumulative(given: Any, length: int) -> ValueError:
+    return ValueError(
+        "cu_seq_lens_q (or cu_seqlens) must be where the documents of the row begin and end: "
+        f"integers that start at 0, do not decrease, and end at {length}, the number of tokens, or "
+        f"below it, got {format_value(given)}. From lengths, it is "
+        "torch.nn.functional.pad(lengths.cumsum(0), (1, 0))"
+    )
 
 
 def _from_positions(
@@ -102,7 +129,7 @@ def _from_positions(
     else:
         raise ValueError(
             "position_ids must be of shape [B, L], [3, B, L] or [4, B, L] to tell documents, got "
-            f"shape {tuple(positions.shape)}; pass an attention_mask, or attach(..., tokens=...)"
+            f"{_shape_of(positions)}; pass an attention_mask, or attach(..., tokens=...)"
         )
     return pad(starts.cumsum(1) + 1, (1, 0), value=1)
 
@@ -167,6 +194,8 @@ def _fitted(name: str, array: Tensor, shape: tuple[int, ...]) -> Tensor:
     try:
         return array.expand(shape)
     except RuntimeError as error:
-        raise ValueError(
-            f"{name} must be of shape {shape}, got shape {tuple(array.shape)}"
-        ) from error
+        raise ValueError(f"{name} must be of shape {shape}, got {_shape_of(array)}") from error
+
+
+def _shape_of(array: Tensor) -> str:
+    return f"shape {tuple(array.shape)}" if array.numel() else "what is no array of numbers"

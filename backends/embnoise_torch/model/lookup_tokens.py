@@ -270,7 +270,9 @@ class _Lookup:
         padding = self._padding() if mask is None and layout is SAME else None
         segments = segments_of(call, mask, (rows, length), padding=padding, warns=self.warns)
         if segments is not None and padding is not None:
-            mask = self._without_padding(segments, padding)
+            segments = self._without_padding(segments, padding)
+        if mask is None:
+            mask = segments  # numbers that are unchecked, on a GPU, are so as a mask of its own
         if layout.transposed:
             self.ids = None if self.ids is None else self.ids.T
             self.hidden = None if self.hidden is None else self.hidden.T
@@ -291,7 +293,7 @@ class _Lookup:
         return torch.eq(self.ids, self.special.padding)
 
     def _without_padding(self, segments: Tensor, padding: Tensor) -> Tensor:
-        """The mask of packed rows without the documents that are nothing but padding.
+        """The documents of packed rows, 0 for those that are nothing but padding.
 
         Packed rows that were padded to some multiple end with some, of one token each perhaps, and
         rows padded on the left, whose positions stand still until the first real token, begin so.
@@ -300,7 +302,7 @@ class _Lookup:
         document = starts.cumsum(1).expand(self.shape)
         real = (~padding).to(document)
         counts = torch.zeros_like(document).scatter_add(1, document, real)
-        return counts.gather(1, document) > 0
+        return torch.where(counts.gather(1, document) > 0, segments, 0)
 
     def _added(self, layout: Layout) -> Tensor:
         """The ids that the model has put beside those of a call."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple, TypeAlias, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -129,24 +130,22 @@ def entries_of(batch: ModelCall, depth: int = 0) -> list[tuple[str, Any, int]]:
 
 def tokens_in(call: ModelCall, prefix: str) -> CallTokens:
     """What a call tells about its tokens, or with the prefix ``DECODER`` about its decoder's."""
-    ids, mask, positions, documents = map(call.get, _NAMES[prefix])
-    ids, cumulative = _tensor(ids), None
+    given, *rest = map(call.get, _NAMES[prefix])
+    ids, cumulative = _tensor(given), None
+    mask, positions, documents = map(_told, rest)
     if not prefix:
         for name in _CUMULATIVE:
             if (given := call.get(name)) is not None:
-                cumulative = given
-    if mask is not None and not isinstance(mask, Tensor):
-        # A mask per kind of layer, or a block mask: there is one, and it cannot be read.
-        mask = torch.empty(0)
-    elif mask is not None and ids is not None and ids.ndim == mask.ndim == 1:
+                cumulative = _told(given)
+    if mask is not None and ids is not None and ids.ndim == mask.ndim == 1:
         mask = mask[None]  # of one row
     told = CallTokens(
         ids,
         None if prefix or ids is not None else _other_ids(call),
         mask,
-        _tensor(positions),
-        _tensor(cumulative),
-        _tensor(documents),
+        positions,
+        cumulative,
+        documents,
     )
     if not prefix and ids is not None:
         told = told._replace(beside=_beside(call, ids))
@@ -193,7 +192,33 @@ def calls_in(tensors: Sequence[Tensor | None]) -> list[CallTokens]:
 
 
 def _tensor(value: Any) -> Tensor | None:
-    return value if isinstance(value, Tensor) else None
+    """A tensor, a NumPy array or nested lists of numbers as a tensor; ``None`` for the rest."""
+    if value is None or isinstance(value, Tensor):
+        return value
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy())  # its strides may be negative
+    return None if _sizes(value) is None else torch.tensor(value, device="cpu")
+
+
+def _sizes(value: Any) -> tuple[int, ...] | None:
+    """The sizes of nested lists of numbers; ``None`` if they are ragged, or something else."""
+    if isinstance(value, int | float):
+        return ()
+    if not isinstance(value, list | tuple) or not value:
+        return None
+    first, *others = map(_sizes, value)
+    if first is None or any(each != first for each in others):
+        return None
+    return (len(value), *first)
+
+
+def _told(value: Any) -> Tensor | None:
+    """The same; without a value if there is something that cannot be read.
+
+    It may be a mask for each kind of layer, or a block mask.
+    """
+    array = _tensor(value)
+    return torch.empty((0,) * 4) if array is None and value is not None else array
 
 
 def _other_ids(call: ModelCall) -> Tensor | None:
