@@ -168,11 +168,10 @@ class NoisyLayer:
         if ids is not None and self._reads_calls and tell_full_rows(calls, ids, x.shape[:-1], look):
             if look:
                 source.untold.looks_closely -= 1
-            if source.untold.looks_at_ids and not any(
+            full = not source.untold.looks_at_ids or any(
                 arguments.get("attention_mask") is not None for _, arguments in calls
-            ):
-                source.untold.warn_of_ids(ids)
-            return source.ready_lookup(x, ids, TokenArrays(), [])
+            )
+            return source.ready_lookup(x, ids, TokenArrays(), [], are_full=full)
         return source.ready_lookup(x, ids, *self._token_arrays(x, ids))
 
     def _add_recorded(self, x: Tensor, ids: Tensor | None) -> Tensor:

@@ -272,13 +272,24 @@ class AttachedSource(_CountingSource):
         given: TokenArrays,
         calls: Sequence[CallTokens],
         inputs: Tensor | None = None,
+        *,
+        are_full: bool = False,
     ) -> Ready | None:
-        """``ready`` for arrays that are told apart."""
+        """``ready`` for arrays that are told apart.
+
+        Args:
+            x: As for ``ready``.
+            ids: What was looked up.
+            given: What the user's functions give.
+            calls: What the active calls tell.
+            inputs: As for ``ready``.
+            are_full: Whether a mask has told, in place of these, that the rows are full.
+        """
 
         def describe(shape: tuple[int, int]) -> Described | None:
             sequences = self.sample_ids.sequences
             if sequences is None:
-                return self.resolve(ids, shape, given, calls)
+                return self.resolve(ids, shape, given, calls, are_full=are_full)
             whole = whole_rows(sequences, shape, _device(ids, inputs, x), given, ids, calls)
             part = whole.part
             described = self.resolve(whole.ids, (shape[0], part.length), whole.given, whole.calls)
@@ -294,6 +305,8 @@ class AttachedSource(_CountingSource):
         shape: tuple[int, int],
         given: TokenArrays,
         calls: Sequence[CallTokens],
+        *,
+        are_full: bool = False,
     ) -> Described | None:
         """What ``next_lookup`` describes a lookup by, from what ``ready_lookup`` takes."""
         if any(each is not None for each in given[:-1]):
@@ -311,7 +324,7 @@ class AttachedSource(_CountingSource):
             if resolved is None:
                 return None
             described = Described(*resolved)
-        if ids is not None and not any(map(tells_padding, calls)):
+        if ids is not None and not (are_full or any(map(tells_padding, calls))):
             self.untold.warn_of_others(ids, calls)
             if given.where is None:  # where= may be what takes an argument of an unknown name
                 self.untold.warn_of_arguments(ids, calls)

@@ -104,3 +104,22 @@ def test_a_mask_that_comes_later_is_warned_of():
         model(IDS, torch.ones(3, 6))
         with pytest.warns(RuntimeWarning, match=WARNED):
             model(IDS, MASK)
+
+
+@pytest.mark.parametrize("edge", [0, -1])
+def test_a_mask_that_says_that_the_id_of_padding_is_a_token(edge):
+    """As for a text that ends with the id that is also that of padding."""
+
+    class Told(Own):
+        def __init__(self):
+            super().__init__()
+            self.embed = nn.Embedding(50, 8, padding_idx=0)
+
+        def forward(self, input_ids, attention_mask=None):
+            return self.embed(input_ids)
+
+    ids = IDS.clone()
+    ids[0, edge] = 0
+    assert messages(Told(), ids, torch.ones_like(ids)) == []
+    (message,) = messages(Told(), ids)
+    assert "begins or ends with 0, the id of padding" in message
