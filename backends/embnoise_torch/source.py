@@ -325,6 +325,7 @@ class AttachedSource(_CountingSource):
                 return None
             described = Described(*resolved)
         if ids is not None and not (are_full or any(map(tells_padding, calls))):
+            self.untold.warn_of_unread(calls)
             self.untold.warn_of_others(ids, calls)
             if given.where is None:  # where= may be what takes an argument of an unknown name
                 self.untold.warn_of_arguments(ids, calls)

@@ -53,6 +53,7 @@ class UntoldPadding:
         self._noise = noise
         self._special = special
         self._has_warned = False
+        self._has_warned_of_unread = False
         self.looks_at_ids = FIRST if special.padding_shows_at else 0
         """In how many more lookups ids are searched for padding."""
         self._looks_at_arguments = FIRST
@@ -95,6 +96,27 @@ class UntoldPadding:
             "nothing told its mask, so padding gets noise and counts in L. Pass the model an "
             "attention_mask (decoder_attention_mask on the side of a decoder), or "
             f"attach(..., tokens=lambda ids: {{'mask': ids != {padding}}})",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+
+    def warn_of_unread(self, calls: Sequence[CallTokens]) -> None:
+        """Warn, once, of a call whose only argument may be a batch, and cannot be read.
+
+        Args:
+            calls: The active calls, none of which tells a mask.
+        """
+        if self._has_warned_of_unread or self._noise.alpha == 0:
+            return
+        if all(call.unread is None for call in calls):
+            return
+        self._has_warned_of_unread = True
+        warnings.warn(
+            "embnoise: the only argument of a call around the embedding is an object that cannot "
+            "be read, so its mask, if it has one, is unknown, and the rows are taken as full. Pass "
+            "attach(..., tokens=...), a function that takes it by its name and returns the mask, "
+            "such as lambda batch: {'mask': batch.mask}, or tokens=lambda: {} if there is no "
+            "padding",
             RuntimeWarning,
             stacklevel=4,
         )
@@ -145,11 +167,11 @@ class UntoldPadding:
         self._looks_at_arguments = 0
         warnings.warn(
             f"embnoise: an argument of the model's call, of shape {tuple(found.shape)}, looks like "
-            "a mask, lengths or documents under a name that is not known, such as attention_mask, "
-            "so the rows are taken as full. If it tells padding, pass attach(..., tokens=...), a "
-            "function that takes it by its name and returns the mask, true for real tokens, such "
-            "as lambda mask: {'mask': mask}, or for packed rows the segment_ids; if not, "
-            "tokens=lambda: {}",
+            "a mask, lengths or documents under a name that is not known, unlike attention_mask, "
+            "or in one of several nested batches, so the rows are taken as full. If it tells "
+            "padding, pass attach(..., tokens=...), a function that takes it by its name and "
+            "returns the mask, true for real tokens, such as lambda mask: {'mask': mask}, or for "
+            "packed rows the segment_ids; if not, tokens=lambda: {}",
             RuntimeWarning,
             stacklevel=4,
         )

@@ -16,7 +16,7 @@ from embnoise_torch.model.model_call import (
     TELLING,
     CallTokens,
     ModelCall,
-    fields_of,
+    telling_batch,
     tells_padding,
     tokens_in,
 )
@@ -56,10 +56,9 @@ class Caller(NamedTuple):
             if (rest := self.rest) is not None and len(args) > rest:
                 args = (*args[:rest], args[rest:])
             arguments = {**dict(zip(self.names, args, strict=False)), **kwargs}
-        if not self.tells:
-            for value in arguments.values():
-                if TELLING & set(batch := fields_of(value)):
-                    return {**batch, **arguments}
+        if arguments.get("input_ids") is None and (batch := telling_batch(arguments)):
+            given = {name: value for name, value in arguments.items() if value is not None}
+            return {**arguments, **batch, **given}
         return arguments
 
 

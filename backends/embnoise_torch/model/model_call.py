@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from embnoise.backend import format_value
@@ -31,6 +31,8 @@ __all__ = [
     "fields_of",
     "filled",
     "flat_calls",
+    "is_unread",
+    "telling_batch",
     "tells_padding",
     "tokens_in",
 ]
@@ -63,6 +65,8 @@ _NOT_IDS = (*_NOT_TOKENS, "target", "seq", "_")
 """One with one of these in its name is not what is looked up, in a call without ``input_ids``."""
 
 _DATACLASS = "__dataclass_fields__"
+_PLAIN = (Tensor, bool, str)
+_NO_BATCHES = (Tensor, nn.Module, str, bytes, int, float, complex, list, np.ndarray, type)
 _DEPTH = 2
 """How deep a batch may lie in others."""
 
@@ -96,16 +100,63 @@ class CallTokens(NamedTuple):
     """[n, B', L']: the other arguments that look like ids, beside ``input_ids``; -1 fills them."""
     cached: Tensor | None = None
     """Empty, if the call has a cache: a mask that is longer than the ids is then of that, too."""
+    unread: Tensor | None = None
+    """Empty, if all that the call has is an object that cannot be read."""
 
 
 def fields_of(batch: Any) -> ModelCall:
-    """What is in a batch: a mapping, a namespace, a named tuple or a dataclass; else nothing."""
-    if isinstance(batch, SimpleNamespace):
-        return vars(batch)
+    """What is in a batch: a mapping, a named tuple, a dataclass or a namespace; else nothing.
+
+    A class of its own may be any of these without saying so: what has ``keys``, or tensors.
+    """
+    if batch is None or isinstance(batch, _NO_BATCHES):
+        return {}
     if isinstance(batch, Mapping):
         return {name: value for name, value in batch.items() if isinstance(name, str)}
-    names = getattr(type(batch), "_fields" if isinstance(batch, tuple) else _DATACLASS, ())
-    return {name: getattr(batch, name) for name in names}
+    if isinstance(batch, tuple) or hasattr(type(batch), _DATACLASS):
+        names = getattr(type(batch), "_fields" if isinstance(batch, tuple) else _DATACLASS, ())
+        return {name: getattr(batch, name) for name in names}
+    if hasattr(batch, "keys") and hasattr(batch, "__getitem__"):
+        return {name: batch[name] for name in batch.keys() if isinstance(name, str)}  # noqa: SIM118
+    fields: ModelCall = getattr(batch, "__dict__", {})
+    if isinstance(batch, SimpleNamespace) or TELLING & set(fields):
+        return fields
+    return fields if any(isinstance(value, Tensor) for value in fields.values()) else {}
+
+
+def is_unread(call: ModelCall) -> bool:
+    """Whether the only argument of a call is an object that may be a batch and cannot be read."""
+    if len(call) != 1:
+        return False
+    (value,) = call.values()
+    plain = value is None or isinstance(value, (*_NO_BATCHES, Mapping, tuple))
+    return not (plain or fields_of(value))
+
+
+def telling_batch(call: ModelCall) -> ModelCall:
+    """The batch among the arguments of a call that tells about its tokens; nothing without one.
+
+    It may be in another one if it is the only one there that has ids.
+    """
+    values = _not_plain(call.values())
+    for depth in range(_DEPTH + 1 if values else 0):
+        batches = [fields for fields in map(fields_of, values) if fields]
+        telling = [each for each in batches if TELLING & set(each)]
+        if depth > 0:
+            telling = [each for each in telling if each.get("input_ids") is not None]
+        if telling:
+            return telling[0] if depth == 0 or len(telling) == 1 else {}
+        inside = [each for fields in batches for each in fields.values()]
+        for value in values:
+            if isinstance(value, tuple | list) and not (value and isinstance(value[0], int)):
+                inside += value
+        values = _not_plain(inside)
+    return {}
+
+
+def _not_plain(values: Iterable[Any]) -> list[Any]:
+    """Those that may be a batch or have one in them; most arguments of most calls are not."""
+    return [value for value in values if not (value is None or isinstance(value, _PLAIN))]
 
 
 def entries_of(batch: ModelCall, depth: int = 0) -> list[tuple[str, Any, int]]:

@@ -15,7 +15,13 @@ import torch
 from torch import Tensor
 
 from embnoise_torch import _compat
-from embnoise_torch.model.model_call import TELLING, CallTokens, ModelCall, entries_of
+from embnoise_torch.model.model_call import (
+    TELLING,
+    CallTokens,
+    ModelCall,
+    entries_of,
+    is_unread,
+)
 
 __all__ = [
     "may_tell_padding",
@@ -69,7 +75,8 @@ def untold_in(call: ModelCall) -> list[CallTokens]:
 
     A name that is known is so at the top only, not in a batch inside of another one.
     """
-    found = []
+    nothing = CallTokens(None, None, None, None, None, None)
+    found = [nothing._replace(unread=torch.empty(0))] if is_unread(call) else []
     for name, value, depth in entries_of(call):
         field: Field = "unknown" if _masks_ids(name, call) else _field_in_dynamo(name)
         if (depth == 0 and name in TELLING) or not field:
@@ -80,7 +87,6 @@ def untold_in(call: ModelCall) -> list[CallTokens]:
         if not isinstance(given, Tensor) or given.ndim not in (1, 2):
             continue
         if field == "unknown" or not (given.is_floating_point() or given.is_complex()):
-            nothing = CallTokens(None, None, None, None, None, None)
             found.append(nothing._replace(**{field: given}))
     return found
 
