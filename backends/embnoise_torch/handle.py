@@ -124,6 +124,12 @@ class Handle(TraceableState, backend.Handle):
             name: noise_ratio(self._sources[name], module) for name, module in self._modules.items()
         }
 
+    def _had_noise(self, name: str) -> bool:
+        """Whether a lookup of an embedding got noise in the current step."""
+        source = self._sources[name]
+        latest = source.latest()
+        return latest is not None and latest[1].step == source.counter.step
+
     def _giving(self, arguments: ModelCall) -> AbstractContextManager[None]:
         """A context with arguments that the user's functions may name."""
         return self._listener.giving(arguments)

@@ -36,7 +36,8 @@ class NoiseCallback(TrainerCallback, ExportableState):
     Biases alike, get ``noise_alpha`` and ``noise_ratio``: the RMS of the noise over the RMS of the
     embeddings that got it, in the last lookup of this rank. If several embeddings have noise, each
     ratio is called ``noise_ratio_`` and the name; there is none where ``Handle.noise_ratios`` has
-    ``None``. Of several callbacks, the names of one whose noise has a ``stream`` end with that.
+    ``None``, nor of a step without noise. Of several callbacks, the names of one whose noise has a
+    ``stream`` end with that.
 
     Args:
         noise: What noise to add, or its ``to_dict()``.
@@ -169,7 +170,7 @@ class NoiseCallback(TrainerCallback, ExportableState):
         logs[f"noise_alpha{ending}"] = handle.alpha
         ratios = handle.noise_ratios()
         for name, ratio in ratios.items():
-            if ratio is not None:
+            if ratio is not None and handle._had_noise(name):
                 logs[f"noise_ratio{ending}" if len(ratios) == 1 else f"noise_ratio_{name}"] = ratio
         if state.log_history:  # the trainer has filed a copy already
             state.log_history[-1].update(logs)

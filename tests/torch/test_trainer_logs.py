@@ -1,5 +1,6 @@
 """What the callback adds to the logs of the Trainer."""
 
+import contextlib
 from typing import ClassVar
 
 import pytest
@@ -163,6 +164,23 @@ def test_alpha_zero_has_no_ratio(tmp_path):
     work.train()
     assert work.state.log_history[0]["noise_alpha"] == 0.0
     assert "noise_ratio" not in work.state.log_history[0]
+
+
+def test_a_step_without_noise_has_no_ratio(tmp_path):
+    callback, pause = NoiseCallback(neftune()), contextlib.ExitStack()
+
+    class Pauses(transformers.TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            if state.global_step == 1:
+                pause.enter_context(callback.handle.paused())
+
+        def on_step_end(self, args, state, control, **kwargs):
+            pause.close()
+
+    work = trainer(tmp_path, llama(), callback, Pauses())
+    work.train()
+    history = [entry for entry in work.state.log_history if "loss" in entry]
+    assert ["noise_ratio" in entry for entry in history] == [True, False, True]
 
 
 def test_logging_does_not_change_the_run(tmp_path):
