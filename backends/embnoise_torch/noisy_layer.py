@@ -61,6 +61,8 @@ class NoisyLayer:
         self._functions = functions
         self._shares_table = shares_table
         self._first = FirstArgument(module)
+        self._channels: int | None = None
+        """How many channels a layer of a class of its own has returned for ids."""
         self._reads_calls = not functions and source.sample_ids.sequences is None
         """Whether the calls alone tell about tokens, each rank for itself."""
 
@@ -84,7 +86,10 @@ class NoisyLayer:
             given = first.of(args, kwargs)
             ids: Any = given if is_ids(given) else None
             # A single id is no sequence: a model compares with its embedding.
-            no_tokens = ids.ndim == 0 if ids is not None else shares or is_head(module, given)
+            if ids is not None:
+                no_tokens = ids.ndim == 0
+            else:
+                no_tokens = shares or is_head(module, given, self._channels)
             if no_tokens:
                 return forward(module, *args, **kwargs)
             fused = fresh and can_fuse(module, ids, source.noise, compiling=compiling)
@@ -97,6 +102,8 @@ class NoisyLayer:
                 x = lookup_compiled(x, module.weight, ids, arrays, source.number)
             else:
                 x = self._add(x, ids, compiling, fresh=fresh)
+                if ids is not None and not plain:
+                    self._channels = int(x.shape[-1])
             return (x, *result[1:]) if isinstance(result, tuple) else x
 
         return noisy

@@ -6,6 +6,7 @@ from torch import nn
 
 from embnoise import neftune
 from embnoise_torch import add_noise, attach
+from tests.frameworks import EAGER_OR_COMPILED
 from tests.torch.models import Embedder, batch, llama
 
 NOISE = neftune(20.0, seed=3)
@@ -75,6 +76,50 @@ def test_a_head_of_any_class(make, layer, compiled):
     clean = nn.functional.embedding(ids, model.embed.weight)
     assert torch.equal(model.hidden, add_noise(clean, NOISE, step=0))
     assert torch.equal(logits, nn.functional.linear(model.hidden, model.embed.weight))
+
+
+class Shared(nn.Module):
+    """An embedding of a class of its own, which is the head as well."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+        if not inner:
+            self.table = nn.Parameter(torch.randn(50, 8))
+        else:
+            self.lookup = nn.Embedding(50, 8)
+            self.table = self.lookup.weight
+
+    def forward(self, x):
+        if x.is_floating_point():
+            return nn.functional.linear(x, self.table)
+        return self.lookup(x) if self.inner else nn.functional.embedding(x, self.table)
+
+
+@pytest.mark.parametrize("layer", [None, "embed"])
+@pytest.mark.parametrize("inner", [False, True])
+@pytest.mark.parametrize("compiled", EAGER_OR_COMPILED)
+def test_an_embedding_of_any_class_that_is_the_head_as_well(layer, inner, compiled):
+    class Both(Telling):
+        def __init__(self):
+            nn.Module.__init__(self)
+            self.embed = Shared(inner)
+
+        def forward(self, input_ids):
+            self.hidden = self.embed(input_ids)
+            return self.embed(self.hidden)
+
+    model, ids = Both(), batch()
+    torch.compiler.reset()
+    call = torch.compile(model, backend="aot_eager", fullgraph=True) if compiled else model
+    with attach(model, NOISE, layer=layer) as handle:
+        for step in range(2):
+            logits = call(ids)
+            assert handle.lookups == step + 1
+            assert torch.equal(logits, nn.functional.linear(model.hidden, model.embed.table))
+            clean = nn.functional.embedding(ids, model.embed.table)
+            samples = torch.arange(2) + 2 * step
+            assert torch.equal(model.hidden, add_noise(clean, NOISE, step=0, sample_ids=samples))
 
 
 def test_a_head_that_sees_pooled_states():

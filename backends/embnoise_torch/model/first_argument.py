@@ -16,13 +16,21 @@ def is_ids(argument: Any) -> bool:
     return isinstance(argument, Tensor) and not argument.is_floating_point()
 
 
-def is_head(module: nn.Module, argument: Any) -> bool:
-    """Whether an embedding is called with hidden states, as the output head of its model."""
+def is_head(module: nn.Module, argument: Any, channels: int | None) -> bool:
+    """Whether an embedding is called with hidden states, as the output head of its model.
+
+    Args:
+        module: A layer, perhaps an embedding.
+        argument: What it is called with.
+        channels: How many channels it has returned for ids; ``None`` if it has seen none.
+    """
+    if isinstance(module, nn.Embedding):
+        channels = module.embedding_dim
     return (
-        isinstance(module, nn.Embedding)
+        channels is not None
         and isinstance(argument, Tensor)
         and argument.is_floating_point()
-        and argument.shape[-1:] == (module.embedding_dim,)
+        and argument.shape[-1:] == (channels,)
     )
 
 
