@@ -133,7 +133,8 @@ class FollowedOptimizer:
         if optimizer not in self._rivals:
             own = {id(each) for module in self._modules for each in module.parameters()}
             own |= _parameters(followed)
-            self._rivals[optimizer] = not own.isdisjoint(_parameters(optimizer))
+            wraps = _base_optimizer(optimizer) is followed  # and may step it once in many steps
+            self._rivals[optimizer] = not (wraps or own.isdisjoint(_parameters(optimizer)))
         return self._rivals[optimizer]
 
     def _stepped(self, optimizer: Optimizer, *_: object) -> None:

@@ -47,6 +47,18 @@ class Composite(Optimizer):
             part.step()
 
 
+class Wrapper(Optimizer):
+    """Steps the optimizer that it holds as often as it is told to."""
+
+    def __init__(self, optimizer):
+        super().__init__(optimizer.param_groups, {})
+        self.optimizer, self.times = optimizer, 1
+
+    def step(self, closure=None):
+        for _ in range(self.times):
+            self.optimizer.step()
+
+
 @pytest.fixture(autouse=True)
 def _all_classes_are_hooked():
     for kind in (AdamW, Own, OwnAgain, Failing):  # PyTorch hooks a class with its first instance
@@ -90,6 +102,20 @@ def test_a_step_that_failed_leaves_nothing_behind():
         optimizer.fails = False
         train(model, optimizer)
         assert handle.step == 1
+
+
+def test_a_wrapper_counts_the_steps_of_what_it_holds():
+    model = Embedder()
+    optimizer = Wrapper(SGD(model.parameters(), lr=0.1))
+    with attach(model, NOISE, optimizer=optimizer) as handle:
+        for times, step in ((1, 1), (0, 1), (0, 1), (1, 2)):  # 0 while gradients accumulate
+            optimizer.times = times
+            train(model, optimizer)
+            assert handle.step == step
+        optimizer.times = 2
+        with pytest.warns(RuntimeWarning, match="a training step ran and"):
+            train(model, optimizer)
+        assert handle.step == 4
 
 
 def test_another_optimizer_is_warned_of_at_its_second_step():
