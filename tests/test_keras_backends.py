@@ -38,9 +38,12 @@ GROUPS = {
     "fit": (["keras/test_masks_in_fit.py", "keras/test_loops.py"], [], 15),
     "state": (["keras/test_state.py", "keras/test_compat.py"], ["wrong_st"], 30),
     "masks": (
-        ["keras/test_masks.py", "keras/test_nested_inputs.py", "keras/test_quantized.py"],
+        [
+            *("keras/test_masks.py", "keras/test_graph_masks.py", "keras/test_nested_inputs.py"),
+            *("keras/test_variadic_calls.py", "keras/test_quantized.py"),
+        ],
         ["names_its_inputs"],
-        50,
+        80,
     ),
     "models": (["keras/test_hub.py"], ["gemma", "gpt2", "bert", "bool_masks", "two_noises"], 2),
     "kit": (["testing/test_keras.py"], ["a_fault_is_named", "no_false_alarm", "attach"], 5),

@@ -5,22 +5,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from inspect import signature
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import keras
 from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
 from keras.src.backend.common.stateless_scope import get_stateless_scope, in_stateless_scope
 
+from embnoise_keras.calls import by_name
+
 __all__ = [
     "GraphCall",
+    "GraphNode",
     "add_state",
     "all_layers",
-    "compared_tokens",
     "forget_train_function",
     "graph_calls",
     "graph_inputs",
+    "graph_nodes",
     "graph_places",
     "has_value",
     "is_mapped",
@@ -191,7 +194,7 @@ class GraphCall(NamedTuple):
     sources: frozenset[str]
     """The names of the model's inputs that its arguments are computed from."""
     direct: bool
-    """Whether its argument is an input of the model as it stands."""
+    """Whether its argument is an input of the model as it stands, or cast."""
 
 
 def _with_graph(model: Any) -> Any:
@@ -228,38 +231,45 @@ def graph_places(model: Any) -> dict[str, tuple[Any, ...]]:
 
 
 def _nodes(model: Any) -> list[Any]:
+    """The nodes of the graph of a functional model in the order of execution; else none."""
     by_depth = getattr(_with_graph(model), "_nodes_by_depth", {})
     return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
 
 
-def compared_tokens(model: Any, names: Iterable[str]) -> dict[int, set[str]]:
-    """The integers that the graph of a functional model compares the named inputs with.
+class GraphNode(NamedTuple):
+    """One operation, or call of a layer, in the graph of a functional model.
 
-    Each with the names of the arguments that the comparison is passed as, as it stands or after
-    other operations.
+    Tensors are told by their identity.
     """
-    inputs = [id(graph_inputs(model)[name]) for name in names]
-    found: dict[int, set[str]] = {}
+
+    arguments: dict[str, set[int]]
+    """The tensors in each argument, by its name."""
+    outputs: list[int]
+    """The tensors that it computes."""
+    run: Callable[[dict[int, Any]], list[Any]] | None
+    """Computes these from values of tensors; ``None`` for a layer that has state."""
+
+
+def graph_nodes(model: Any) -> list[GraphNode]:
+    """The operations in the graph of a functional model, in the order of execution."""
+    found = []
     for node in _nodes(model):
-        args = node.arguments.args
-        compares = type(node.operation).__name__ == "NotEqual" and len(args) == 2
-        if compares and id(args[0]) in inputs and isinstance(args[1], int):
-            found.setdefault(args[1], set()).update(_passed_as(model, node))
+        if node.is_input:
+            continue
+        given = by_name(node.operation.call)(*node.arguments.args, **node.arguments.kwargs)
+        own = set(map(id, node.input_tensors))
+        tensors = {
+            name: own & set(map(id, keras.tree.flatten(each))) for name, each in given.items()
+        }
+        stateless = not getattr(node.operation, "variables", [])
+        run = partial(_run, node) if stateless else None
+        found.append(GraphNode(tensors, [id(tensor) for tensor in node.outputs], run))
     return found
 
 
-def _passed_as(model: Any, node: Any) -> set[str]:
-    """The arguments of layers and operations that the outputs of an operation reach."""
-    names, reached = set(), {id(tensor) for tensor in node.outputs}
-    for other in _nodes(model):  # in the order of execution
-        if not reached & {id(tensor) for tensor in other.input_tensors}:
-            continue
-        parameters = list(signature(other.operation.call).parameters)
-        named = dict(zip(parameters, other.arguments.args, strict=False)) | other.arguments.kwargs
-        names |= {name for name, value in named.items() if id(value) in reached}
-        if not isinstance(other.operation, keras.Layer):
-            reached |= {id(tensor) for tensor in other.outputs}
-    return names
+def _run(node: Any, values: dict[int, Any]) -> list[Any]:
+    args, kwargs = node.arguments.fill_in(values)
+    return list(keras.tree.flatten(node.operation(*args, **kwargs)))
 
 
 def graph_calls(model: Any, layer: Any) -> list[GraphCall]:
@@ -284,10 +294,14 @@ def graph_calls(model: Any, layer: Any) -> list[GraphCall]:
                 left += made_by[id(tensor)].input_tensors
         return frozenset(found)
 
+    def is_input(tensor: Any) -> bool:
+        node = made_by.get(id(tensor))
+        if id(tensor) in names or node is None:
+            return id(tensor) in names
+        return type(node.operation).__name__ == "Cast" and all(map(is_input, node.input_tensors))
+
     return [
-        GraphCall(
-            sources(node.input_tensors), all(id(each) in names for each in node.input_tensors)
-        )
+        GraphCall(sources(node.input_tensors), all(map(is_input, node.input_tensors)))
         for node in nodes
         if node.operation is layer and not node.is_input
     ]

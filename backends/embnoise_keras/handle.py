@@ -20,6 +20,7 @@ from embnoise_keras._compat import (
     states,
     sync_state,
 )
+from embnoise_keras.comparisons import Comparisons
 from embnoise_keras.layer import EmbeddingNoise
 from embnoise_keras.lookups import Lookups, around_lookups
 from embnoise_keras.model_call import CallRecorder, ModelCall, enclosing_layers, running_calls
@@ -60,11 +61,14 @@ class Handle(backend.Handle):
                     "other noise: make it outside of the scope"
                 )
         sync_state(model)
+        comparisons = {}
+        if not functions.describes:  # later, in a compiled step, nothing could be computed
+            comparisons = {id(each): Comparisons(each) for each in self._around}
         with ExitStack() as undo:
             undo.callback(attached.leave)
             attached.join(layers)
             for layer in layers:
-                lookups = Lookups(layer, functions)
+                lookups = Lookups(layer, functions, comparisons)
                 undo.enter_context(around_lookups(layer, partial(self._noised, lookups), at))
             for layer in self._around:
                 undo.callback(CallRecorder.acquire(layer).release)

@@ -6,7 +6,7 @@ B batch, L tokens in a row.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from inspect import signature
 from typing import Any
@@ -22,15 +22,14 @@ from embnoise_keras._compat import (
     outlives,
     with_keras_mask,
 )
-from embnoise_keras.calls import around_calls
+from embnoise_keras.calls import around_calls, by_name
+from embnoise_keras.comparisons import Comparisons
 from embnoise_keras.functional import refuse_ragged
 from embnoise_keras.inputs import Names, Place, shape_of
 from embnoise_keras.masks import (
     find_mask,
     mask_of_scores,
-    padding_tokens,
     unknown_mask,
-    unknown_tokens,
 )
 from embnoise_keras.model_call import ModelCall, running_calls
 
@@ -45,21 +44,22 @@ def around_lookups(layer: Any, noised: Callable[[Any, Any, int], Any], at: str) 
     innermost recorded call. The reverse call of an embedding, the output projection, stays as it
     is.
     """
-    parameters = list(signature(layer.call).parameters)
+    first = next(iter(signature(layer.call).parameters))
 
     def wrap(call: Any) -> Any:
+        named = by_name(call)
+
         def noisy(*args: Any, **kwargs: Any) -> Any:
-            given = args[0] if args else kwargs.get(parameters[0])
+            given = args[0] if args else kwargs.get(first)
             outer = running_calls()[:1]
             number = outer[0].enter(layer) if outer else 0
             if at == "input":
                 x = with_keras_mask(noised(given, given, number), given)
                 if args:
                     return call(x, *args[1:], **kwargs)
-                return call(**{**kwargs, parameters[0]: x})
+                return call(**{**kwargs, first: x})
             result = call(*args, **kwargs)
-            named = dict(zip(parameters, args, strict=False)) | kwargs
-            if named.get("reverse"):
+            if named(*args, **kwargs).get("reverse"):
                 return result
             if isinstance(result, tuple):
                 return (noised(given, result[0], number), *result[1:])
@@ -89,11 +89,16 @@ class Lookups:
     Args:
         layer: The layer.
         functions: The user's functions that describe the tokens.
+        comparisons: What the graphs of the layers around it compare their inputs with, by the
+            identity of those layers.
     """
 
-    def __init__(self, layer: Any, functions: TokenFunctions) -> None:
+    def __init__(
+        self, layer: Any, functions: TokenFunctions, comparisons: Mapping[int, Comparisons]
+    ) -> None:
         self._layer = layer
         self._functions = functions
+        self._comparisons = comparisons
         self._transposed: bool | None = None  # what the last lookup that told was
         self._has_padding_mask = False  # whether a batch told that attention_mask is [B, L]
         self._has_warned = False  # of a mask that does not tell padding
@@ -196,8 +201,8 @@ class Lookups:
         if not self._functions:  # where= may be what takes it
             said += [unknown_mask(call.inputs, ids) for call in calls]
         for call, known in zip(calls, graph, strict=True):
-            if known and known.direct:
-                said.append(unknown_tokens(call.layer, known.sources))
+            if known:
+                said.append(self._comparisons[id(call.layer)].unknown(known.sources))
         found = next(filter(None, said), None)
         if found and not self._has_warned:
             self._has_warned = True
@@ -241,8 +246,23 @@ class Lookups:
             return arrays
         mask = self._mask_of_keras(ids)
         if mask is None:
-            mask = _mask_in_graph(ids, calls, graph)
+            mask = self._mask_in_graph(ids, calls, graph)
         return arrays._replace(mask=mask)
+
+    def _mask_in_graph(
+        self, ids: Any, calls: list[ModelCall], graph: list[GraphCall | None]
+    ) -> Any:
+        """The mask of a functional model that compares its ids with the id of padding."""
+        for call, known in zip(calls, graph, strict=True):
+            if known is None or not (known.direct or (is_hidden(ids) and len(known.sources) == 1)):
+                continue
+            padding = self._comparisons[id(call.layer)].padding(known.sources)
+            if len(padding) == 1:
+                name, token = padding.pop()
+                tokens = call.inputs.leaves[call.inputs.sources[name]]
+                if _may_be(shape_of(tokens), shape_of(ids)[:2]):
+                    return ops.not_equal(tokens, token)
+        return None
 
     def _mask_of_keras(self, ids: Any) -> Any:
         """The mask that Keras passes on with ids, or that the embedding computes from them."""
@@ -301,15 +321,6 @@ def _may_be(shape: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
     """Whether two shapes may be the same; ``None`` stands for a size that is unknown."""
     pairs = zip(shape, other, strict=True)
     return all(one == two or one is None or two is None for one, two in pairs)
-
-
-def _mask_in_graph(ids: Any, calls: list[ModelCall], graph: list[GraphCall | None]) -> Any:
-    """The mask of a functional model that compares its ids with the id of padding."""
-    for call, known in zip(calls, graph, strict=True):
-        padding = padding_tokens(call.layer, known.sources) if known and known.direct else set()
-        if len(padding) == 1:
-            return ids != padding.pop()
-    return None
 
 
 def _checked(mask: Any) -> Any:

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from embnoise_keras._compat import compared_tokens
 from embnoise_keras.inputs import Inputs, Place, label, shape_of
 
 __all__ = [
     "find_mask",
+    "is_mask_of_layer",
     "mask_of_scores",
-    "padding_tokens",
     "stem",
     "unknown_mask",
-    "unknown_tokens",
 ]
 
 # What masks of tokens are called, the most specific first; encoder-decoders put a name before it.
@@ -39,13 +37,9 @@ def _is_mask(name: str) -> bool:
     return stem(name, _MASKS) in ("", *_SIDES)
 
 
-def padding_tokens(model: Any, names: Iterable[str]) -> set[int]:
-    """The ids of padding that the graph of a functional model compares the named inputs with.
-
-    Any other id than 0 may be that of [MASK], say, unless the comparison becomes a mask.
-    """
-    compared = compared_tokens(model, names).items()
-    return {token for token, passed in compared if token == 0 or any(map(_is_mask, passed))}
+def is_mask_of_layer(name: str) -> bool:
+    """Whether an argument of a layer is a mask of tokens, or of the queries, keys or values."""
+    return stem(name, _MASKS) in ("", *_SIDES, "query", "key", "value")
 
 
 def mask_of_scores(inputs: Inputs) -> str | None:
@@ -67,14 +61,6 @@ def unknown_mask(inputs: Inputs, ids: Any) -> str | None:
     nameless = [place for place in alike if place not in own and not isinstance(place[-1], str)]
     if nameless and len(alike) > 1:  # one is the ids, or what they were computed from
         return f"{label(nameless[-1])} of shape {shape} has no name"
-    return None
-
-
-def unknown_tokens(model: Any, names: Iterable[str]) -> str | None:
-    """What to say of the ids that a graph compares the named inputs with; ``None`` if none are."""
-    if compared := compared_tokens(model, names):
-        tokens = " and ".join(map(str, sorted(compared)))
-        return f"the model's comparison of ids with {tokens} may be with other tokens than padding"
     return None
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from contextlib import ExitStack
-from inspect import signature
 from typing import Any
 
 from embnoise_keras._compat import all_layers, is_repeated_in, tracing
-from embnoise_keras.calls import around_calls
+from embnoise_keras.calls import around_calls, by_name
 from embnoise_keras.inputs import Inputs
 
 __all__ = ["CallRecorder", "ModelCall", "enclosing_layers", "running_calls"]
@@ -102,12 +101,12 @@ class CallRecorder:
             self._undo.close()
 
     def _recorded(self, call: Any) -> Any:
-        names = list(signature(call).parameters)
+        named = by_name(call)
 
         def recorded(*args: Any, **kwargs: Any) -> Any:
             outer = _running()
             number = 0 if outer is None else outer.enter(self._layer)
-            inputs = Inputs(self._layer, dict(zip(names, args, strict=False)) | kwargs)
+            inputs = Inputs(self._layer, named(*args, **kwargs))
             _local.running = ModelCall(self._layer, inputs, number)
             try:
                 return call(*args, **kwargs)

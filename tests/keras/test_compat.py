@@ -125,25 +125,22 @@ def test_the_graph_of_a_sequential_model():
     assert _compat.graph_calls(model, embedding) == [(frozenset({name}), True)], hint
 
 
-def test_what_a_graph_compares_its_inputs_with():
-    hint = changed("ops.NotEqual or Node.arguments", "compared_tokens")
-    ids, other = (keras.Input((5,), dtype="int32", name=name) for name in ("ids", "other"))
+def test_the_operations_of_a_graph():
+    hint = changed("Node.arguments or SymbolicArguments.fill_in", "graph_nodes")
+    ids = keras.Input((5,), dtype="int32")
     x = keras.layers.Embedding(9, 4)(ids)
-    by_name = keras.ops.expand_dims(keras.ops.not_equal(ids, 3), 1)
-    outputs = [
-        keras.layers.MultiHeadAttention(1, 4)(x, x, attention_mask=by_name),
-        keras.layers.GlobalAveragePooling1D()(x, keras.ops.not_equal(ids, 5)),
-        keras.ops.not_equal(ids, 7),
-        keras.ops.not_equal(other, 4),
-        ids != other,
-    ]
-    compared = _compat.compared_tokens(keras.Model([ids, other], outputs), ["ids"])
-    assert {token: "attention_mask" in names for token, names in compared.items()} == {
-        3: True,
-        5: False,
-        7: False,
-    }, hint
-    assert (compared[5], compared[7]) == ({"mask"}, set()), hint
+    kept = keras.ops.not_equal(3, x2=ids)
+    model = keras.Model(ids, [keras.layers.GlobalAveragePooling1D()(x, mask=kept), ids + ids])
+    nodes = {tuple(sorted(node.arguments)): node for node in _compat.graph_nodes(model)}
+    assert nodes.keys() == {("inputs",), ("inputs", "mask"), ("x1", "x2")}, hint
+    assert nodes["inputs",].arguments == {"inputs": {id(ids)}}, hint
+    assert nodes["inputs", "mask"].arguments == {"inputs": {id(x)}, "mask": {id(kept)}}, hint
+    assert nodes["inputs",].run is None  # it has weights
+    found = _compat.graph_nodes(keras.Model(ids, kept))
+    assert [node.outputs for node in found] == [[id(kept)]], hint
+    (seen,) = found[0].run({id(ids): keras.ops.convert_to_tensor([[3, 4]])})
+    assert keras.ops.convert_to_numpy(seen).tolist() == [[False, True]], hint
+    assert _compat.graph_nodes(keras.layers.Dense(1)) == [], hint
 
 
 def test_the_mask_of_a_tensor():
