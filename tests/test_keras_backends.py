@@ -35,7 +35,14 @@ GROUPS = {
         40,
     ),
     "layer": (["keras/test_layer.py", "keras/test_keras_own_tests.py"], [], 20),
-    "fit": (["keras/test_masks_in_fit.py", "keras/test_loops.py"], [], 15),
+    "fit": (
+        [
+            *("keras/test_masks_in_fit.py", "keras/test_loops.py"),
+            "keras/test_training_defaults.py",
+        ],
+        [],
+        19,
+    ),
     "state": (["keras/test_state.py", "keras/test_compat.py"], ["wrong_st"], 30),
     "masks": (
         [

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from inspect import signature
 from typing import Any, NamedTuple
 
 import keras
+from keras.src.backend.common.global_state import get_global_attribute
 from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
 from keras.src.backend.common.stateless_scope import get_stateless_scope, in_stateless_scope
 
@@ -30,6 +32,7 @@ __all__ = [
     "is_recomputed",
     "is_repeated_in",
     "keras_mask",
+    "may_be_default",
     "outlives",
     "remove_state",
     "run_layer_test",
@@ -186,6 +189,19 @@ def takes_gradients(variable: Any) -> bool:
     scope = get_stateless_scope()
     kind = type(scope.get_current_value(variable))
     return any(type(value) is not kind for value in scope.state_mapping.values())
+
+
+def may_be_default() -> bool:
+    """Whether the running call may be clean since ``training=False`` is a default, not passed.
+
+    Keras fills in that of the outermost layer that it runs, and tells nobody whether it did. With
+    JAX, ``fit`` runs the model by itself, so this is a layer in it.
+    """
+    context = get_global_attribute("current_call_ctx")
+    if context is None:
+        return False
+    training = signature(context.entry_layer.call).parameters.get("training")
+    return training is not None and training.default is False
 
 
 class GraphCall(NamedTuple):

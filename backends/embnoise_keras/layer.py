@@ -22,7 +22,7 @@ from embnoise.backend import (
     embedding_shape,
     rows_of_a_sample,
 )
-from embnoise_keras._compat import has_value, is_mapped, keras_mask, takes_gradients
+from embnoise_keras._compat import has_value, is_mapped, keras_mask, may_be_default, takes_gradients
 from embnoise_keras.functional import add_noise, refuse_ragged
 from embnoise_keras.replicas import replica
 from embnoise_keras.variables import LastCall, Pauses, State
@@ -168,7 +168,7 @@ class EmbeddingNoise(NoiseState, keras.layers.Layer):  # type: ignore[misc]
         return noisy
 
     def _warn_if_untold(self, training: bool | None) -> None:
-        if training is None and takes_gradients(self._count):
+        if takes_gradients(self._count) and (training is None or may_be_default()):
             warnings.warn(
                 f"embnoise: {self.name!r} adds no noise, since the `call` of a model in `fit` does "
                 "not hand `training` on: with JAX, Keras does not do that by itself, so dropout is "

@@ -201,6 +201,30 @@ def test_whether_gradients_are_taken():
     assert not seen[False], hint
 
 
+def test_whether_training_may_be_a_default():
+    hint = changed("CallContext", "may_be_default")
+    seen = []
+
+    class Inner(keras.layers.Layer):
+        def call(self, x, training=None):
+            seen.append(_compat.may_be_default())
+            return x
+
+    class Outer(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.inner = Inner()
+
+        def call(self, x, training=False):
+            return self.inner(x)
+
+    Outer()(keras.ops.zeros(3))
+    assert seen.pop(), hint
+    Inner()(keras.ops.zeros(3), training=False)
+    assert not seen.pop(), hint
+    assert not _compat.may_be_default()
+
+
 def test_its_own_test_of_layers():
     hint = changed("TestCase.run_layer_test", "run_layer_test")
 
