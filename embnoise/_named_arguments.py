@@ -1,4 +1,4 @@
-"""Calling a user's function with those of some arguments that its signature names."""
+"""Arguments by name: of a call, and those that a user's function is to be called with."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-__all__ = ["CallByName", "bind_by_name", "call_with_named"]
+__all__ = ["CallByName", "bind_by_name", "call_with_named", "naming"]
 
 CallByName: TypeAlias = Callable[[Mapping[str, Any]], Any]
 
@@ -66,3 +66,33 @@ def call_with_named(role: str, function: Callable[..., Any], available: Mapping[
     The arguments and errors are those of ``bind_by_name``.
     """
     return bind_by_name(role, function)(available)
+
+
+def naming(function: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
+    """What names the arguments of a call of ``function``.
+
+    Its signature is read once, here.
+
+    Args:
+        function: It has a readable signature.
+
+    Returns:
+        A function of the same arguments that returns them by name. Those that ``*inputs`` takes are
+        a tuple, "inputs"; those that ``**others`` takes have their own names.
+
+    Example:
+        >>> named = naming(lambda *inputs, training=None, **others: None)
+        >>> named(1, 2, mask=3)
+        {'inputs': (1, 2), 'mask': 3}
+    """
+    signature = inspect.signature(function)
+    parameters = signature.parameters.values()
+    rest = {each.name for each in parameters if each.kind is each.VAR_KEYWORD}
+
+    def named(*args: Any, **kwargs: Any) -> dict[str, Any]:
+        found = signature.bind_partial(*args, **kwargs).arguments
+        for name in rest & found.keys():
+            found.update(found.pop(name))
+        return found
+
+    return named

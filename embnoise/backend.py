@@ -32,7 +32,7 @@ from embnoise._layers import (
     noise_by_layer,
     refuse_equal_streams,
 )
-from embnoise._named_arguments import bind_by_name, call_with_named
+from embnoise._named_arguments import bind_by_name, call_with_named, naming
 from embnoise._noise import Noise, as_noise, check_noise
 from embnoise._noise_file import read_noise
 from embnoise._perturb import (
@@ -120,6 +120,7 @@ __all__ = [
     "magnitudes_by_length",
     "match_layers",
     "multiplier_between",
+    "naming",
     "no_hidden_states",
     "noise_at",
     "noise_by_layer",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import threading
 import weakref
 from collections.abc import Callable, Hashable, Mapping
 from functools import cache, wraps
 from typing import Any
 
-from embnoise.backend import TokenArrays, TokenFunctions
+from embnoise.backend import TokenArrays, TokenFunctions, naming
 from embnoise_jax._compat import change_class, staging_level
 from embnoise_jax._nnx_modules import extended
 
@@ -44,6 +43,11 @@ def described(functions: TokenFunctions, known: Mapping[str, Any]) -> TokenArray
     try:
         return functions({**merged, **known})
     except ValueError as error:
+        if not calls:
+            raise ValueError(
+                f"{error}. Only the arguments of calls of the model itself are known, not those of "
+                "its other methods"
+            ) from error
         if all(own is level for own, _ in calls):
             raise
         raise ValueError(
@@ -80,15 +84,13 @@ def record_calls(model: Any) -> Callable[[], None]:
 def _recording_class(kind: Hashable) -> Any:
     """The class of a model of class ``kind`` whose calls are recorded."""
     base: Any = kind
-    signature = inspect.signature(base.__call__)
-    _, *names = signature.parameters
+    named = naming(base.__call__)
 
     @wraps(base.__call__)
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
-        bound = signature.bind(self, *args, **kwargs)
-        arguments = dict(zip(names, bound.args[1:], strict=False)) | bound.kwargs
+        _, *arguments = named(self, *args, **kwargs).items()  # not the model
         before = _RUNNING.calls
-        _RUNNING.calls = (*before, (staging_level(), arguments))
+        _RUNNING.calls = (*before, (staging_level(), dict(arguments)))
         try:
             return base.__call__(self, *args, **kwargs)
         finally:

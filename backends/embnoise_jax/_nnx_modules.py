@@ -7,7 +7,7 @@ from typing import Any
 
 from flax import nnx
 
-from embnoise.backend import check_layers, format_value, match_layers
+from embnoise.backend import check_layers, format_value, is_match, match_layers
 from embnoise_jax._find import Candidates, list_embeddings, only_embedding
 
 __all__ = ["call_of", "extended", "find_layers", "modules_of"]
@@ -78,7 +78,7 @@ def find_layers(
 
 
 def _paths_of(layer: Any, modules: Mapping[str, Any], candidates: Candidates) -> list[str]:
-    """The paths that a pattern matches, or that of a module of the model."""
+    """The paths of the modules that a pattern matches by any of their paths, or of one module."""
     if isinstance(layer, nnx.Module):
         for path, module in modules.items():
             if module is layer:
@@ -86,4 +86,19 @@ def _paths_of(layer: Any, modules: Mapping[str, Any], candidates: Candidates) ->
         raise ValueError(f"layer must be a module of the model, got {type(layer).__name__}")
     if not isinstance(layer, str):
         raise TypeError(f"layer must be a module or its path, got {format_value(layer)}")
+    if layer not in modules:
+        reached = _reached(modules[""], layer)
+        paths = [path for path, module in modules.items() if id(module) in reached]
+        if paths:
+            return paths
     return match_layers(layer, [*modules], embeddings=list_embeddings(candidates))
+
+
+def _reached(model: nnx.Module, pattern: str) -> set[int]:
+    """The identities of what a pattern matches; a module that is shared has several paths."""
+    found: dict[int, Any] = {id(model): model}
+    for part in pattern.split("."):
+        around = [node for node in found.values() if not isinstance(node, nnx.Variable)]
+        children = [child for node in around for child in nnx.iter_children(node)]
+        found = {id(child): child for key, child in children if is_match(part, str(key))}
+    return {*found}

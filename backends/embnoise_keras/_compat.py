@@ -15,7 +15,7 @@ from keras.src.backend.common.global_state import get_global_attribute
 from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
 from keras.src.backend.common.stateless_scope import get_stateless_scope, in_stateless_scope
 
-from embnoise_keras.calls import by_name
+from embnoise.backend import naming
 
 __all__ = [
     "GraphCall",
@@ -272,7 +272,7 @@ def graph_nodes(model: Any) -> list[GraphNode]:
     for node in _nodes(model):
         if node.is_input:
             continue
-        given = by_name(node.operation.call)(*node.arguments.args, **node.arguments.kwargs)
+        given = naming(node.operation.call)(*node.arguments.args, **node.arguments.kwargs)
         own = set(map(id, node.input_tensors))
         tensors = {
             name: own & set(map(id, keras.tree.flatten(each))) for name, each in given.items()

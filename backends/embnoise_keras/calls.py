@@ -1,4 +1,4 @@
-"""Every way in which Keras runs a layer, wrapped: ``call`` is one of several; its arguments."""
+"""Every way in which Keras runs a layer, wrapped: ``call`` is one of several."""
 
 from __future__ import annotations
 
@@ -6,27 +6,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import wraps
-from inspect import Parameter, signature
 from typing import Any
 
-__all__ = ["around_calls", "by_name", "is_wrapped"]
+__all__ = ["around_calls", "is_wrapped"]
 
 # A layer with a quantized dtype policy runs `quantized_call` in place of `call`.
 _ENTRIES = ("call", "quantized_call")
-
-
-def by_name(call: Any) -> Callable[..., dict[str, Any]]:
-    """What names the arguments of ``call``; those that ``*inputs`` takes are a tuple "inputs"."""
-    own = signature(call)
-    rest = {each.name for each in own.parameters.values() if each.kind is Parameter.VAR_KEYWORD}
-
-    def named(*args: Any, **kwargs: Any) -> dict[str, Any]:
-        found = own.bind_partial(*args, **kwargs).arguments
-        for name in rest & found.keys():
-            found.update(found.pop(name))
-        return found
-
-    return named
 
 
 def is_wrapped(layer: Any) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from embnoise.backend import TokenArrays, TokenFunctions, no_hidden_states
+from embnoise.backend import TokenArrays, TokenFunctions, naming, no_hidden_states
 from embnoise_keras._compat import (
     GraphCall,
     graph_calls,
@@ -22,7 +22,7 @@ from embnoise_keras._compat import (
     outlives,
     with_keras_mask,
 )
-from embnoise_keras.calls import around_calls, by_name
+from embnoise_keras.calls import around_calls
 from embnoise_keras.comparisons import Comparisons
 from embnoise_keras.functional import refuse_ragged
 from embnoise_keras.inputs import Names, Place, shape_of
@@ -47,7 +47,7 @@ def around_lookups(layer: Any, noised: Callable[[Any, Any, int], Any], at: str) 
     first = next(iter(signature(layer.call).parameters))
 
     def wrap(call: Any) -> Any:
-        named = by_name(call)
+        named = naming(call)
 
         def noisy(*args: Any, **kwargs: Any) -> Any:
             given = args[0] if args else kwargs.get(first)

@@ -7,8 +7,9 @@ from collections import Counter
 from contextlib import ExitStack
 from typing import Any
 
+from embnoise.backend import naming
 from embnoise_keras._compat import all_layers, is_repeated_in, tracing
-from embnoise_keras.calls import around_calls, by_name
+from embnoise_keras.calls import around_calls
 from embnoise_keras.inputs import Inputs
 
 __all__ = ["CallRecorder", "ModelCall", "enclosing_layers", "running_calls"]
@@ -101,7 +102,7 @@ class CallRecorder:
             self._undo.close()
 
     def _recorded(self, call: Any) -> Any:
-        named = by_name(call)
+        named = naming(call)
 
         def recorded(*args: Any, **kwargs: Any) -> Any:
             outer = _running()
