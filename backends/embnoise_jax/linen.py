@@ -178,10 +178,11 @@ def attach(
         model: The model.
         noise: What noise to add.
         step: As for ``add_noise``: it may be traced, such as that of a ``TrainState``.
-        layer: A module's path, such as ``"decoder/embed"``, a pattern of paths, or a list of
-            those. In a pattern, ``*``, ``?`` and ``[0-3]`` match as in a shell, but never a slash.
-            Default: the model's only ``nn.Embed``. All but the first path of a list, and all
-            modules that a pattern matches, get a stream of their own, ``"{noise.stream}/{path}"``.
+        layer: A module's path in the model, or in one around it that is called, such as
+            ``"decoder/embed"``; a pattern of paths; or a list of those. In a pattern, ``*``, ``?``
+            and ``[0-3]`` match as in a shell, but never a slash. Default: the model's only
+            ``nn.Embed``. All but the first path of a list, and all modules that a pattern matches,
+            get a stream of their own, ``"{noise.stream}/{path}"``.
         mask: As for ``add_noise``; with a list of layers perhaps a dict of arrays by path or
             pattern.
         segment_ids: Likewise.
@@ -296,8 +297,8 @@ class _Interceptor:
         self._step = step
         self._tokens = tokens
         self._path: str | None = None
-        self._depth = 0
-        """How many calls of the model are running."""
+        self._running: str | None = None
+        """The path of the model in those around it, while it is called."""
         self._inside: list[str] = []
         """The paths of the modules with noise whose calls are running."""
         self._stack = stack
@@ -324,24 +325,25 @@ class _Interceptor:
         path = "/".join(module.path)
         # A call inside a call of the same module belongs to a class that extends another.
         inside = bool(self._inside) if self._places.only else path in self._inside
-        place = None if inside else self._places.find(module, path)
+        place, name = (None, path) if inside else self._found(module, path)
         if _adds_noise(module, kwargs) and self._is_inside(module):
             self._present[path] = module.noise
             refuse_equal_streams(self._added, {path: module.noise}, noise_key)
         if place is None:
             # Inside nn.remat and other lifted transformations, modules do not know their root.
-            running = is_same(module, self._model)
-            self._depth += running
+            before = self._running
+            if is_same(module, self._model):
+                self._running = path
             try:
                 return forward(*args, **kwargs)
             finally:
-                self._depth -= running
+                self._running = before
         if not self._is_inside(module):
             return forward(*args, **kwargs)
         if self._at == "input":
             call = type(module).__call__
             x = checked_hidden(first_argument(call, args, kwargs))
-            args, kwargs = with_first_argument(call, self._add_noise(x, place, path), args, kwargs)
+            args, kwargs = with_first_argument(call, self._add_noise(x, place, name), args, kwargs)
         self._inside.append(path)
         try:
             result = forward(*args, **kwargs)
@@ -350,11 +352,19 @@ class _Interceptor:
         if self._at == "input":
             return result
         argument = first_argument(type(module).__call__, args, kwargs)
-        return with_output(result, lambda x: self._add_noise(x, place, path, argument))
+        return with_output(result, lambda x: self._add_noise(x, place, name, argument))
+
+    def _found(self, module: nn.Module, path: str) -> tuple[str | None, str]:
+        """The place of a module, and its path: that in the model, if it is known by this one."""
+        place, around = self._places.find(module, path), f"{self._running}/"
+        if place is not None or not self._running or not path.startswith(around):
+            return place, path
+        own = path.removeprefix(around)
+        return self._places.find(module, own), own
 
     def _is_inside(self, module: nn.Module) -> bool:
         """Whether the call of a module is inside one of the model."""
-        return self._depth > 0 or is_same(root_of(module), self._model)
+        return self._running is not None or is_same(root_of(module), self._model)
 
     def _add_noise(self, x: Array, place: str, path: str, argument: Any = None) -> Array:
         retold = self._retold(place, path, argument)

@@ -203,6 +203,26 @@ def test_linen_says_which_layer_was_not_called():
         library.lookups(["encoder/embed", "decoder/embeds"])
 
 
+class Around(nn.Module):
+    inner: nn.Module
+
+    def __call__(self, *ids):
+        return self.inner(*ids)
+
+
+@pytest.mark.parametrize("layer", ["encoder/embed", "inner/encoder/embed", "*coder/embed"])
+def test_linen_knows_paths_in_the_model_and_in_those_around_it(layer):
+    model = OfLinen().model
+    around = Around(model)
+    params = around.init(jax.random.key(0), IDS, DECODER_IDS)
+    clean, other = around.apply(params, IDS, DECODER_IDS)
+    with embnoise_jax.linen.attach(model, NOISE, step=0, layer=layer):
+        noisy, other_noisy = around.apply(params, IDS, DECODER_IDS)
+    own = replace(NOISE, stream="/encoder/embed") if "*" in layer else NOISE
+    assert same(noisy, reference(clean, own))
+    assert same(other_noisy, other) == ("*" not in layer)
+
+
 class TestTheHandleOfNnx:
     def test_it_stands_for_both(self):
         model, layers = OfNnx().model, ["encoder.embed", "decoder.embed"]
