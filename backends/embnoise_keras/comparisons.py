@@ -148,15 +148,19 @@ def _reached(nodes: Sequence[GraphNode], tensor: int) -> set[int]:
 
 def _run(nodes: Sequence[GraphNode], source: Any, tokens: NDArray[Any]) -> Arrays:
     """What nodes compute of tokens that are the input ``source``."""
+    values = {id(source): keras.ops.convert_to_tensor(tokens, dtype=source.dtype)}
+    found = {id(source): tokens}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the model's own call warns as well
-        values = {id(source): keras.ops.convert_to_tensor(tokens, dtype=source.dtype)}
         for node in nodes:
-            if node.run is None or not _inputs(node) <= values.keys():
+            if node.run is None or not _inputs(node) <= found.keys():
                 continue
-            with suppress(Exception):  # a layer of the user's may be made for other shapes
-                values.update(zip(node.outputs, node.run(values), strict=True))
-    return {key: np.asarray(keras.ops.convert_to_numpy(each)) for key, each in values.items()}
+            with suppress(Exception):  # a user's layer may be made for other tokens, or no arrays
+                outputs = node.run(values)
+                arrays = [np.asarray(keras.ops.convert_to_numpy(each)) for each in outputs]
+                values.update(zip(node.outputs, outputs, strict=True))
+                found.update(zip(node.outputs, arrays, strict=True))
+    return found
 
 
 def _tokens_apart(
