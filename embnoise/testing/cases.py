@@ -16,7 +16,7 @@ from embnoise.testing.drivers import Driver, DriverBase, completed, named
 from embnoise.testing.find_driver import driver_of
 from embnoise.testing.guarded import guarded
 
-__all__ = ["case", "check_applies", "check_codes", "check_make_layer"]
+__all__ = ["by_code", "case", "check_applies", "check_make_layer"]
 
 _KEYWORDS = ("dim", "alpha", "seed")
 _CALL_KEYWORDS = ("training", "mask", "step", "segment_ids")
@@ -53,6 +53,7 @@ def case(
         claims: What the layer claims. Default: ``Claims()``.
         expected_failures: Reasons for the checks that are known to fail, by code, or by code and
             dtype: ``{"EN09": "padding gets noise, see our issue 12", "EN08[float16]": "..."}``.
+            The code may be followed by the name, as in reports: ``"EN09_padding_untouched"``.
 
     Raises:
         TypeError: An argument has the wrong type, or ``make_layer`` does not take its keywords.
@@ -106,8 +107,7 @@ def case(
             "expected_failures must map codes to reasons, such as {'EN09': 'see our issue 12'}, "
             f"got {format_value(expected_failures)}"
         )
-    expected = dict(expected_failures or {})
-    check_codes(expected)
+    expected = by_code(expected_failures or {})
     made = Case(name, make_layer, driver, inputs, call, claims, padding_id, expected)
     for code in expected:
         check_applies(made, code)
@@ -182,11 +182,11 @@ def _check_call(call: Callable[..., Any], driver: DriverBase) -> None:
         )
 
 
-def check_codes(expected: Mapping[str, str]) -> None:
-    """Check the keys and the reasons of expected failures.
+def by_code(expected: Mapping[str, str]) -> dict[str, str]:
+    """Expected failures by code, whose keys may be titles: ``EN09_padding_untouched[float16]``.
 
     Raises:
-        ValueError: A code is unknown.
+        ValueError: A code is unknown, or is given twice.
         TypeError: A code or a reason is not a string, or a reason is empty.
     """
     known = {
@@ -194,13 +194,17 @@ def check_codes(expected: Mapping[str, str]) -> None:
         for spec in CHECKS.values()
         for alias in (spec.code, spec.name, spec.title)
     }
+    titles = {spec.title: spec.code for spec in CHECKS.values()}
+    found: dict[str, str] = {}
     for code, reason in expected.items():
         if not isinstance(code, str):
             raise TypeError(
                 "expected_failures must have codes of checks as keys, such as 'EN09', got "
                 f"{format_value(code)}"
             )
-        if re.sub(r"\[\w+\]$", "", code) not in CHECKS:
+        title, bracket, dtype = code.partition("[")
+        bare = titles.get(title, title)
+        if bare not in CHECKS or not re.fullmatch(r"(\[\w+\])?", bracket + dtype):
             number = re.fullmatch(r"EN0*(\d{1,2})", code)
             same = [f"EN{int(number[1]):02}"] if number else []
             similar = difflib.get_close_matches(code, known, n=1, cutoff=0.0)
@@ -214,3 +218,7 @@ def check_codes(expected: Mapping[str, str]) -> None:
                 f"expected_failures[{code!r}] must be the reason, a string, got "
                 f"{format_value(reason)}"
             )
+        if (key := f"{bare}{bracket}{dtype}") in found:
+            raise ValueError(f"expected_failures has {key} twice, the second time as {code!r}")
+        found[key] = reason
+    return found

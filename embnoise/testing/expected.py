@@ -9,7 +9,7 @@ from pathlib import Path
 
 from embnoise._validation import did_you_mean
 from embnoise.testing._case import Case
-from embnoise.testing.cases import check_applies, check_codes
+from embnoise.testing.cases import by_code, check_applies
 
 __all__ = ["misspelled_cases", "with_expected_failures"]
 
@@ -19,8 +19,9 @@ _LINE = re.compile(r"(?:(?P<case>.+):)?(?P<code>EN\w+(?:\[\w+\])?)(?:\s+(?P<reas
 def with_expected_failures(case: Case, path: Path) -> Case:
     """The case, with the expected failures of a file in addition to its own.
 
-    A line is ``EN09 reason``, for every case, or ``MyNoise:EN09[float16] reason``. Empty lines and
-    those that start with ``#`` are left out, and so are those of other cases.
+    A line is ``EN09 reason``, for every case, or ``MyNoise:EN09[float16] reason``; the code may be
+    followed by the check's name, as in reports. Empty lines and those that start with ``#`` are
+    left out, and so are those of other cases.
 
     Raises:
         ValueError: A line is not of this form, has no reason or an unknown code, occurs twice, or
@@ -28,9 +29,8 @@ def with_expected_failures(case: Case, path: Path) -> Case:
         OSError: The file cannot be read.
     """
     found: dict[str, str] = {}
-    for where, parts in _lines(path):
-        code = parts["code"]
-        if parts["case"] not in (None, case.name):
+    for where, name, code, reason in _lines(path):
+        if name not in (None, case.name):
             continue
         if code in found or code in case.expected_failures:
             raise ValueError(f"{where}: {code} is expected to fail twice")
@@ -38,7 +38,7 @@ def with_expected_failures(case: Case, path: Path) -> Case:
             check_applies(case, code)
         except ValueError as error:
             raise ValueError(f"{where}: {error}. Remove the line") from None
-        found[code] = parts["reason"]
+        found[code] = reason
     return replace(case, expected_failures={**case.expected_failures, **found})
 
 
@@ -52,15 +52,14 @@ def misspelled_cases(path: Path, names: Collection[str]) -> list[str]:
         names: The names of the cases of the run.
     """
     return [
-        f"{where} is of no case in this run: {parts['case']!r}{hint}"
-        for where, parts in _lines(path)
-        if parts["case"] not in (None, *names)
-        and (hint := did_you_mean(parts["case"], names, cutoff=0.75))
+        f"{where} is of no case in this run: {name!r}{hint}"
+        for where, name, _, _ in _lines(path)
+        if name and name not in names and (hint := did_you_mean(name, names, cutoff=0.75))
     ]
 
 
-def _lines(path: Path) -> Iterator[tuple[str, re.Match[str]]]:
-    """The lines with a code, each with where it stands."""
+def _lines(path: Path) -> Iterator[tuple[str, str | None, str, str]]:
+    """The lines with a code: where each stands, its case if it names one, its code and reason."""
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         text = line.strip()
         if not text or text.startswith("#"):
@@ -73,7 +72,7 @@ def _lines(path: Path) -> Iterator[tuple[str, re.Match[str]]]:
                 f"'MyNoise:EN09[float16] padding gets noise', got {text!r}"
             )
         try:
-            check_codes({parts["code"]: parts["reason"]})
+            ((code, reason),) = by_code({parts["code"]: parts["reason"]}).items()
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
-        yield where, parts
+        yield where, parts["case"], code, reason

@@ -20,7 +20,7 @@ KNOWN = """
 # padding
 EN09  padding gets noise, see our issue 12
 
-Blind:EN19 so its length counts
+Blind:EN19_length_of_ragged_rows so its length counts
 make_layer:EN19 so its length counts
 Other:EN08[float16]  of another case
 """
@@ -100,6 +100,14 @@ def test_a_misspelled_case_is_told(folder, capsys):
     said = "embnoise: known.txt, line 2 is of no case in this run: 'Blynd' (did you mean 'Blind'?)"
     assert said in output
     assert output.count("is of no case in this run") == 1
+
+
+def test_a_key_may_be_the_title_that_reports_have():
+    known = {"EN09_padding_untouched": "padding", "EN08_support_filled[float16]": "small"}
+    made = case("mine", right, driver="numpy", expected_failures=known)
+    assert made.expected_failures == {"EN09": "padding", "EN08[float16]": "small"}
+    with pytest.raises(ValueError, match="EN09 twice, the second time as 'EN09'"):
+        case("mine", right, driver="numpy", expected_failures={**known, "EN09": "again"})
 
 
 def test_those_of_the_case_stay(tmp_path):
