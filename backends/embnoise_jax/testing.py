@@ -36,7 +36,8 @@ class JaxDriver(DriverBase):
     layer names. If the default of one of these is None, an NNX or Equinox layer keeps its own mode.
 
     JAX has no global random state. ``key``, which ``seed`` sets, takes its place: a layer that
-    names ``key`` (in NNX, ``rngs``) is given it, and so are all streams of ``make_rng`` in Linen.
+    names ``key`` (in NNX, ``rngs``, unless that may be None and the layer has streams of its own)
+    is given it, and so are all streams of ``make_rng`` in Linen.
 
     The variables of a Linen module are made at its first call. Changes in training to variables
     other than parameters are seen by the next call.
@@ -76,7 +77,8 @@ class JaxDriver(DriverBase):
             self.switch(layer, training)
             if named(signature_of(layer), {"rngs": None}):
                 offered["rngs"] = nnx.Rngs(self.key)
-            offered = _without_overrides(layer, offered, [*modes, "training", "rngs"])
+            own = ["rngs"] if jax.tree.leaves(nnx.state(layer, nnx.RngState)) else []
+            offered = _without_overrides(layer, offered, [*modes, "training", *own])
         elif eqx := _is_a(layer, "equinox"):
             layer = eqx.nn.inference_mode(layer, not training)
             offered = _without_overrides(layer, offered, [*modes, "training"])
@@ -298,14 +300,17 @@ def _is_a(layer: NativeLayer, library: str) -> Any:
 
 
 def _without_overrides(
-    layer: NativeLayer, offered: dict[str, Any], modes: list[str]
+    layer: NativeLayer, offered: dict[str, Any], names: list[str]
 ) -> dict[str, Any]:
-    """Without the modes whose default is None: passing them would hide the layer's own mode."""
+    """Without those of some names whose default is None: passing them would hide the layer's own.
+
+    Its own mode, or its own streams of random numbers.
+    """
     parameters = parameters_of(signature_of(layer))
     return {
         name: value
         for name, value in offered.items()
-        if name not in modes or name not in parameters or parameters[name].default is not None
+        if name not in names or name not in parameters or parameters[name].default is not None
     }
 
 

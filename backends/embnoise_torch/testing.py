@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from embnoise.testing.drivers import (
+    NODE,
     DriverBase,
     NativeArray,
     NativeLayer,
@@ -61,10 +62,15 @@ class TorchDriver(DriverBase):
         return layer
 
     def switch(self, layer: NativeLayer, training: bool) -> None:
-        """``module.train(training)``."""
+        """``module.train(training)``.
+
+        Raises:
+            TypeError: It returns nothing, so that ``model = model.eval()`` would lose the model.
+        """
         module = _module_in(layer)
-        if module is not None:
-            module.train(training)
+        if module is not None and module.train(training) is None:
+            name = type(module).__name__
+            raise TypeError(f"train() of {name} returns None: `return self` is missing in it")
 
     def modes_of(self, layer: NativeLayer) -> dict[str, bool]:
         """``training`` of the module and of all modules in it."""
@@ -74,7 +80,7 @@ class TorchDriver(DriverBase):
         return {name or "the layer": each.training for name, each in module.named_modules()}
 
     def to_numpy(self, array: Tensor) -> NDArray[Any]:
-        array = array.detach().cpu()
+        array = array.detach().cpu().to_dense()  # gradients of nn.Embedding(sparse=True)
         return (array.float() if array.dtype == torch.bfloat16 else array).numpy().copy()
 
     def from_numpy(self, array: NDArray[Any], dtype: str | None = None) -> Tensor:
@@ -176,7 +182,7 @@ class TorchDriver(DriverBase):
     def rank(self, rank: int, world: int) -> Iterator[None]:
         """This process as one rank of ``torch.distributed``'s default group, without the others.
 
-        The environment says so too, as under ``torchrun``.
+        The environment says so too, as under ``torchrun``, with nodes of 8 ranks.
 
         Raises:
             NotClaimedError: This process has a process group already.
@@ -188,7 +194,12 @@ class TorchDriver(DriverBase):
         if torch.distributed.is_initialized():
             raise NotClaimedError("this process has a process group already")
         torch.distributed.init_process_group("fake", rank=rank, world_size=world, store=FakeStore())
-        told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
+        nodes, local = -(-world // NODE), min(world, NODE)
+        told = {
+            "RANK": rank, "LOCAL_RANK": rank % NODE, "GROUP_RANK": rank // NODE,
+            "NODE_RANK": rank // NODE,
+            "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": local, "GROUP_WORLD_SIZE": nodes,
+        }  # fmt: skip
         try:
             with mock.patch.dict(os.environ, {name: str(told[name]) for name in told}):
                 yield

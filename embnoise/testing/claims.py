@@ -54,7 +54,8 @@ class Claims:
             ``run_layer_test``, which makes the layer again from its configuration, calls it
             symbolically, and trains it in ``fit`` and in mixed precision.
         saved_names: The names of what the layer saves on purpose: the last parts of names in the
-            saved state. The tables of a layer that embeds ids are allowed anyway.
+            saved state. The weights of a layer that embeds ids, which neither calls nor alpha
+            change, are allowed anyway.
         clean_without_grad: Whether there is no noise while gradients are turned off.
         distinct_ranks: Whether the ranks of a data-parallel run draw different noise from one seed.
         validates_alpha: Whether a negative, infinite or NaN alpha raises an error that names it.

@@ -22,6 +22,7 @@ from embnoise.testing.signatures import (
 )
 
 __all__ = [
+    "NODE",
     "Driver",
     "DriverBase",
     "NativeArray",
@@ -34,6 +35,9 @@ __all__ = [
     "parameters_of",
     "signature_of",
 ]
+
+NODE = 8
+"""How many ranks a node of a data-parallel run has."""
 
 NativeLayer: TypeAlias = Any
 """A layer of the driver's framework, which only the driver looks into."""
@@ -225,7 +229,10 @@ class DriverBase(Driver):
         raise self._lacks("without_gradients")
 
     def rank(self, rank: int, world: int) -> AbstractContextManager[Any]:
-        """A context in which this process is one rank of a data-parallel run of ``world`` ranks."""
+        """A context in which this process is one rank of a data-parallel run of ``world`` ranks.
+
+        A node has ``NODE`` of them, so that its ranks from 8 on are again the first ones of a node.
+        """
         raise self._lacks("rank")
 
     def _lacks(self, method: str) -> NotClaimedError:

@@ -174,6 +174,22 @@ class Embedded(nnx.Module):
         return self.noise(self.embed(ids), mask)
 
 
+class Factorized(nnx.Module):
+    """A narrow table; noise from the streams that it is given, as ``nnx.Dropout`` takes them."""
+
+    def __init__(self, alpha, dim):
+        self.alpha = alpha
+        self.embed = nnx.Embed(VOCABULARY, 4, rngs=nnx.Rngs(0))
+        self.wide = nnx.Linear(4, dim, rngs=nnx.Rngs(1))
+
+    def __call__(self, ids, mask, *, deterministic=False, rngs=None):
+        x = self.wide(self.embed(ids))
+        if deterministic:
+            return x
+        units = jax.random.uniform(rngs.noise(), x.shape, minval=-1, maxval=1)
+        return x + (units * magnitude(self.alpha, x, mask)).astype(x.dtype)
+
+
 def of(layer):
     """A factory for a class that takes alpha and a seed."""
     return lambda *, dim, alpha, seed: layer(alpha, seed)
@@ -249,4 +265,5 @@ CORRECT = [
     one("linen: Uniform", keyed(LinenUniform), GLOBAL),
     one("equinox: Uniform", keyed(EquinoxUniform), GLOBAL),
     one("nnx: Embedded", on(Embedded), Claims(), "ids"),
+    one("nnx: Factorized", lambda *, dim, alpha, seed: Factorized(alpha, dim), GLOBAL, "ids"),
 ]

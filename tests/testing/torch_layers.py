@@ -132,6 +132,22 @@ class InHalf(Embedded):
         return self.noise(self.table(ids).bfloat16(), mask)
 
 
+class Factorized(nn.Module):
+    """As ALBERT: a narrow table, weights of other shapes, few positions; its gradient is sparse."""
+
+    def __init__(self, dim, noise):
+        super().__init__()
+        self.table = nn.Embedding(VOCABULARY, 24, sparse=True)
+        self.wide = nn.utils.parametrizations.weight_norm(nn.Linear(24, dim))
+        self.near = nn.Conv1d(dim, dim, 3, padding=1)
+        self.places = nn.Embedding(512, dim)
+        self.noise = noise
+
+    def forward(self, ids, mask):
+        wide = self.wide(self.table(ids)) + self.places(torch.arange(ids.shape[1]))
+        return self.noise(self.near(wide.mT).mT, mask)
+
+
 def of(layer):
     """A factory for a class that takes alpha and a seed."""
     return lambda *, dim, alpha, seed: layer(alpha, seed)
@@ -225,6 +241,7 @@ CORRECT = [
     one("Stepped", of(Stepped), DECAY),
     one("Embedded", embedded(Uniform), Claims(), "ids"),
     one("InHalf", embedded(Uniform, InHalf), Claims(), "ids"),
+    one("Factorized", embedded(Uniform, Factorized), Claims(), "ids"),
     one("AnotherTable", embedded(Uniform, AnotherTable), Claims(), "ids"),
     one("hook of transformers", hooked, Claims(seeded="global", length="padded"), "ids"),
 ]

@@ -11,6 +11,7 @@ import numpy as np
 from embnoise.testing.claims import Claims
 from embnoise.testing.context import CheckContext
 from embnoise.testing.diagnosis import NO_NOISE, cause_of_equal_sizes
+from embnoise.testing.drivers import NODE
 from embnoise.testing.failures import NotClaimedError, UntestableError
 from embnoise.testing.inputs import SMALL, Array, Inputs
 from embnoise.testing.layer_under_test import LayerUnderTest
@@ -275,8 +276,9 @@ def _python_and_numpy() -> dict[str, Any]:
     return {"Python": random.getstate(), "NumPy": (words[1].tobytes(), *words[2:])}
 
 
-WORLD, RANKS = 16, (0, 1, 2, 4, 8, 15)
-"""How many ranks a run has, and which of them are compared: some that are 2, 4 and 8 apart."""
+WORLD, RANKS = 2 * NODE, (0, 1, 2, 4, NODE, 15)
+"""How many ranks a run has, and which of them are compared: some that are 2, 4 and 8 apart, and the
+first ones of two nodes."""
 
 
 def _claims_ranks(claims: Claims) -> str | None:
@@ -289,7 +291,8 @@ def ranks_differ(context: CheckContext) -> None:
 
     Nor has a rank the noise of another one at another step, or with another seed. Ranks are seeded
     alike, so that their weights agree. Fails for layers that draw from that seed alone, and so add
-    one draw to the different data of all ranks; or that add the rank to the seed or the step.
+    one draw to the different data of all ranks; that take the rank within a node (LOCAL_RANK) for
+    the rank; or that add the rank to the seed or the step.
     """
     inputs = context.batch()
     steps = context.loud(range(context.first_step(), context.first_step() + 3))
@@ -307,18 +310,33 @@ def ranks_differ(context: CheckContext) -> None:
         own = draws[-2 * len(steps) :]
         expect_right_rows(context, inputs, own, len(RANKS), likely)
     parts = [context.independent(units) for units in draws]
-    found = repeated_run(np.concatenate(parts), context.claims.distribution_rule)
+    rule = context.claims.distribution_rule
+    found = repeated_run(np.concatenate(parts), rule)
     at = [places[place[0] // len(parts[0])] for place in found[0]] if found else places[:2]
     (one, _, _), (other, _, _) = at
+
+    def likely_cause() -> str:
+        if at[0][1:] != at[1][1:]:
+            return (
+                "the rank is added to the seed or to the step: give them to the generator as a "
+                "tuple, or through a hash"
+            )
+        first = [part for part, (rank, *_) in zip(parts, places, strict=True) if rank < NODE]
+        if repeated_run(np.concatenate(first), rule) is None:
+            return (
+                f"the rank within a node is taken for the rank: with {NODE} ranks to a node, "
+                "LOCAL_RANK is the same for both"
+            )
+        return (
+            "every rank seeds its generator alike: make the rank part of the seed, or number the "
+            "samples over all ranks"
+        )
+
     context.expect(
         found is None,
         f"ranks {one} and {other} of a data-parallel run of {WORLD} draw the same noise, or "
         "a part of it is the same",
-        "every rank seeds its generator alike: make the rank part of the seed, or number the "
-        "samples over all ranks"
-        if at[0][1:] == at[1][1:]
-        else "the rank is added to the seed or to the step: give them to the generator as a tuple, "
-        "or through a hash",
+        likely_cause,
     )
 
 
@@ -330,9 +348,9 @@ def ranks_differ(context: CheckContext) -> None:
 def bad_alpha_refused(context: CheckContext) -> None:
     """A negative, infinite or NaN alpha raises an error that names alpha.
 
-    Fails for layers that accept any number and train on NaN.
+    Fails for layers that accept any number and train on NaN, or refuse only some negative ones.
     """
-    for alpha in (-1.0, float("nan"), float("inf")):
+    for alpha in (-1.0, -0.3, -0.001, float("nan"), float("inf"), float("-inf")):
         context.transcript.clear()
         try:
             context.make(SMALL[2], alpha, context.seed)
