@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -123,14 +124,20 @@ class Inputs:
             source=f"-np.roll({self.source}, 1, axis=2)",
         )
 
-    def with_sizes(self, factors: list[float], padding: float) -> Inputs:
-        """The batch with the embeddings of each row times its factor, and of padding times one."""
-        rows = np.array(factors)[:, None, None]
+    def with_sizes(
+        self, factors: list[float], padding: float, tokens: Sequence[float] = (1.0,)
+    ) -> Inputs:
+        """The batch with the embeddings of each row times its factor, and of padding times one.
+
+        The tokens of a row are also multiplied by the factors of tokens, in turn.
+        """
+        width = self.shape[1]
+        sizes = np.array(factors)[:, None] * np.resize(tokens, width)
         return replace(
             self,
-            values=self.values * np.where(self.mask[..., None], rows, padding),
-            source=f"{self.source} * np.where(({self._mask_source})[..., None], "
-            f"np.array({factors})[:, None, None], {padding})",
+            values=self.values * np.where(self.mask, sizes, padding)[..., None],
+            source=f"{self.source} * np.where({self._mask_source}, np.array({factors})[:, None] * "
+            f"np.resize({[*tokens]}, {width}), {padding})[..., None]",
         )
 
     def with_sizes_of_documents(self, factors: list[float]) -> Inputs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from embnoise.testing._case import Case
 from embnoise.testing.registry import CHECKS, Spec
 from embnoise.testing.report import Result
 
@@ -16,12 +17,23 @@ _OF_IDS = "EN17"
 """The check that all others of layers that embed ids build on: the table stays as it was."""
 
 
-def premises_of(spec: Spec, inputs: str) -> tuple[str, ...]:
-    """The codes of the checks that a check builds on, the most basic first."""
-    implied = (FIRST, _OF_IDS) if inputs == "ids" else (FIRST,)
+_OF_PAIRS = "EN36"
+"""The check of pairs of rows, which is at the root of what else is wrong with one of a pair."""
+
+
+def premises_of(spec: Spec, case: Case) -> tuple[str, ...]:
+    """The codes of the checks that a check of a case builds on, the most basic first."""
+    implied = (FIRST, _OF_IDS) if case.inputs == "ids" else (FIRST,)
     if spec.code in implied:
         return implied[: implied.index(spec.code)]
-    return tuple(dict.fromkeys((*implied, *spec.premises)))
+    paired = case.claims.antithetic and spec.code not in _with_premises(_OF_PAIRS)
+    pairs = (_OF_PAIRS,) if paired else ()
+    return tuple(dict.fromkeys((*implied, *spec.premises, *pairs)))
+
+
+def _with_premises(code: str) -> set[str]:
+    """A check, and all that it builds on."""
+    return {code}.union(*(_with_premises(each) for each in CHECKS[code].premises))
 
 
 def root_of(codes: Iterable[str], result_of: Callable[[Spec], Result | None]) -> str | None:

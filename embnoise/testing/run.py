@@ -94,7 +94,7 @@ class Check:
 
         If it failed, the checks that it builds on are run as well, unless they have been.
         """
-        assertions, builds_on = 0, premises_of(self.spec, self.case.inputs)
+        assertions, builds_on = 0, premises_of(self.spec, self.case)
         started = time.perf_counter()
         try:
             context = CheckContext(

@@ -11,6 +11,7 @@ from torch import nn
 
 from embnoise import linear
 from embnoise.testing import Claims
+from tests.testing.torch_claim_faults import FAULTY as OF_CLAIMS
 from tests.testing.torch_half_faults import FAULTY as IN_16_BITS
 from tests.testing.torch_layers import (
     DECAY,
@@ -999,6 +1000,7 @@ FAULTY = [
     bad(MultipliedAfter, "EN10", r"multiplied by sqrt\(d\) after", "embeddings multiplied after",
         None, "ids"),
     bad(FrozenTable, "EN13", "detached", "the table does not train", None, "ids"),
+    *OF_CLAIMS,
     *ON_OTHER_PATHS,
     *OF_STATE,
     *AT_OTHER_SIZES,

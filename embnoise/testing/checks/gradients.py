@@ -212,17 +212,23 @@ def _gradients(
 
 @check(
     "EN37",
+    dtypes="all",
     claimed=lambda claims: None if claims.clean_without_grad else "clean_without_grad=False",
 )
 def clean_without_gradients(context: CheckContext) -> None:
     """While gradients are turned off there is no noise, in training mode either.
 
     Trainers generate text and run reference passes on a model that they never switch to evaluation
-    mode. Afterwards there is new noise again. Fails for layers that look at their mode only, or
-    that do not forget such a pass.
+    mode. So it is in padded batches. Afterwards there is new noise again. Fails for layers that
+    look at their mode only, or that do not forget such a pass.
     """
-    inputs, start = context.batch(fill="normal"), context.first_step()
-    layer = context.layer()
+    for mask in (None, RAGGED):
+        context.transcript.clear()
+        _clean_without_gradients(context, context.batch(fill="normal", mask=mask))
+
+
+def _clean_without_gradients(context: CheckContext, inputs: Inputs) -> None:
+    layer, start = context.layer(), context.first_step()
     first = layer.noise(inputs, start)
     context.expect(bool(first.any()), "there is no noise", "none is added")
     with (

@@ -14,11 +14,12 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from embnoise.testing.checks.masks import LARGE
 from embnoise.testing.claims import Claims
 from embnoise.testing.context import CheckContext
 from embnoise.testing.diagnosis import NO_NOISE
 from embnoise.testing.failures import NotClaimedError
-from embnoise.testing.inputs import Array
+from embnoise.testing.inputs import RAGGED, SMALL, Array
 from embnoise.testing.lags import most_correlated
 from embnoise.testing.registry import DRAWS, check
 from embnoise.testing.statistics import RATE, once_in, run_length
@@ -195,17 +196,47 @@ def _claims_pairs(claims: Claims) -> str | None:
     return None if claims.antithetic else "antithetic=False"
 
 
+def _of_one_size(units: Array) -> Array:
+    """Rows whose largest value is 1; those without noise as they are."""
+    largest = abs(units).max(axis=(1, 2), keepdims=True)
+    of_one_size: Array = np.divide(units, largest, out=units.copy(), where=largest > 0)
+    return of_one_size
+
+
 @check("EN36", claimed=_claims_pairs)
 def pairs_cancel(context: CheckContext) -> None:
     """The rows 2i and 2i + 1 of a batch have opposite noise (SymNoise, arXiv 2312.01523).
 
+    So it is in padded and in large batches; the last one of an odd number of rows has noise too.
     Fails for layers that draw for each row, or pair other rows.
     """
-    noise = context.layer().units(context.batch(), context.first_step())
-    left = float(abs(noise[0::2] + noise[1::2]).max())
-    size = float(abs(noise).max())
+    pairs = "each row of a pair has its own draw, or the pairs are other rows"
+    batches = {
+        "": (context.batch(), pairs),
+        "with padding, ": (context.batch(mask=RAGGED), f"where there is padding, {pairs}"),
+        "in a large batch, ": (context.batch(LARGE["rows"][1]), f"in large batches, {pairs}"),
+    }
+    for where, (inputs, likely) in batches.items():
+        context.transcript.clear()
+        units = context.layer(dim=inputs.dim).units(inputs, context.first_step())
+        both = (inputs.mask[0::2] & inputs.mask[1::2])[..., None]
+        one, other = units[0::2] * both, units[1::2] * both
+        if not both.all():  # EN19 tests whether the rows have the magnitudes of their lengths
+            one, other = (_of_one_size(each) for each in (one, other))
+        sums = abs(one + other)
+        pair = int(sums.max(axis=(1, 2)).argmax())
+        left, size = float(sums.max()), float(abs(one).max())
+        context.expect(
+            left <= 2.0**-20 * (size + 8) and size > 0,
+            f"{where}the noise of rows {2 * pair} and {2 * pair + 1} adds up to {left:.3g}, "
+            "expected 0",
+            likely,
+        )
+    context.transcript.clear()
+    alone = context.batch((1, *SMALL[1:]))
     context.expect(
-        left <= 2.0**-20 * (size + 8) and size > 0,
-        f"the noise of rows 0 and 1 adds up to {left:.3g}, expected 0",
-        "each row of a pair has its own draw, or the pairs are other rows",
+        bool(context.layer().units(alone, context.first_step()).any()),
+        "a batch of one row has no noise",
+        "the last one of an odd number of rows, which has no other to make a pair with, is left "
+        "out: give it noise of its own",
     )
