@@ -1,4 +1,4 @@
-"""PyTorch layers that are right in float32, and wrong in bfloat16."""
+"""PyTorch layers that are right in float32, and wrong in 16 bits."""
 
 from __future__ import annotations
 
@@ -70,24 +70,41 @@ class StridesIgnored(Uniform):
 
 
 class DrawsInEvaluationInHalf(Uniform):
+    dtype = torch.bfloat16
+
     def forward(self, x, mask):
-        if x.dtype == torch.bfloat16 and not self.training:
+        if x.dtype == self.dtype and not self.training:
             self.rand(x.shape)
         return super().forward(x, mask)
 
 
+class DrawsInEvaluationInFloat16(DrawsInEvaluationInHalf):
+    dtype = torch.float16
+
+
+class DetachedInFloat16IfPadded(Uniform):
+    def forward(self, x, mask):
+        noisy = super().forward(x, mask)
+        return noisy if x.dtype != torch.float16 or mask.all() else noisy.detach() + 0 * x
+
+
+def half(layer, code, says, fault, dtype="bfloat16"):
+    return replace(bad(layer, code, says, f"{dtype}: {fault}"), profile="default")
+
+
 FAULTY = [
-    replace(bad(layer, code, says, f"bfloat16: {fault}"), profile="default")
-    for layer, code, says, fault in (
-        (OppositeRowsInHalf, "EN41", "negated.*1 row apart", "opposite rows"),
-        (SmoothedTokens, "EN41", "1 token apart", "tokens repeated"),
-        (GrowingWithX, "EN12", "scale is taken from them", "noise that grows with the embeddings"),
-        (LastChannelSmaller, "EN52", "channel 94", "less noise on the last channel"),
-        (NoneFromToken512, "EN50", "only some tokens", "no noise from token 512 on"),
-        (OneRowInHalfIfPadded, "EN63", "one draw", "one draw for all rows, if there is padding"),
-        (DriftingInHalf, "EN46", "grows or fades", "alpha drifts by 0.1% a call"),
-        (IntegersIgnored, "EN48", "int64 is ignored", "a mask that is not boolean ignored"),
-        (StridesIgnored, "EN56", "read in order", "strides ignored"),
-        (DrawsInEvaluationInHalf, "EN55", "evaluation draws", "evaluation that draws"),
-    )
-]
+    half(OppositeRowsInHalf, "EN41", "negated.*1 row apart", "opposite rows"),
+    half(SmoothedTokens, "EN41", "1 token apart", "tokens repeated"),
+    half(GrowingWithX, "EN12", "scale is taken from them", "noise that grows with the embeddings"),
+    half(LastChannelSmaller, "EN52", "channel 94", "less noise on the last channel"),
+    half(NoneFromToken512, "EN50", "only some tokens", "no noise from token 512 on"),
+    half(OneRowInHalfIfPadded, "EN63", "one draw", "one draw for all rows, if there is padding"),
+    half(DriftingInHalf, "EN46", "grows or fades", "alpha drifts by 0.1% a call"),
+    half(IntegersIgnored, "EN48", "int64 is ignored", "a mask that is not boolean ignored"),
+    half(StridesIgnored, "EN56", "read in order", "strides ignored"),
+    half(DrawsInEvaluationInHalf, "EN55", "evaluation draws", "evaluation that draws"),
+    half(DrawsInEvaluationInFloat16, "EN55", "evaluation draws", "evaluation that draws",
+         "float16"),
+    half(DetachedInFloat16IfPadded, "EN13", "detached", "the gradient lost, if there is padding",
+         "float16"),
+]  # fmt: skip

@@ -23,7 +23,7 @@ def _same(context: CheckContext, left: np.ndarray, right: np.ndarray) -> bool:
     return bool(abs(left - right).max() <= tolerance)
 
 
-@check("EN55", dtypes="usual", claimed=needs_repeats, premises=(*NOISE, "EN15"))
+@check("EN55", dtypes="all", claimed=needs_repeats, premises=(*NOISE, "EN15"))
 def evaluation_draws_nothing(context: CheckContext) -> None:
     """Evaluation between training calls does not change the noise of these.
 
@@ -62,7 +62,7 @@ def evaluation_draws_nothing(context: CheckContext) -> None:
 @check(
     "EN56",
     inputs=("embeddings",),
-    dtypes="usual",
+    dtypes="all",
     claimed=needs_repeats,
     premises=(*NOISE, "EN05"),
 )
