@@ -20,13 +20,16 @@ __all__ = [
     "NO_NOISE",
     "RIGHT_ALONE",
     "cause_of_change",
+    "cause_of_clipping",
     "cause_of_equal_sizes",
+    "cause_of_infinity",
     "cause_of_noise",
     "cause_of_ratio",
     "is_close",
     "key_of_another_name",
     "mask_of_another_name",
     "mode_of_another_name",
+    "other_count",
     "other_distribution",
 ]
 
@@ -106,6 +109,41 @@ def cause_of_equal_sizes(embeddings: Array) -> str | None:
         f"{sizes.mean():.4g}. Keep the normalization out of the layer, or test the part that adds "
         "the noise"
     )
+
+
+def cause_of_infinity(mask: NDArray[np.bool_], dim: int) -> str:
+    """Why the output of a batch has NaN or infinite values.
+
+    Args:
+        mask: Which tokens are real, [B, L].
+        dim: d.
+    """
+    lengths = mask.sum(axis=1)
+    if not lengths.all():
+        return "a division by a length of 0 (a row that is all padding), or an overflow"
+    product = int(lengths.max()) * dim
+    bits = [bits for bits in (8, 16) if product >= 2 ** (bits - 1)]
+    if not bits:
+        return "an overflow, or a division by 0"
+    return (
+        f"an overflow, as that of L*d = {product} where integers have {bits[-1]} bits: compute the "
+        "magnitude in float32"
+    )
+
+
+def cause_of_clipping(outputs: Array) -> str | None:
+    """A bound on the outputs, if many have the size of the largest."""
+    largest = float(abs(outputs).max(initial=0.0))
+    if not largest or int((abs(outputs) == largest).sum()) < _CLIPPED:
+        return None
+    return (
+        f"what the layer returns is clipped to +-{largest:.4g}, the noise and the embeddings "
+        "together"
+    )
+
+
+_CLIPPED = 8
+"""How many outputs of one size are no accident."""
 
 
 def cause_of_change(before: Array, after: Array, mask: NDArray[np.bool_]) -> str | None:
@@ -223,11 +261,12 @@ def cause_of_noise(
     size, root = amplitude(distribution, units), square**0.5
     kurtosis = float((units**4).mean()) / square**2
     in_range = distribution.bounded and is_close(size, 1) and size < _ABOVE
-    guess = _off_center(units, distribution)
+    guess = _overflow(size, length) if distribution.bounded else None
+    guess = guess or _off_center(units, distribution)
     # A wrong guess costs a clear message, not the verdict.
     if guess is None and units.size > _MANY and abs(float(units.mean())) < 0.1 * root:
         if distribution.bounded and is_close(kurtosis, distribution.kurtosis):
-            guess = _other_count(size, length)
+            guess = other_count(size, length, 0.002)
         guess = guess or _nearest(
             kurtosis, distribution, root, within=0.02 if in_range else math.inf
         )
@@ -277,12 +316,26 @@ def _tails(units: Array, size: float, distribution: Distribution) -> str | None:
     return "another distribution of the same size"
 
 
-def _other_count(size: float, length: int) -> str | None:
-    """What is counted in L, if the largest noise shows that it is one token more or less."""
-    for count, which in ((length + 1, "one more"), (length - 1, "one less")):
-        if count > 0 and is_close(size, math.sqrt(length / count), 0.002):
+def other_count(size: float, length: int, tolerance: float) -> str | None:
+    """What is counted in L, if noise of this size shows that it is one token more or less.
+
+    Args:
+        size: The size of the noise, over the claimed one.
+        length: L.
+        tolerance: How much the size may differ from that of such a count, relative to it.
+    """
+    for count, which in ((length + 1, "one more (L + 1)"), (length - 1, "one less (L - 1)")):
+        if count > 0 and is_close(size, math.sqrt(length / count), tolerance):
             return f"L is {which} than the number of tokens: the count is off by one"
     return None
+
+
+def _overflow(size: float, length: int) -> str | None:
+    """The type of L, if the largest noise shows that it is kept in 8 bits."""
+    kept = length % 256
+    if kept == length or not kept or not is_close(size, math.sqrt(length / kept), 0.002):
+        return None
+    return f"L is {length} modulo 256, {kept}: lengths are kept in 8 bits (uint8), and overflow"
 
 
 def other_distribution(units: Array, claimed: Distribution) -> str | None:

@@ -25,6 +25,8 @@ class Findings:
     """The keywords that the layer refused although its signature takes any."""
     required: set[str] = field(default_factory=set)
     """The masks and segment ids that the layer turned out to require, which it takes as any."""
+    not_finite: list[str] = field(default_factory=list)
+    """The codes of the checks that found NaN or infinite values."""
     running: list[tuple[object, ...]] = field(default_factory=list)
     """The checks that failed and whose premises are being looked at.
 

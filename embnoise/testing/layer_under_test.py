@@ -15,6 +15,7 @@ import numpy as np
 
 from embnoise._validation import dtype_name
 from embnoise.testing._case import Case
+from embnoise.testing.diagnosis import cause_of_infinity
 from embnoise.testing.drivers import DriverBase
 from embnoise.testing.failures import (
     ERRORS,
@@ -403,6 +404,6 @@ class LayerUnderTest:
             raise NotFiniteError(
                 f"the layer returned {wrong} of {values.size} values that are NaN or infinite, for "
                 f"finite inputs of shape {inputs.values.shape} and dtype {self.dtype}. "
-                "Likely: a division by a length of 0 (a row that is all padding), or an overflow."
+                f"Likely: {cause_of_infinity(inputs.mask, inputs.dim)}."
             )
         return values

@@ -18,8 +18,8 @@ from embnoise.testing.statistics import RATE, amplitude, amplitude_window
 from embnoise.testing.tables import zero_share
 
 __all__ = [
-    "DRAWS", "change_and_units", "expect_right_rows", "fresh", "other_scale", "takes_long_rows",
-    "units_of",
+    "DRAWS", "change_and_units", "expect_right_rows", "fresh", "in_units", "other_scale",
+    "takes_long_rows", "units_of",
 ]  # fmt: skip
 
 DRAWS = 8
@@ -34,7 +34,7 @@ def fresh(context: CheckContext, draw: int, dim: int) -> LayerUnderTest:
 def expect_right_rows(
     context: CheckContext, inputs: Inputs, draws: Sequence[Array], parts: int, likely: str
 ) -> None:
-    """Expect the noise to follow the mask.
+    """Expect the noise to follow the mask, and the documents of packed rows.
 
     Args:
         context: The check's.
@@ -55,17 +55,22 @@ def expect_right_rows(
         where = [tuple(int(i) for i in place) for place in silent[:5]]
         seen_silent = f"tokens (row, place) {where} get no noise ({about})"
         context.expect(not where, seen_silent, likely, SEVERAL)
-    rows = [row for row in range(len(inputs.mask)) if inputs.mask[row].any()]
-    seen = [amplitude(rule, units[:, row][:, inputs.mask[row]]) for row in rows]
+    sequences = [
+        (row, document, inputs.segments[row] == document)
+        for row in range(len(inputs.mask))
+        for document in np.unique(inputs.segments[row][inputs.mask[row]]).tolist()
+    ]
+    seen = [amplitude(rule, units[:, row][:, tokens]) for row, _, tokens in sequences]
     known = 1.0 if rule else seen[0]
     slack = 2 * context.usual_slack(inputs) + 2.0**-16
-    for row, found in zip(rows, seen, strict=True):
-        count = len(draws) * int(inputs.mask[row].sum()) * inputs.dim
-        low, high = amplitude_window(rule, count, RATE / (parts * len(rows)))
+    for (row, document, tokens), found in zip(sequences, seen, strict=True):
+        count = len(draws) * int(tokens.sum()) * inputs.dim
+        low, high = amplitude_window(rule, count, RATE / (parts * len(sequences)))
         ratio = found / known if known else 0.0
+        which = f"row {row}, document {document}," if inputs.packed else f"row {row}"
         context.expect(
             low - slack <= ratio <= high + slack,
-            f"row {row} gets {ratio:.4g} of {claims.formula}, expected {low:.4g} to {high:.4g} "
+            f"{which} gets {ratio:.4g} of {claims.formula}, expected {low:.4g} to {high:.4g} "
             f"({about})",
             lambda: _other_distribution(context, inputs, units) or likely,
             (*DISTRIBUTION, *SEVERAL),
@@ -138,7 +143,11 @@ def takes_long_rows(context: CheckContext, inputs: Inputs) -> bool:
 
 def units_of(layer: LayerUnderTest, inputs: Inputs, step: int) -> Array:
     """The units of a call, and the noise itself where there should be none."""
-    noise = layer.noise(inputs, step)
+    return in_units(layer, inputs, layer.noise(inputs, step), step)
+
+
+def in_units(layer: LayerUnderTest, inputs: Inputs, noise: Array, step: int) -> Array:
+    """The noise divided by its claimed magnitude, where there is one."""
     claims = layer.case.claims
     magnitudes = claimed_magnitudes(
         claims, inputs, layer.clean(inputs), layer.alpha * claims.share(step)

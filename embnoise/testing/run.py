@@ -18,6 +18,7 @@ from embnoise.testing.failures import (
     CheckFailedError,
     ClaimViolatedError,
     NotClaimedError,
+    NotFiniteError,
     NotTestedError,
     UntestableError,
     raised_by_layer,
@@ -188,6 +189,9 @@ class Check:
         except (NotClaimedError, NotTestedError) as why:
             return why.status, str(why)
         except (ClaimViolatedError, UntestableError) as found:
+            if isinstance(found, NotFiniteError):  # one cause for all of them, in most layers
+                context.premises += tuple(self.findings.not_finite)
+                self.findings.not_finite.append(self.spec.code)
             return found.status, self._message(context, str(found))
         except ERRORS as error:  # from a function in the claims or a driver, for example
             untestable = raised_by_layer("what the check depends on", error)

@@ -13,6 +13,7 @@ from embnoise import linear
 from embnoise.testing import Claims
 from tests.testing.torch_claim_faults import FAULTY as OF_CLAIMS
 from tests.testing.torch_half_faults import FAULTY as IN_16_BITS
+from tests.testing.torch_large_faults import FAULTY as LARGE
 from tests.testing.torch_layers import (
     DECAY,
     GAUSSIAN,
@@ -1005,5 +1006,6 @@ FAULTY = [
     *OF_STATE,
     *AT_OTHER_SIZES,
     *IN_16_BITS,
+    *LARGE,
     *UNDER_TRANSFORMATIONS,
 ]  # fmt: skip

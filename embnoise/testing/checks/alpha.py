@@ -10,7 +10,12 @@ from embnoise._schedules import Schedule
 from embnoise.testing.batches import Batch
 from embnoise.testing.claims import Claims
 from embnoise.testing.context import CheckContext
-from embnoise.testing.diagnosis import NO_NOISE, cause_of_equal_sizes, is_close
+from embnoise.testing.diagnosis import (
+    NO_NOISE,
+    cause_of_clipping,
+    cause_of_equal_sizes,
+    is_close,
+)
 from embnoise.testing.guessed import GUESSED, guesses_padding
 from embnoise.testing.inputs import SMALL, Array, Inputs
 from embnoise.testing.magnitudes import claimed_magnitudes
@@ -120,6 +125,8 @@ def _cause_of_dependence(context: CheckContext, noises: Array, outputs: Array) -
         return normalized
     if not noises[0].any() and guesses_padding(context, Batch((7, 7, 7, 1), 7, 16)):
         return GUESSED
+    if clipped := cause_of_clipping(outputs):
+        return clipped
     small = abs(noises[0]) <= context.grid * abs(outputs).max()  # and may be rounded to 0
     if bool((small | (np.sign(noises[1:]) == np.sign(noises[0]))).all()):
         return (
@@ -233,7 +240,7 @@ def _other_causes(ratios: list[float]) -> tuple[str, ...]:
     if not any(ratios):
         return ("EN24", "EN15")
     # Few draws have no steady size.
-    return ("EN25", "EN26", "EN27") if max(ratios) < 1.5 * min(ratios) else ()
+    return ("EN25", "EN26", "EN27", "EN34") if max(ratios) < 1.5 * min(ratios) else ()
 
 
 def _schedule_cause(

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from embnoise.testing.checks.gradients import gradient_passes
+from embnoise.testing.checks.gradients import gradient_passes, tracked_batch
 from embnoise.testing.checks.ragged import FULL, expect_as_good
 from embnoise.testing.context import CheckContext
 from embnoise.testing.failures import ClaimViolatedError, NotClaimedError, UntestableError
-from embnoise.testing.inputs import PACKED, RAGGED, Inputs
-from embnoise.testing.layer_under_test import LayerUnderTest
+from embnoise.testing.inputs import SMALL, Inputs, right_mask
 from embnoise.testing.registry import NOISE, check
-from embnoise.testing.right_rows import expect_right_rows, units_of
+from embnoise.testing.right_rows import expect_right_rows, in_units, units_of
 from embnoise.testing.statistics import RATE
+
+LARGER = (5, 40, SMALL[2])
+"""A batch with rows of usual lengths."""
 
 DRAWS = 8
 """So many steps show the size of the noise, if the layer follows a global seed."""
@@ -29,19 +32,21 @@ def compiled_equals_eager(context: CheckContext) -> None:
 
     For a layer that follows a global seed, which a compiler may read in another way, the compiled
     noise must have the claimed size and distribution instead, and be another one at each step. The
-    gradient passes through a compiled call unchanged. Fails for layers whose noise is drawn while
-    tracing and frozen, or that are compiled once for both modes.
+    gradient passes through a compiled call unchanged, and an input that needs one gets the noise.
+    Fails for layers whose noise is drawn while tracing and frozen, that are compiled once for both
+    modes, or that add other noise in compiled training.
     """
     both = _Both(context)
-    both.agree(context.batch())
+    both.agree(context.batch(both.shape))
     layer = both.compiled
     batches = {}
+    segments = both.segments()
     if layer.gets("mask"):
-        batches["a mask"] = context.batch(mask=RAGGED)
+        batches["a mask"] = context.batch(both.shape, mask=segments == 1)
     if layer.may_lack("mask"):
-        batches["a mask of ones"] = context.batch().telling("mask")
+        batches["a mask of ones"] = context.batch(both.shape).telling("mask")
     if layer.takes("segment_ids") and context.profile.draws:  # compiling takes long
-        batches["segment_ids"] = context.batch(segments=PACKED)
+        batches["segment_ids"] = context.batch(both.shape, segments=segments)
     for what, inputs in batches.items():
         try:
             both.agree(inputs)
@@ -51,7 +56,7 @@ def compiled_equals_eager(context: CheckContext) -> None:
                 f"{error.likely}; without {what} it is right, so look for what depends on its "
                 "values: mask.any(), x[mask], an int() of a length",
             ) from None
-    _gradient_passes(context, layer)
+    both.agree_if_tracked()
 
 
 class _Both:
@@ -63,7 +68,15 @@ class _Both:
         self.steps = context.loud(range(start, start + 60))
         if len(self.steps) < 2:
             raise NotClaimedError("the schedule is above 0 at one step only")
+        self.shape = LARGER if context.profile.draws else SMALL
         self._make()
+
+    def segments(self) -> NDArray[np.int64]:
+        """Two documents in every row, and padding behind them in most."""
+        batch, width, _ = self.shape
+        lengths = [width - 2 * row for row in range(batch)]
+        first = right_mask([length - row - 1 for row, length in enumerate(lengths)], width)
+        return 2 * right_mask(lengths, width) - first
 
     def _make(self) -> None:
         self.context.transcript.clear()
@@ -130,6 +143,44 @@ class _Both:
             "asks whether it is compiled",
         )
 
+    def agree_if_tracked(self) -> None:
+        """Expect the gradient to pass through a compiled call, whose noise is right."""
+        context, layer = self.context, self.compiled
+        context.premises += ("EN13", "EN58")
+        inputs = tracked_batch(context, self.shape)
+        try:
+            output = gradient_passes(context, layer, inputs)
+        except NotClaimedError:
+            return
+        except ClaimViolatedError as error:
+            raise ClaimViolatedError(
+                f"compiled, {error.seen}", f"{error.likely}, in compiled calls alone"
+            ) from None
+        step = layer.calls - 1
+        share = context.claims.share(step)
+        if output is None or not share:
+            return
+        noise = output - layer.clean(inputs)
+        likely = "the layer asks whether it is compiled and whether a gradient is tracked"
+        context.expect(
+            bool(noise.any()),
+            "a compiled call whose input needs a gradient, as in training, adds no noise",
+            likely,
+        )
+        if context.claims.seeded is not True:
+            units = in_units(layer, inputs, noise, step)
+            context.premises += (*FULL, "EN09", "EN19")
+            expect_right_rows(context, inputs, [units], 12, likely)
+            return
+        with context.transcript.paused():
+            expected = self.eager.train(inputs, step)
+        moved = float(abs(output - expected).max())
+        context.expect(
+            moved <= 2.0**-18 * float(abs(expected).max()),
+            f"compiled, the noise of an input that needs a gradient differs by up to {moved:.3g}",
+            likely,
+        )
+
     def _is_as_claimed(self, inputs: Inputs) -> None:
         """Expect compiled calls at more steps to have the claimed size and distribution."""
         context = self.context
@@ -140,19 +191,6 @@ class _Both:
             likely = "the layer asks whether it is compiled, and adds other noise there"
             expect_right_rows(context, inputs, draws, 12, f"in a compiled call: {likely}")
             expect_as_good(context, inputs, draws, "a compiled call", RATE / 12)
-
-
-def _gradient_passes(context: CheckContext, layer: LayerUnderTest) -> None:
-    """Expect the gradient to pass through a compiled call."""
-    context.premises += ("EN13",)
-    try:
-        gradient_passes(context, layer)
-    except NotClaimedError:
-        return
-    except ClaimViolatedError as error:
-        raise ClaimViolatedError(
-            f"compiled, {error.seen}", f"{error.likely}, in compiled calls alone"
-        ) from None
 
 
 def _has_one_table(context: CheckContext, inputs: Inputs) -> bool:

@@ -13,6 +13,7 @@ from embnoise.testing.counts import far_apart
 from embnoise.testing.failures import NotTestedError
 from embnoise.testing.held import held
 from embnoise.testing.inputs import Array, Inputs
+from embnoise.testing.layer_under_test import LayerUnderTest
 from embnoise.testing.registry import DISTRIBUTION, NOISE, SEEDS, check
 from embnoise.testing.runs import repeated_run
 from embnoise.testing.statistics import RATE, amplitude, amplitude_window
@@ -78,13 +79,14 @@ def all_seeds_differ(context: CheckContext) -> None:
 
 def _cause_of_twins(context: CheckContext, inputs: Inputs, seed: int, apart: int) -> str:
     """Why a seed and another one that is so far apart draw the same noise."""
-    if apart == 1:
-        return "the seed is divided, so that neighbors are one"
     with context.transcript.paused():
         step = context.first_step()
-        one, other = (context.layer(seed=1 + far).units(inputs, step) for far in (0, apart))
-    if seed == 0 and not _are_equal(one, other):
-        return "0 is taken for 'not given', as in `seed or 42`: ask whether the seed is None"
+        later = [context.layer(seed=each).units(inputs, step) for each in (1, 2)]
+        others = [context.layer(seed=each + apart).units(inputs, step) for each in (1, 2)]
+    if seed == 0 and not any(map(_are_equal, later, others)):
+        return f"0 is taken for 'not given', as in `seed or {apart}`: ask whether the seed is None"
+    if apart == 1:
+        return "the seed is divided, so that neighbors are one"
     return f"the seed is taken modulo {apart} or a divisor of it: it is kept in too few bits"
 
 
@@ -227,6 +229,48 @@ def noise_endures(context: CheckContext) -> None:
     )
     if len(steps) > 1:
         _as_at_first(context, inputs, steps, units)
+    if context.dtype == "float32":
+        _never_again(context, inputs, layer, seen)
+
+
+def _never_again(
+    context: CheckContext, inputs: Inputs, layer: LayerUnderTest, seen: dict[bytes, int]
+) -> None:
+    """Expect no step of many more to be without noise, or to have that of another one.
+
+    Args:
+        context: The check's.
+        inputs: The batch.
+        layer: The layer.
+        seen: The steps that were looked at, by the keys of their noise.
+    """
+    last = int(MANY * context.driver.examples * context.profile.draws)
+    for step in context.loud(range(last)):
+        if step < layer.calls and not layer.takes("step"):
+            continue
+        with context.transcript.paused():
+            units = layer.units(inputs, step)
+        twin = seen.setdefault(_key(units), step)
+        if twin == step and units.any():
+            continue
+        context.transcript.clear()
+        other = context.layer()
+        other.units(inputs, twin)
+        other.units(inputs, step)
+        context.expect(
+            bool(units.any()),
+            f"the noise ends: there is none at step {step}",
+            "noise for the first steps only, or a count that overflows",
+        )
+        context.expect(
+            False,
+            f"steps {twin} and {step} have the same noise",
+            f"{_repeats(step - twin)}, such as a hash of 16 bits",
+        )
+
+
+MANY = 42
+"""So many steps for each batch that Hypothesis draws: few where a call takes long."""
 
 
 def _repeats(apart: int) -> str:

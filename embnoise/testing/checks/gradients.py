@@ -6,7 +6,6 @@ import contextlib
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from embnoise.testing.context import CheckContext
 from embnoise.testing.failures import NotClaimedError
@@ -24,10 +23,10 @@ def gradient_is_one(context: CheckContext) -> None:
     pass as well, and outside of the quick profile in a padded batch. Fails for layers that detach
     their output, add the noise under no_grad, or scale what they pass on.
     """
-    gradient_passes(context, context.layer())
+    gradient_passes(context, context.layer(), tracked_batch(context))
     if context.profile.draws and context.dtype != "float32":  # in which EN59 tests more
         context.transcript.clear()
-        gradient_passes(context, context.layer(), mask=RAGGED)
+        gradient_passes(context, context.layer(), tracked_batch(context, mask=RAGGED))
     if context.case.inputs == "embeddings":
         context.transcript.clear()
         _gradient_of_evaluation(context)
@@ -42,51 +41,58 @@ def gradient_of_any_batch(context: CheckContext) -> None:
     """
     shape = context.profile.shape("float32")
     lengths = ([shape[1], shape[1] // 2, 5] * shape[0])[: shape[0]]
-    inputs = context.batch(shape, _fill(context), mask=right_mask(lengths, shape[1]))
-    _gradient_is_one(context, inputs, context.layer(dim=shape[2]))
+    inputs = tracked_batch(context, shape, mask=right_mask(lengths, shape[1]))
+    gradient_passes(context, context.layer(dim=shape[2]), inputs)
     context.transcript.clear()
-    _gradient_is_one(context, context.batch((1, 1, SMALL[2]), _fill(context)), context.layer())
+    gradient_passes(context, context.layer(), tracked_batch(context, (1, 1, SMALL[2])))
     context.transcript.clear()
     layer = context.layer()
     masked = left_mask if context.claims.padding == "anywhere" else right_mask
-    inputs = context.batch(fill=_fill(context), mask=masked([2, 7, 4, 1], SMALL[1]))
+    inputs = tracked_batch(context, mask=masked([2, 7, 4, 1], SMALL[1]))
     for step, factor in ((0, 2.0**-20), (0, 2.0**10), (LATER, 1.0)):
-        _gradient_is_one(context, inputs, layer, step, factor)
+        gradient_passes(context, layer, inputs, step, factor)
     if layer.takes("segment_ids"):
         context.transcript.clear()
-        inputs = context.batch(fill=_fill(context), segments=PACKED)
-        _gradient_is_one(context, inputs, context.layer())
+        gradient_passes(context, context.layer(), tracked_batch(context, segments=PACKED))
 
 
 LATER = 40
 """A step that is not among the first ones, and not too many calls away."""
 
 
-def _fill(context: CheckContext) -> str | None:
-    return None if context.claims.scale_rule.uses_rms else "normal"
+def tracked_batch(
+    context: CheckContext, shape: tuple[int, int, int] = SMALL, **options: Any
+) -> Inputs:
+    """A batch whose gradient is looked at; options are those of ``inputs_of``."""
+    fill = None if context.claims.scale_rule.uses_rms else "normal"
+    return context.batch(shape, fill, **options)
 
 
 def gradient_passes(
     context: CheckContext,
     layer: LayerUnderTest,
-    shape: tuple[int, int, int] = SMALL,
-    mask: NDArray[np.bool_] | None = None,
-) -> None:
-    """Expect the gradient of a batch to pass through the noise unchanged."""
-    _gradient_is_one(context, context.batch(shape, _fill(context), mask=mask), layer)
-
-
-def _gradient_is_one(
-    context: CheckContext,
     inputs: Inputs,
-    layer: LayerUnderTest,
     later: int = 0,
     factor: float = 1.0,
-) -> None:
+) -> Array | None:
+    """Expect the gradient of a batch to pass through the noise unchanged.
+
+    Args:
+        context: The check's.
+        layer: The layer.
+        inputs: The batch.
+        later: How many steps after the first one, if the layer is not further.
+        factor: What the gradient of the output is multiplied with.
+
+    Returns:
+        The output of the training call; ``None`` if the driver shows no values there.
+    """
+    outputs: list[tuple[Array, Array]] = []
     of = "inputs" if context.case.inputs == "embeddings" else "parameters"
     weights = _Weights(context, inputs, factor)
     step = layer.advance(inputs, max(layer.calls, context.first_step() + later))
-    noisy = _gradients(layer, inputs, weights, of, training=True, step=step)
+    noisy = _gradients(layer, inputs, weights, of, training=True, step=step, outputs=outputs)
+    seen = outputs[0][0] if outputs else None
     if of == "inputs":
         expected = [weights.values]
     else:
@@ -94,13 +100,14 @@ def _gradient_is_one(
         if not expected:
             raise NotClaimedError("the layer has no parameters that train")
         if not all(np.isfinite(gradient).all() for gradient in expected):
-            return  # in float16, one of this size overflows without noise too
+            return seen  # in float16, one of this size overflows without noise too
         context.expect(
             any(gradient.any() for gradient in expected),
             "no gradient reaches any parameter, in evaluation mode either",
             "the lookup runs under no_grad or stop_gradient, or its result is detached",
         )
     _compare(context, noisy, expected, of)
+    return seen
 
 
 def _gradient_of_evaluation(context: CheckContext) -> None:

@@ -103,7 +103,7 @@ def _neighbors(context: CheckContext, which: str) -> None:
     _uncorrelated(context, units[:-1], units[1:], which)
 
 
-@check("EN32", random=True, premises=(*DRAWS, "EN12"))
+@check("EN32", random=True, premises=(*DRAWS, "EN12", "EN34"))
 def rows_uncorrelated(context: CheckContext) -> None:
     """The noise of neighboring rows is uncorrelated.
 
@@ -130,7 +130,7 @@ def channels_uncorrelated(context: CheckContext) -> None:
     _neighbors(context, "channels")
 
 
-@check("EN35", random=True, premises=(*DRAWS, "EN06", "EN12"))
+@check("EN35", random=True, premises=(*DRAWS, "EN06", "EN12", "EN34"))
 def steps_uncorrelated(context: CheckContext) -> None:
     """The noise of neighboring steps is uncorrelated.
 

@@ -108,10 +108,12 @@ def dtype_kept(context: CheckContext) -> None:
     """The output in training has the dtype and the device of the embeddings.
 
     Fails for layers whose noise is drawn in float32 (or float64) and promotes the sum, which
-    doubles the memory of all that follows, in padded or packed batches perhaps; or that draw on the
-    CPU for inputs on another device.
+    doubles the memory of all that follows, in large, padded or packed batches perhaps; or that draw
+    on the CPU for inputs on another device.
     """
     _keeps_dtype(context, context.batch(fill="normal"))
+    context.transcript.clear()
+    _keeps_dtype(context, context.sample())
     context.transcript.clear()
     _keeps_dtype(context, context.batch(fill="normal", mask=RAGGED))
     if context.layer().takes("segment_ids"):
@@ -120,7 +122,7 @@ def dtype_kept(context: CheckContext) -> None:
 
 
 def _keeps_dtype(context: CheckContext, inputs: Inputs) -> None:
-    layer = context.layer()
+    layer = context.layer(dim=inputs.dim)
     native = layer.prepared(inputs)
     noisy = layer.raw(
         inputs, native, training=True, step=layer.advance(inputs, context.first_step())

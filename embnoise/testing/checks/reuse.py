@@ -87,7 +87,7 @@ def uncorrelated_at_any_lag(context: CheckContext) -> None:
     expect_uncorrelated(context, units, "one call", crossed=True)
 
 
-@check("EN42", premises=(*NOISE, "EN12", "EN25", "EN40", "EN41"))
+@check("EN42", premises=(*NOISE, "EN12", "EN25", "EN34", "EN40", "EN41"))
 def draws_not_transformed(context: CheckContext) -> None:
     """No run of values occurs twice, whether negated, reversed or along another axis.
 

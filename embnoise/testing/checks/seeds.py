@@ -60,7 +60,10 @@ def same_seed_same_noise(context: CheckContext) -> None:
                     "the noise is drawn from NumPy's or Python's global generator, which neither "
                     "the layer's seed nor the framework's reaches"
                 )
-        return "nothing fixes the draw: it comes from a generator that is seeded by the clock"
+        return (
+            "nothing fixes the draw: it comes from a generator that is seeded by the clock, or "
+            "from a state that all layers share, such as a counter of the class"
+        )
 
     other = "a different" if own else "the same"
     context.expect(

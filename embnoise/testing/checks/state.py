@@ -24,9 +24,9 @@ IN_PLACE = "the noise is added to the input in place (add_, +=): add it to a cop
 def input_unchanged(context: CheckContext) -> None:
     """A training call does not change its input, nor what an earlier call returned.
 
-    So it is in padded and packed batches, and if the input needs a gradient. Fails for layers that
-    add the noise in place to what they were given, or return a buffer that the next call writes
-    into.
+    So it is in large, padded and packed batches, and if the input needs a gradient. Fails for
+    layers that add the noise in place to what they were given, or return a buffer that the next
+    call writes into.
     """
 
     def body(batch: Batch) -> None:
@@ -46,6 +46,9 @@ def input_unchanged(context: CheckContext) -> None:
         )
 
     over_batches(context, body)
+    context.transcript.clear()
+    large = context.sample()
+    unchanged(large, context.layer(dim=large.dim))
     if context.layer().takes("segment_ids"):
         context.transcript.clear()
         unchanged(context.batch(fill="normal", segments=PACKED), context.layer())
