@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -272,8 +273,11 @@ FAULTY = [
         None, "ids"),
     bad(UnmaskedAbove16Rows, "EN67", "padding gets noise", "the mask ignored above 16 rows"),
     bad(PaddingNoisedAbove64, "EN67", "padding gets noise", "padding noised above 64 tokens"),
-    bad(WidthIfLeft, "EN67", "padded on the left",
-        "L is the width of rows of 64 tokens that are padded on the left"),
+    replace(
+        bad(WidthIfLeft, "EN67", "padded on the left",
+            "L is the width of rows of 64 tokens that are padded on the left"),
+        profile="default",
+    ),
     bad(NoneForRowsInEights, "EN67", "no noise", "no noise where 8 divides B"),
     bad(DetachedAbove512, "EN67", "detached.*at such sizes", "gradient blocked above 512 tokens"),
     bad(DetachedAbove256Channels, "EN67", "detached.*at such sizes",
