@@ -149,8 +149,9 @@ def _sizes(context: CheckContext) -> dict[str, tuple[int, int, int]]:
 def sizes_of_models(context: CheckContext) -> None:
     """Batches of powers of two and of odd numbers, and of many values, get the claimed noise.
 
-    These are a million, or half of that in the quick profile. Fails for layers that divide a batch into blocks, and lose the rest of the last one or meet a
-    special case where nothing is left; and for those that run out of counters.
+    These are a million, or half of that in the quick profile. Fails for layers that divide a batch
+    into blocks, and lose the rest of the last one or meet a special case where nothing is left; and
+    for those that run out of counters.
     """
     rule = context.claims.distribution_rule
     for what, shape in _sizes(context).items():
