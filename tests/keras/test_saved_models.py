@@ -70,9 +70,10 @@ def test_a_preset_holds(bert):
 
 def test_a_mask_that_does_not_arrive_is_found(bert, monkeypatch):
     from embnoise_keras import lookups  # noqa: PLC0415
+    from embnoise_keras.comparisons import Comparisons  # noqa: PLC0415
 
     monkeypatch.setattr(lookups, "find_mask", lambda inputs, places: None)
-    monkeypatch.setattr(lookups, "padding_tokens", lambda model, names: set())
+    monkeypatch.setattr(Comparisons, "padding", lambda self, names: set())
     report = check_model(bert, raises=False)
     wrong = {each.code for each in report.results if each.wrong}
     assert wrong == {"MD03", "MD04", "MD05", "MD07"}

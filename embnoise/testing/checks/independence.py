@@ -207,7 +207,7 @@ def _of_one_size(units: Array) -> Array:
 def pairs_cancel(context: CheckContext) -> None:
     """The rows 2i and 2i + 1 of a batch have opposite noise (SymNoise, arXiv 2312.01523).
 
-    So it is in padded and in large batches; the last one of an odd number of rows has noise too.
+    So it is in padded and large batches. The last of an odd number of rows has noise too.
     Fails for layers that draw for each row, or pair other rows.
     """
     pairs = "each row of a pair has its own draw, or the pairs are other rows"

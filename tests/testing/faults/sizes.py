@@ -33,8 +33,8 @@ def on_units(change):
     return lambda units, call: change(units)
 
 
-def alpha(name, says, text, change):
-    return fault(f"alpha {name}", "EN54", says, text, alpha=lambda value, call: change(value))
+def alpha(name, says, text, change, caught_by="EN54"):
+    return fault(f"alpha {name}", caught_by, says, text, alpha=lambda value, call: change(value))
 
 
 def odd(name, which, text, index, factor):
@@ -111,8 +111,9 @@ FAULTS = [
     alpha("in half precision", ROUNDED, "alpha in half precision",
           lambda value: float(np.float16(value))),
     alpha("in tenths", ROUNDED, "alpha rounded to tenths", lambda value: round(value, 1)),
-    alpha("by tanh", ROUNDED, "tanh of alpha", lambda value: 5 * math.tanh(value / 5)),
-    alpha("by log1p", ROUNDED, "log(1 + alpha)", math.log1p),
+    alpha("by tanh", "other than as a factor", "tanh of alpha",
+          lambda value: 5 * math.tanh(value / 5), "EN11"),
+    alpha("by log1p", "other than as a factor", "log(1 + alpha)", math.log1p, "EN11"),
     fault("alpha rooted", "EN11", "square root", "the square root of alpha",
           alpha=lambda value, call: math.sqrt(value)),
     fault("alpha squared", "EN11", "enters twice", "the square of alpha",
@@ -121,7 +122,7 @@ FAULTS = [
           alpha=lambda value, call: 5.0 * bool(value)),
     fault("without the root", "EN08", "square root is missing", "alpha/(L*d)",
           magnitude=lambda value, call: value**2 / (call.layer.alpha or 1)),
-    fault("fourth root", "EN10", "another scale|instead", "a fourth root",
+    fault("fourth root", "EN11", "under the square root", "a fourth root",
           magnitude=lambda value, call: np.sqrt(value)),
     fault("root of the length alone", "EN08", "another scale|instead|missing", "sqrt(L) * d",
           magnitude=lambda value, call: value / call.shape[2] ** 0.5),
