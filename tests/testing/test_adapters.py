@@ -33,6 +33,7 @@ def of_driver(driver, add_noise=embnoise.add_noise):
 # Right ones.
 
 
+@pytest.mark.sweep  # test_the_command runs it in the quick profile
 def test_a_third_partys_adapter_holds():
     holds("lists")
 

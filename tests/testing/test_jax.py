@@ -14,6 +14,7 @@ SLOW = {
     "linen: attach", "nnx: Embedded",
     "nnx: counting", "nnx: EmbeddingNoise", "nnx: attach", "jax: add_noise", "jax: Folded",
     "jax: relative", "jax: annealed", "linen: Uniform", "linen: counting", "nnx: Uniform",
+    "nnx: Factorized",
 }  # fmt: skip
 SAMPLED = without_slow(CORRECT, SLOW)
 
