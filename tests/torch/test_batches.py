@@ -1,6 +1,7 @@
 """Batches of any class, beside other arguments, and in other batches."""
 
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -37,6 +38,13 @@ class Keyed:
 
     def __getitem__(self, name):
         return self._fields[name]
+
+
+class Example(NamedTuple):
+    """A batch that has another one in it."""
+
+    text: dict
+    number: int
 
 
 class Hidden:
@@ -170,8 +178,9 @@ NESTED = {"input_ids": IDS, "attention_mask": MASK}
         ({"inputs": NESTED, "labels": IDS}, "batch['inputs']['input_ids']"),
         ((NESTED, IDS), "batch[0]['input_ids']"),
         ([{"text": Plain(**NESTED)}], "batch[0]['text'].input_ids"),
+        (Example(NESTED, 1), "batch.text['input_ids']"),
     ],
-    ids=["dict", "tuple", "list"],
+    ids=["dict", "tuple", "list", "named tuple"],
 )
 def test_the_only_batch_in_another_one(given, look):
     assert torch.equal(noise_of(taking(look=look), given), EXPECTED)

@@ -140,17 +140,13 @@ def telling_batch(call: ModelCall) -> ModelCall:
     """
     values = _not_plain(call.values())
     for depth in range(_DEPTH + 1 if values else 0):
-        batches = [fields for fields in map(fields_of, values) if fields]
+        batches = [fields for value in values for fields in _inside(value)]
         telling = [each for each in batches if TELLING & set(each)]
         if depth > 0:
             telling = [each for each in telling if each.get("input_ids") is not None]
         if telling:
             return telling[0] if depth == 0 or len(telling) == 1 else {}
-        inside = [each for fields in batches for each in fields.values()]
-        for value in values:
-            if isinstance(value, tuple | list) and not (value and isinstance(value[0], int)):
-                inside += value
-        values = _not_plain(inside)
+        values = _not_plain(each for fields in batches for each in fields.values())
     return {}
 
 
@@ -166,17 +162,23 @@ def entries_of(batch: ModelCall, depth: int = 0) -> list[tuple[str, Any, int]]:
     """
     found = []
     for name, value in batch.items():
-        inside: list[ModelCall] = []
-        if depth < _DEPTH and not isinstance(value, Tensor):
-            if fields := fields_of(value):
-                inside = [fields]
-            elif isinstance(value, tuple | list) and not (value and isinstance(value[0], int)):
-                inside = [{"": each} for each in value]
+        inside = _inside(value) if depth < _DEPTH else []
         for each in inside:
             found += entries_of(each, depth + 1)
         if not inside:
             found.append((name, value, depth))
     return found
+
+
+def _inside(value: Any) -> list[ModelCall]:
+    """What is in a value: one batch, or for a tuple or a list one without a name for each entry."""
+    if isinstance(value, Tensor):
+        return []
+    if fields := fields_of(value):
+        return [fields]
+    if isinstance(value, tuple | list) and not (value and isinstance(value[0], int)):
+        return [{"": each} for each in value]
+    return []
 
 
 def tokens_in(call: ModelCall, prefix: str) -> CallTokens:
