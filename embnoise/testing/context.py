@@ -345,10 +345,7 @@ class CheckContext:
 
     def independent(self, units: NDArray[Scalar]) -> NDArray[Scalar]:
         """The rows that do not repeat others: every second one if the noise is antithetic."""
-        if not self.claims.antithetic:
-            return units
-        self.premises = tuple(dict.fromkeys((*self.premises, "EN36")))  # which sees the pairs
-        return units[::2]
+        return units[::2] if self.claims.antithetic else units
 
     def first_step(self) -> int:
         """The first step at which the schedule is above 0."""

@@ -192,7 +192,7 @@ def noise_endures(context: CheckContext) -> None:
         context.expect(
             not ended,
             f"the noise ends: there is none at step {step}, and at step {steps[0]} there is",
-            "noise for the first steps only, or a count that overflows",
+            ENDS,
         )
         twin = seen.setdefault(_key(units[-1]), step)
         context.expect(
@@ -260,7 +260,7 @@ def _never_again(
         context.expect(
             bool(units.any()),
             f"the noise ends: there is none at step {step}",
-            "noise for the first steps only, or a count that overflows",
+            ENDS,
         )
         context.expect(
             False,
@@ -271,6 +271,9 @@ def _never_again(
 
 MANY = 42
 """So many steps for each batch that Hypothesis draws: few where a call takes long."""
+
+
+ENDS = "noise for the first steps only, or a count that overflows"
 
 
 def _repeats(apart: int) -> str:
