@@ -55,7 +55,7 @@ def philox4x32(
         ['0x6627e8d5', '0xe169c58d', '0xbc57ac4c', '0x9b00dbd8']
     """
     words = _rounds(counter, key, ROUNDS, xp)
-    if not _is_wide(words[0]):
+    if not _are_wide(words):
         return words
     word0, word1, word2, word3 = (word & _WORD for word in words)
     return word0, word1, word2, word3
@@ -78,7 +78,8 @@ def philox4x32_pair(
         the lower.
     """
     word0, word1, word2, word3 = _rounds(counter, key, ROUNDS - 1, xp)
-    key0, key1 = (_round_key(key[i], WEYL[i], ROUNDS - 1, word0) for i in range(2))
+    wide = _are_wide(counter)
+    key0, key1 = (_round_key(key[i], WEYL[i], ROUNDS - 1, wide) for i in range(2))
     # The last round, of which either pair takes one product.
     factor = xp.astype(xp.where(second, word0, word2), xp.uint64) & _WORD
     multiplier = xp.where(second, *(np.uint32(each) for each in MULTIPLIERS))
@@ -90,19 +91,20 @@ def _rounds(
     counter: tuple[Any, Any, Any, Any], key: Key, count: int, xp: ArrayNamespace
 ) -> tuple[Array, Array, Array, Array]:
     """The words after some rounds, in 64-bit integers with anything in the upper half."""
-    word0, word1, word2, word3 = block, *_ = counter
+    word0, word1, word2, word3 = counter
+    wide = _are_wide(counter)
     key0, key1 = key
     for number in range(count):
-        high0, low0 = _high_low(MULTIPLIERS[0], word0, xp)
-        high1, low1 = _high_low(MULTIPLIERS[1], word2, xp)
-        word0, word1 = high1 ^ word1 ^ _round_key(key0, WEYL[0], number, block), low1
-        word2, word3 = high0 ^ word3 ^ _round_key(key1, WEYL[1], number, block), low0
+        high0, low0 = _high_low(MULTIPLIERS[0], word0, wide, xp)
+        high1, low1 = _high_low(MULTIPLIERS[1], word2, wide, xp)
+        word0, word1 = high1 ^ word1 ^ _round_key(key0, WEYL[0], number, wide), low1
+        word2, word3 = high0 ^ word3 ^ _round_key(key1, WEYL[1], number, wide), low0
     return word0, word1, word2, word3
 
 
-def _high_low(multiplier: int, word: Array, xp: ArrayNamespace) -> tuple[Array, Array]:
+def _high_low(multiplier: int, word: Array, wide: bool, xp: ArrayNamespace) -> tuple[Array, Array]:
     """The high and low 32 bits of ``multiplier * word``."""
-    if _is_wide(word):
+    if wide:
         product = (word & _WORD) * multiplier
         return xp.bitwise_right_shift(product, 32), product
     product = xp.astype(word, xp.uint64) * multiplier
@@ -110,14 +112,15 @@ def _high_low(multiplier: int, word: Array, xp: ArrayNamespace) -> tuple[Array, 
     return xp.astype(high, word.dtype), xp.astype(product, word.dtype)
 
 
-def _is_wide(word: Array) -> bool:
-    return dtype_name(word).endswith("64")
+def _are_wide(words: tuple[Array, ...]) -> bool:
+    """Whether the container of words, one dtype for all, has 64 bits."""
+    return dtype_name(words[0]).endswith("64")
 
 
-def _round_key(key: int | Array, weyl: int, number: int, word: Array) -> Any:
-    """Half of the key of one round, as a number or array that goes with ``word``."""
+def _round_key(key: int | Array, weyl: int, number: int, wide: bool) -> Any:
+    """Half of the key of one round, as a number or array that goes with the words."""
     step = number * weyl & _WORD
     # JAX takes Python's ints for 31 bits and a sign.
     if isinstance(key, int):
-        return key + step & _WORD if _is_wide(word) else np.uint32(key + step & _WORD)
-    return key + step if _is_wide(word) else key + np.uint32(step)
+        return key + step & _WORD if wide else np.uint32(key + step & _WORD)
+    return key + step if wide else key + np.uint32(step)
