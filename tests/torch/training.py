@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
-import gc
 from typing import Any
 
 import transformers
 
 from tests.torch.models import batch
-
-# Each run of the Trainer collects garbage, which would take most of the time of these tests.
-gc.freeze()
-atexit.register(gc.unfreeze)
 
 ROWS = [{"input_ids": ids, "labels": ids} for ids in batch(rows=12)]
 
