@@ -14,7 +14,7 @@ from tests.strategies import embeddings
 FRAMEWORKS = ["torch-numba", "jax", "keras-tensorflow"]
 COMPARED = [each for each in BACKENDS if each.name in FRAMEWORKS]
 # What a compiler has to know comes in few forms, and what it need not in many.
-FORMS, CASES_PER_FORM = 25, 20
+FORMS, CASES_PER_FORM = 13, 40
 SCHEDULES = ["linear", "cosine", "exponential", "polynomial", "sigmoid"]
 SHAPES = [(2, 5, 19), (1, 9, 8), (3, 4, 1), (2, 6, 33), (4, 3, 64)]
 

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 # What these show depends on the backend least: of the adapter under the noise, another group tells.
 SLOW = {
     "jax": {"attach", "kit", "masks", "models", "properties", "state"},
-    "torch": {"attach", "fit", "kit", "layer", "masks", "models", "properties", "state"},
+    "torch": {"attach", "kit", "layer", "masks", "models", "properties", "state"},
 }
 # The files, what is left out of them, and how many tests pass at least.
 GROUPS = {
@@ -34,14 +34,14 @@ GROUPS = {
         ["wrong_calls", "sequential"],
         40,
     ),
-    "layer": (["keras/test_layer.py", "keras/test_keras_own_tests.py"], [], 20),
-    "fit": (
+    "layer": (
         [
+            *("keras/test_layer.py", "keras/test_keras_own_tests.py"),
             *("keras/test_masks_in_fit.py", "keras/test_loops.py"),
             "keras/test_training_defaults.py",
         ],
         [],
-        19,
+        39,
     ),
     "state": (["keras/test_state.py", "keras/test_compat.py"], ["wrong_st"], 30),
     "masks": (

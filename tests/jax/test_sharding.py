@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 
 def start(script, devices, *arguments):
     """Start a script beside this file, on so many host devices."""
@@ -22,8 +24,9 @@ def check(process, said):
     assert out.strip() == said, errors
 
 
-def test_on_a_mesh_of_8_host_devices():
-    check(start("sharded.py", 8), "sharded")
+@pytest.mark.parametrize("part", ["sampled", pytest.param("whole", marks=pytest.mark.sweep)])
+def test_on_a_mesh_of_8_host_devices(part):
+    check(start("sharded.py", 8, part), "sharded")
 
 
 def test_two_processes():

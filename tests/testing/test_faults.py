@@ -7,7 +7,7 @@ from tests.testing.faults.families import correct, faulty
 from tests.testing.zoo import holds, is_caught, raises_no_alarm, some
 
 # Each how many faults are tested by default; the others are for the sweep.
-EVERY = {"torch": 4, "jax": 10, "keras": 10}
+EVERY = {"torch": 6, "jax": 12, "keras": 12}
 TESTED = [framework for framework in EVERY if is_tested(framework)]
 CORRECT = [layer for framework in TESTED for layer in correct(framework)]
 FAULTY = [layer for framework in TESTED for layer in some(faulty(framework), EVERY[framework])]
@@ -20,6 +20,7 @@ def test_the_layer_without_a_fault_keeps_its_promises(layer):
     holds(layer)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("layer", CORRECT, ids=name)
 def test_no_false_alarm(layer):
     raises_no_alarm(layer, [1])

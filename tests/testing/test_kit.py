@@ -559,6 +559,7 @@ def test_a_layer_may_have_a_mode_of_its_own():
 # Drivers.
 
 
+@pytest.mark.sweep  # check_adapter runs it too
 def test_a_third_party_brings_its_driver():
     assert driver_of("lists").name == "lists"
 

@@ -23,8 +23,10 @@ from tests.testing.distributions import (
     THREE_POINT,
     TRIANGULAR,
 )
+from tests.testing.zoo import PROFILES, some
 
-USERS = [TRIANGULAR, LAPLACE, THREE_POINT, CLIPPED, MOSTLY_ZERO, HALF_DEFINED]
+# Every second one is always tested: bounded, with few values, and with zeros.
+USERS = [TRIANGULAR, LAPLACE, THREE_POINT, CLIPPED, HALF_DEFINED, MOSTLY_ZERO]
 NOT_CLAIMED = {
     "kit_triangular": set(),
     "laplace": {"EN30"},
@@ -90,23 +92,13 @@ def name(rule):
     return rule.name
 
 
-# One that is bounded and one with few values; the profiles differ in how much they draw.
-IN_DEPTH = {TRIANGULAR, THREE_POINT}
+def named(rule):
+    return getattr(rule, "name", rule)
 
 
-@pytest.mark.parametrize(
-    ("distribution", "profile"),
-    [
-        *((each, "default" if each in IN_DEPTH else "quick") for each in USERS),
-        *(
-            pytest.param(each, "default", marks=pytest.mark.sweep)
-            for each in USERS
-            if each not in IN_DEPTH
-        ),
-    ],
-    ids=lambda value: getattr(value, "name", value),
-)
-def test_a_right_layer_holds(distribution, profile):
+@pytest.mark.parametrize("distribution", some(USERS, 2), ids=name)
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_right_layer_holds(profile, distribution):
     made = numpy_case(layer_of(distribution=distribution), distribution=distribution)
     report = check_layer(made, profile=profile)
     expected = NOT_CLAIMED[distribution.name]
@@ -116,7 +108,9 @@ def test_a_right_layer_holds(distribution, profile):
     } - {"EN17"}  # fmt: skip
 
 
-@pytest.mark.parametrize("distribution", [TRIANGULAR, LAPLACE, THREE_POINT, MOSTLY_ZERO], ids=name)
+@pytest.mark.parametrize(
+    "distribution", some([LAPLACE, TRIANGULAR, THREE_POINT, MOSTLY_ZERO], 4), ids=name
+)
 def test_a_right_layer_by_hand_holds(distribution):
     made = numpy_case(drawn(distribution), distribution=distribution)
     report = check_layer(made, profile="quick", raises=False)
@@ -140,14 +134,7 @@ def failures(made):
     return {each.code: each.message for each in report.results if each.wrong}
 
 
-@pytest.mark.parametrize(
-    "distribution",
-    [
-        pytest.param(each, marks=[pytest.mark.sweep] if number % 2 else [])
-        for number, each in enumerate(USERS)
-    ],
-    ids=name,
-)
+@pytest.mark.parametrize("distribution", some(USERS, 4), ids=name)
 def test_a_wrong_scale_is_caught(distribution):
     for factor, codes, said in (
         (0.5, {"EN08"}, "half the amplitude"),
@@ -167,15 +154,9 @@ CONFUSED = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("other", "distribution"),
-    [
-        pytest.param(*pair, marks=[pytest.mark.sweep] if number % 3 else [])
-        for number, pair in enumerate(CONFUSED)
-    ],
-    ids=lambda value: getattr(value, "name", value),
-)
-def test_another_distribution_is_caught(other, distribution):
+@pytest.mark.parametrize("pair", some(CONFUSED, 5), ids=lambda pair: "-".join(map(named, pair)))
+def test_another_distribution_is_caught(pair):
+    other, distribution = pair
     found = failures(numpy_case(layer_of(distribution=other), distribution=distribution))
     assert found
     assert set(found) <= {"EN08", "EN10", "EN28", "EN30", "EN31"}

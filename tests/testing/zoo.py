@@ -55,13 +55,16 @@ PROFILES = ["quick", pytest.param("default", marks=pytest.mark.sweep)]
 """In which a correct layer keeps its promises."""
 
 
-def some(layers: Sequence[Correct], every: int, slow: Collection[str] = ()) -> list[Any]:
-    """Parameters of a test: some layers that are not slow, and the others for the sweep."""
+def some(values: Sequence[Any], every: int, slow: Collection[str] = ()) -> list[Any]:
+    """Parameters of a test: every so many values are tested, and the others are for the sweep.
+
+    So are all layers with the slow names.
+    """
     return [
-        pytest.param(layer, marks=pytest.mark.sweep)
-        if number % every or layer.name in slow
-        else layer
-        for number, layer in enumerate(layers)
+        pytest.param(value, marks=pytest.mark.sweep)
+        if number % every or getattr(value, "name", None) in slow
+        else value
+        for number, value in enumerate(values)
     ]
 
 
