@@ -46,7 +46,8 @@ class Distribution:
     Args:
         name: What configurations, errors and ``repr`` call it.
         quantile: From a probability in (0, 1) to a float, with ``quantile(1 - p) ==
-            -quantile(p)``. Only probabilities above 1/2 are tabulated.
+            -quantile(p)``. Only probabilities above 1/2 are tabulated: below, a function whose
+            median is 0 may be undefined.
         bound: The largest absolute unit value; infinite if the distribution has no bound.
 
     Example:
@@ -83,7 +84,7 @@ class Distribution:
         Raises:
             TypeError: A value is not a number, or ``quantile`` does not take a probability.
             ValueError: Likewise; or a value is not finite, below 0 for a probability above 1/2, or
-                above ``bound``.
+                above ``bound``; or the function is not symmetric.
         """
         places = [(k + 0.5) / LATTICE_SIZE for k in range(LATTICE_SIZE // 2, LATTICE_SIZE)]
         try:
@@ -104,6 +105,13 @@ class Distribution:
             raise ValueError(
                 f"bound of distribution {self.name!r} must be at least its largest unit value, "
                 f"{float(half.max())}, got {self.bound}"
+            )
+        # With a median of 0, it may be written for the upper half alone.
+        if half[0] > 1e-3 * half.max() and not self._is_symmetric():
+            low, high = (float(self.quantile(place)) for place in (0.25, 0.75))
+            raise ValueError(
+                f"quantile of distribution {self.name!r} must be symmetric, with quantile(1 - p) "
+                f"== -quantile(p), got quantile(0.25) = {low:.4g} and quantile(0.75) = {high:.4g}"
             )
         table = np.concatenate([-half[::-1], half])
         table.flags.writeable = False
@@ -128,6 +136,16 @@ class Distribution:
     def bounded(self) -> bool:
         """Whether the unit values have a bound."""
         return math.isfinite(self.bound)
+
+    def _is_symmetric(self) -> bool:
+        """Whether the lower half of the quantile function, if it has one, mirrors the upper one."""
+        try:
+            return all(
+                math.isclose(-self.quantile(tail), self.quantile(1 - tail), rel_tol=1e-3)
+                for tail in (0.05, 0.25, 0.45)
+            )
+        except (ArithmeticError, TypeError, ValueError):  # it is not defined there
+            return True
 
     def _moment(self, order: int) -> float:
         return math.fsum(float(value) ** order for value in self.table) / LATTICE_SIZE

@@ -96,14 +96,15 @@ def prepare_checked(
         xp: The array namespace of ``step``.
 
     Raises:
-        ValueError: Alpha is out of range at the step, or a segment id is negative.
+        ValueError: Alpha is out of range at the step, or a segment id or a value of a mask is
+            negative.
     """
     if 0 in shape:
         return None
     alpha = noise._alpha_at(step, xp)
     if isinstance(alpha, float) and alpha == 0:
         return None
-    tokens.check_documents(shape[0])
+    tokens.check_values(shape[0])
     return Prepared(shape, step, alpha, tokens)
 
 

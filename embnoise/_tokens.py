@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embnoise._arrays import Array, ArrayNamespace, Size
-from embnoise._validation import check_token_array
+from embnoise._validation import check_token_array, dtype_kind
 
 __all__ = ["Sequences", "TokenArrays", "Tokens", "coordinates"]
 
@@ -23,7 +23,10 @@ class TokenArrays(NamedTuple):
     """What a caller knows about the tokens of a batch: arrays [B, L] ([L] if B is 1), or None."""
 
     mask: Any = None
-    """Boolean or integer, nonzero for a real token. Default: all tokens are real."""
+    """Boolean or integer, nonzero for a real token. Default: all tokens are real.
+
+    A negative value is an error where the values are known: the mask may be additive.
+    """
     segment_ids: Any = None
     """Integers: 0 for padding, equal positive values for one document of a packed row.
 
@@ -61,23 +64,29 @@ class TokenArrays(NamedTuple):
                     accepts_rows=name == "sample_ids",
                 )
 
-    def check_documents(self, batch: Size | None) -> None:
-        """Check the documents of packed rows by their values, where these are known.
+    def check_values(self, batch: Size | None) -> None:
+        """Check the arrays by their values, where these are known.
 
         Warns if documents of a row may share their noise.
 
         Raises:
-            ValueError: A segment id is negative.
+            ValueError: A segment id, or a value of a mask, is negative.
         """
+        for name in ("mask", "where"):
+            array = getattr(self, name)
+            if array is not None and dtype_kind(array) == "int" and (lowest := _lowest(array)) < 0:
+                raise ValueError(
+                    f"{name} must be at least 0 (nonzero marks a token), got {lowest}; it may be "
+                    f"additive (0 and a large negative number): pass {name} == 0 or {name} != 0"
+                )
         if self.segment_ids is None:
             return
-        segments = _known(self.segment_ids)
-        if segments is not None and (lowest := segments.min(initial=0)) < 0:
+        if (lowest := _lowest(self.segment_ids)) < 0:
             raise ValueError(f"segment_ids must be at least 0 (0 marks padding), got {lowest}")
         if self.positions is None:
             return
         of_rows = self.sample_ids is None or _per_row(self.sample_ids, batch)
-        if of_rows and _may_repeat(_known(self.positions), segments):
+        if of_rows and _may_repeat(_known(self.positions), _known(self.segment_ids)):
             warnings.warn(
                 "embnoise: segment_ids and positions are given without sample_ids for each token: "
                 "documents of a row have the same noise wherever their positions are equal, as "
@@ -134,6 +143,12 @@ def _known(array: Array) -> NDArray[Any] | None:
         return values if values.dtype.kind in "iu" else values.astype(np.int64)
     except Exception:  # each framework has an error of its own
         return None
+
+
+def _lowest(array: Array) -> int:
+    """The lowest value of an array, at most 0; 0 where its values are not known."""
+    values = _known(array)
+    return 0 if values is None else int(values.min(initial=0))
 
 
 def _may_repeat(positions: NDArray[Any] | None, segment_ids: NDArray[Any] | None) -> bool:

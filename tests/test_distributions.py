@@ -1,5 +1,7 @@
 """Distributions: their tables against independent evaluations."""
 
+import math
+
 import mpmath
 import numpy as np
 import pytest
@@ -71,6 +73,13 @@ def test_the_noise_follows_its_distribution(name, cdf):
 def test_a_quantile_function_that_is_none_is_refused(quantile):
     with pytest.raises(ValueError, match="quantile of distribution 'odd' must be finite"):
         _ = Distribution("odd", quantile).table
+
+
+@pytest.mark.parametrize("quantile", [lambda p: p, lambda p: -math.log(1 - p)])
+def test_a_distribution_that_is_not_symmetric_is_refused(quantile):
+    """U(0, 1) and the exponential one: half of either, mirrored, would be something else."""
+    with pytest.raises(ValueError, match="quantile of distribution 'odd' must be symmetric"):
+        add_noise(np.zeros((1, 2, 3)), neftune(distribution=Distribution("odd", quantile)), step=0)
 
 
 def test_a_name_or_the_thing_itself():

@@ -246,11 +246,6 @@ CALLS = [
     ),
     ({"segment_ids": np.ones((2, 4), int)}, ValueError, "segment_ids must be of shape (2, 3), got"),
     ({"segment_ids": np.ones((2, 3))}, TypeError, "segment_ids must be of an integer dtype, got f"),
-    (
-        {"segment_ids": np.array([[1, 1, -1], [1, 2, 0]], "i4")},
-        ValueError,
-        "segment_ids must be at least 0 (0 marks padding), got -1",
-    ),
     ({"positions": np.ones((3,), int)}, ValueError, "positions must be of shape (2, 3), got shape"),
     ({"positions": np.ones((2, 3))}, TypeError, "positions must be of an integer dtype, got float"),
     (
@@ -265,6 +260,25 @@ CALLS = [
         "where must be of shape (2, 3), got shape (2, 3, 1)",
     ),
     ({"noise": neftune(alpha=linear(1, 2))}, ValueError, "alpha is the unbound schedule Linear("),
+]
+
+# Known where values are, and asked for where there is noise.
+OF_VALUES = [
+    (
+        {"mask": np.array([[0, 0, -10000], [0, -10000, -10000]], "i4")},
+        ValueError,
+        "got -10000; it may be additive (0 and a large negative number): pass mask == 0 or mask",
+    ),
+    (
+        {"where": np.array([[0, 0, -1], [0, 0, 0]], "i4")},
+        ValueError,
+        "where must be at least 0 (nonzero marks a token), got -1; it may be additive",
+    ),
+    (
+        {"segment_ids": np.array([[1, 1, -1], [1, 2, 0]], "i4")},
+        ValueError,
+        "segment_ids must be at least 0 (0 marks padding), got -1",
+    ),
 ]
 
 TORCH = [
@@ -367,7 +381,7 @@ def test_wrong_calls_of_torch(case):
 
 
 @pytest.mark.parametrize("backend", OURS, ids=lambda backend: backend.name)
-@pytest.mark.parametrize("case", CALLS, ids=ids)
+@pytest.mark.parametrize("case", CALLS + OF_VALUES, ids=ids)
 def test_wrong_calls_of_add_noise_have_one_message_everywhere(case, backend):
     wrong, kind, message = case
     arguments = {"x": np.zeros((2, 3, 4), np.float32), "noise": neftune(), "step": 0, **wrong}

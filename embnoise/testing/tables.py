@@ -17,7 +17,6 @@ __all__ = [
     "agreement",
     "entropy",
     "has_few_values",
-    "is_symmetric",
     "is_two_point",
     "splits_at_median",
     "upper_quantile",
@@ -93,23 +92,11 @@ def upper_quantile(distribution: Distribution, tail: float) -> float:
     return value if value >= distribution.table[LATTICE_SIZE - 1] else math.inf
 
 
-def is_symmetric(distribution: Distribution) -> bool:
-    """Whether the lower half of the quantile function agrees with the upper one.
-
-    A function that is written for the upper half alone is taken for one, if its median is 0: below,
-    it may be undefined, or have other values.
-    """
-    middle = float(distribution.table[LATTICE_SIZE // 2])
-    if middle <= 1e-3 * distribution.rms:
-        return True
-    return _agrees(distribution.quantile, (0.05, 0.25, 0.45)) is not False
-
-
-def _agrees(quantile: Callable[[float], float], tails: Sequence[float]) -> bool | None:
-    """Whether a function is symmetric at some tails; ``None`` if it is not defined there."""
+def _agrees(quantile: Callable[[float], float], tails: Sequence[float]) -> bool:
+    """Whether a function is defined and symmetric at some tails."""
     try:
         return all(
             math.isclose(-quantile(tail), quantile(1 - tail), rel_tol=1e-3) for tail in tails
         )
     except (ArithmeticError, TypeError, ValueError):
-        return None
+        return False

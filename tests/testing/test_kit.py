@@ -442,7 +442,7 @@ def test_a_wrong_case_is_refused(options, error, says):
         (
             {"distribution": lambda p: p},
             ValueError,
-            r"distribution must be a symmetric .* quantile\(0\.25\) is 0\.25 and quantile\(0\.75\)",
+            r"must be symmetric, .* quantile\(0\.25\) = 0\.25 and quantile\(0\.75\) = 0\.75",
         ),
         ({"antithetic": 1}, TypeError, "antithetic must be True or False"),
         ({"saved_names": None}, TypeError, "saved_names must be a tuple of names, got None"),
