@@ -1,10 +1,11 @@
-"""What a GPU is asked to do for the noise: launches, and bytes moved for each element.
+"""What a GPU is asked to do for the noise: launches, and bytes moved and allocated per element.
 
     python benchmarks/operations.py
 
 Counted on a CPU, where no kernel of Triton runs: what PyTorch dispatches is seen by a dispatch
 mode, and what Triton would launch is noted in place of launching it. An operation reads its inputs
-and writes its outputs once; a lookup reads as many bytes of the table as it writes.
+and writes its outputs once; a lookup reads as many bytes of the table as it writes. The peak of
+memory that the noise needs is at most what is allocated beside the output, all together.
 """
 
 from __future__ import annotations
@@ -31,17 +32,24 @@ DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
 class Counts(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Launches and bytes."""
+    """Launches, bytes that they move, and bytes that are allocated."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.launches = 0
-        self.bytes = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Start from 0."""
+        self.launches = self.bytes = self.allocated = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         made = [each for each in (out if isinstance(out, tuple | list) else [out]) if is_real(each)]
-        if func.is_view or not made or func.__name__.startswith(("empty", "new_empty")):
+        if func.is_view or not made:
+            return out
+        if not func._schema.is_mutable:
+            self.allocated += sum(each.numel() * each.element_size() for each in made)
+        if func.__name__.startswith(("empty", "new_empty")):
             return out
         if func is torch.ops.aten.embedding.default:
             self.add(made[0], made[0], args[1])
@@ -109,14 +117,17 @@ def attached(table: nn.Embedding, ids: Tensor, counts: Counts, noise: Noise, mas
     with attach(table, noise, tokens=tokens, optimizer="manual") as handle:
         table(ids)
         handle.step += 1
-        counts.launches = counts.bytes = 0
+        counts.reset()
         # The mode would be taken for a transformation, for which there is another operator.
         with mock.patch("embnoise_torch._compat.is_transformed", return_value=False), counts:
             table(ids)
 
 
 def main() -> None:
-    print(f"Forward pass of a lookup, {BATCH} x {LENGTH} x {DIM}: launches, bytes per element")
+    print(
+        f"Forward pass of a lookup, {BATCH} x {LENGTH} x {DIM}: launches, bytes moved per element, "
+        "bytes allocated beside the output over its own"
+    )
     ids = torch.randint(0, 100, (BATCH, LENGTH))
     mask = torch.ones_like(ids)
     annealed = neftune(alpha=linear(5.0, 0.0, 1000))
@@ -142,8 +153,10 @@ def main() -> None:
                     attached(table, ids, counts, noise, given)
                 rows[f"embnoise, {title}, {name}"] = counts
         for name, counts in rows.items():
-            share = counts.bytes / (BATCH * LENGTH * DIM)
-            print(f"  {dtype:8}  {name:50} {counts.launches:4}  {share:7.2f}")
+            moved = counts.bytes / (BATCH * LENGTH * DIM)
+            output = BATCH * LENGTH * DIM * native.itemsize
+            beside = (counts.allocated - output) / output
+            print(f"  {dtype:8}  {name:50} {counts.launches:4}  {moved:7.2f}  {beside:8.2%}")
 
 
 if __name__ == "__main__":

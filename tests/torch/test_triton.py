@@ -1,7 +1,7 @@
 """The Triton kernels, proved without a GPU: what their machine code is made of.
 
 Their bits are tested with the other kernels', in Triton's interpreter: ``torch-triton``, and
-``test_gpu_lookup.py``.
+``test_planned.py``.
 """
 
 import itertools

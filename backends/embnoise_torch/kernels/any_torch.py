@@ -14,7 +14,7 @@ from embnoise_torch.namespace import Namespace
 
 __all__ = ["TorchKernel"]
 
-_BLOCK = 2**22
+_BLOCK = 2**20  # of int64, the temporaries take some 80 bytes for each element of a block
 
 
 class TorchKernel:
