@@ -1,6 +1,6 @@
 """Batches of any class, beside other arguments, and in other batches."""
 
-from types import SimpleNamespace
+from types import MethodType, SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -191,3 +191,37 @@ def test_one_of_several_batches_is_warned_of():
     (message,) = messages(taking(look="batch['query']['input_ids']"), given)
     assert WARNED in message
     assert "in one of several nested batches" in message
+
+
+class Around(nn.Module):
+    """Around a module that names a mask, and is called with what ``hand_on`` makes of a batch."""
+
+    def __init__(self, parameters, hand_on):
+        super().__init__()
+        self.inner = zeroed()
+        space = {}
+        exec(f"def forward(self, {parameters}): return self.inner({hand_on})", space)  # noqa: S102
+        self.forward = MethodType(space["forward"], self)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "hand_on"),
+    [
+        ("batch", "batch['input_ids']"),
+        ("batch, labels=None", "batch['input_ids']"),
+        ("labels, batch, **options", "input_ids=batch['input_ids']"),
+        ("labels=None, **batch", "input_ids=batch['input_ids'].clone()"),
+    ],
+)
+def test_a_batch_around_a_module_that_is_given_ids_alone(parameters, hand_on):
+    given = {"input_ids": IDS, "attention_mask": MASK}
+    call = given if "**batch" in parameters else {"batch": given}
+    call |= {"labels": IDS} if "labels" in parameters else {}
+    assert torch.equal(noise_of(Around(parameters, hand_on), **call), EXPECTED)
+
+
+def test_an_unknown_mask_around_a_module_that_is_given_ids_alone():
+    model = Around("tokens, keep=None", "tokens")
+    with pytest.warns(RuntimeWarning, match="looks like a mask"):
+        noise_of(model, IDS, MASK)
+    assert messages(model, IDS, torch.ones_like(MASK)) == []

@@ -313,3 +313,28 @@ def test_padding_of_a_decoder_whose_table_has_no_padding_idx():
         with pytest.warns(RuntimeWarning, match="begins or ends with 0, the id of padding"):
             model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels)
         model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels)
+
+
+class InBatch(nn.Module):
+    """Around an encoder-decoder, which it gives ids alone."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+        self.get_input_embeddings, self.get_decoder = inner.get_input_embeddings, inner.get_decoder
+
+    def forward(self, batch, labels=None):
+        return self.inner(**{name: batch[name] for name in ("input_ids", "decoder_input_ids")})
+
+
+def test_both_masks_in_a_batch_around_the_model():
+    given = {
+        "input_ids": batch(),
+        "attention_mask": MASK,
+        "decoder_input_ids": batch(length=6, seed=1),
+        "decoder_attention_mask": DECODER_MASK,
+    }
+    seen = noisy_lookups(InBatch(marian()), NOISE, lambda model: model(given))
+    lookups = [lookup for lookups in seen.values() for lookup in lookups]
+    for (clean, noisy), mask in zip(lookups, (MASK, DECODER_MASK), strict=True):
+        assert torch.equal((noisy != clean).any(-1), mask.bool())

@@ -155,9 +155,9 @@ def find_callers(
     """The modules whose calls may bring the masks of the tokens that some layers see.
 
     They are the modules around each layer whose forward names a mask, positions or ids: the model,
-    the language model in it, in an encoder-decoder the encoder and the decoder; and those with one
-    parameter, which may be a batch with such names. Where none names one of these, they are all
-    modules around the layers.
+    the language model in it, in an encoder-decoder the encoder and the decoder; and those that name
+    something else, which may be a batch with such names. Wrappers, which hand on whatever they are
+    given, are among them only where no other module names any of these.
 
     Args:
         model: The outermost module, with what it is wrapped in.
@@ -181,7 +181,7 @@ def find_callers(
     listening = [
         each
         for each, names in signatures.items()
-        if each is also or each in telling or len(names) == 1 or (names and not telling)
+        if each is also or (names and not (telling and _hands_on(names)))
     ]
     for module in listening:
         numbers[module] = len(numbers)
@@ -189,7 +189,8 @@ def find_callers(
     for module in listening:
         sides = _sides(model, paths.get(module, ()), paths, numbers)
         has_decoder = any(name.startswith(DECODER) for name in signatures[module])
-        may_have = module in unnamed or len(signatures[module]) == 1
+        may_be_batch = len(signatures[module]) == 1 or (bool(telling) and module not in telling)
+        may_have = module in unnamed or may_be_batch
         has_decoder |= may_have and bool(sides)
         callers.append(
             Caller(
@@ -262,6 +263,14 @@ def _takes_any_name(parameters: Mapping[str, inspect.Parameter]) -> bool:
     """Whether arguments are taken by any name; not if positional ones are handed on, too."""
     kinds = _kinds(parameters)
     return inspect.Parameter.VAR_KEYWORD in kinds and inspect.Parameter.VAR_POSITIONAL not in kinds
+
+
+def _hands_on(parameters: Mapping[str, inspect.Parameter]) -> bool:
+    """Whether a forward takes any arguments, as that of DDP, and names none of them."""
+    return _kinds(parameters) == [
+        inspect.Parameter.VAR_POSITIONAL,
+        inspect.Parameter.VAR_KEYWORD,
+    ]
 
 
 def _named(model: nn.Module, layer: str | nn.Module) -> list[nn.Module]:
