@@ -32,6 +32,17 @@ __all__ = ["Handle"]
 
 Wrap: TypeAlias = Callable[[Forward], Forward]
 
+_PUT_BACK = (
+    "Something put an earlier forward back after attach(), as accelerate's remove_hook_from_module "
+    "does. From the next call on, there is noise again."
+)
+_CAUSES = (
+    "Was the model called with inputs_embeds, was the embedding replaced or put in evaluation mode "
+    "after attach(), is it called under torch.no_grad() (freeze it with requires_grad_(False)), is "
+    "it inside reentrant gradient checkpointing, or are tokens looked up without a call of it "
+    "(torch.nn.functional.embedding)?"
+)
+
 
 class Handle(TraceableState, backend.Handle):
     """Noise that is attached to a model; made by ``attach``.
@@ -69,6 +80,7 @@ class Handle(TraceableState, backend.Handle):
         self._seen = SeenLookups()
         self._warned = False
         self._sources: dict[str, AttachedSource] = {}
+        self._overrides: list[ForwardOverride] = []
         callers = find_callers(outermost, layers.values(), model if functions else None)
         check_labels(functions.choice, callers, layers)
         tells = any(caller.tells or caller.has_unknown for caller in callers)
@@ -91,7 +103,8 @@ class Handle(TraceableState, backend.Handle):
                     module, source, number, listener, functions, shares_table=name in sharing
                 )
                 wrap = noisy.noisy_output if at == "output" else noisy.noisy_input
-                undo.callback(ForwardOverride(module, wrap, self).undo)
+                self._overrides.append(ForwardOverride(module, wrap, self))
+                undo.callback(self._overrides[-1].undo)
             undo.callback(listener.stop)
             listener.start(callers)
             if optimizer is not None:
@@ -108,6 +121,7 @@ class Handle(TraceableState, backend.Handle):
         super().remove()
         self._set_pauses(1)  # for a class that something else has derived from ours meanwhile
         self._undo.close()
+        self._overrides.clear()
         self._modules.clear()  # the handle's counts may be read for longer than the model lives
 
     def noise_ratios(self) -> dict[str, float | None]:
@@ -142,7 +156,7 @@ class Handle(TraceableState, backend.Handle):
         return {name: source.counter for name, source in self._sources.items()}
 
     def _set_counters(self, counters: Mapping[str, Counter]) -> None:
-        self._listener.listen_again()
+        self._restore()
         for name, source in self._sources.items():
             if source.counter != counters[name]:  # of a step that goes on, draws are remembered
                 source.start(counters[name])
@@ -152,7 +166,6 @@ class Handle(TraceableState, backend.Handle):
 
     def _advance(self) -> int:
         """The optimizer has made a step; returns the one that has ended."""
-        self._listener.listen_again()
         self._end_step()
         ended = self.step
         self.step = ended + 1
@@ -169,16 +182,22 @@ class Handle(TraceableState, backend.Handle):
         if module.training and torch.is_grad_enabled() and not self._seen.end_call():
             self._warn_of_no_noise()
 
+    def _restore(self) -> bool:
+        """Override the forwards again that something else has put back; whether noise was lost."""
+        self._listener.listen_again()
+        undone = [override for override in self._overrides if override.was_undone()]
+        for override in undone:
+            override.restore()
+        return bool(undone)
+
     def _warn_of_no_noise(self) -> None:
+        was_undone = self._restore()
         if self._warned or self._pauses() or self.alpha == 0 or _compat.pipeline_rehearses():
             return
         self._warned = True
         warnings.warn(
-            f"embnoise: a training step ran and {list(self._sources)} got no noise. Was the model "
-            "called with inputs_embeds, was the embedding replaced or put in evaluation mode after "
-            "attach(), is it called under torch.no_grad() (freeze it with requires_grad_(False)), "
-            "is it inside reentrant gradient checkpointing, or are tokens looked up without a call "
-            "of it (torch.nn.functional.embedding)?",
+            f"embnoise: a training step ran and {list(self._sources)} got no noise. "
+            f"{_PUT_BACK if was_undone else _CAUSES}",
             RuntimeWarning,
             stacklevel=4,
         )

@@ -116,6 +116,46 @@ def test_unwrapped_by_accelerate_in_the_middle_of_a_run(attached_first, way):
         assert torch.equal(unwrapped(ids, attention_mask=MASK), expected(mask=MASK))
 
 
+@pytest.mark.parametrize(
+    ("way", "recurse"),
+    [("step", True), ("optimizer", True), ("step", False), ("nothing", False)],
+)
+def test_hooks_that_accelerate_removes_in_the_middle_of_a_run(way, recurse):
+    hooks = pytest.importorskip("accelerate.hooks")
+    model, ids = zeroed(), batch()
+    for module in (model, model.embed):
+        hooks.add_hook_to_module(module, hooks.ModelHook())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    options = {"step": "manual", "optimizer": optimizer, "nothing": None}
+    with attach(model, NOISE, optimizer=options[way]) as handle:
+        assert torch.equal(model(ids, MASK), expected(mask=MASK))
+        hooks.remove_hook_from_module(model if recurse else model.embed, recurse=recurse)
+        if way == "step":
+            handle.step = 1
+        elif way == "optimizer":
+            optimizer.step()
+        else:
+            with pytest.warns(RuntimeWarning, match="put an earlier forward back after attach"):
+                assert not model(ids, MASK).any()
+        step, rows = handle.step, torch.arange(2) + (2 if way == "nothing" else 0)
+        clean = torch.zeros(2, 8, 8)
+        noisy = add_noise(clean, NOISE, step=step, mask=MASK, sample_ids=rows)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert torch.equal(model(ids, MASK), noisy)
+    assert not model(ids, MASK).any()
+
+
+def test_another_forward_around_the_noise_does_not_double_it():
+    model, ids = zeroed(), batch()
+    with attach(model, NOISE, optimizer="manual") as handle:
+        ours = model.embed.forward
+        model.embed.forward = lambda ids: 1.0 * ours(ids)
+        handle.step = 1
+        noisy = add_noise(torch.zeros(2, 8, 8), NOISE, step=1, mask=MASK)
+        assert torch.equal(model(ids, MASK), noisy)
+
+
 def test_copies_of_a_model_with_its_own_reduce_are_clean():
     class Own(Embedder):
         def __reduce_ex__(self, protocol):

@@ -66,6 +66,18 @@ class ForwardOverride:
         self._install()
         return True
 
+    def was_undone(self) -> bool:
+        """Whether something else has put a forward back that the module had before.
+
+        accelerate's ``remove_hook_from_module`` does. Any other forward may call this one.
+        """
+        forward = vars(self.module).get("forward")
+        before, earlier = self._previous, [type(self.module).forward]
+        while before is not None:
+            earlier.append(_function_of(before))
+            before = getattr(before, "__wrapped__", None)
+        return self.active and (forward is None or _function_of(forward) in earlier)
+
     def undo(self) -> None:
         """Restore the module's forward.
 
@@ -139,6 +151,10 @@ def _override_in(forward: Any) -> ForwardOverride | None:
     if override is None or forward not in (override._bound, override._bound.__func__):
         return None
     return cast("ForwardOverride", override)
+
+
+def _function_of(forward: Forward) -> Forward:
+    return forward.__func__ if isinstance(forward, MethodType) else forward
 
 
 def _unbound(instance: Forward) -> Forward:
