@@ -1,10 +1,12 @@
 """``cu_seqlens`` as it is padded, and as it may not be; and known names with lists and arrays."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
-from embnoise import neftune
+from embnoise import Noise, neftune
 from embnoise_torch import add_noise, attach
 from embnoise_torch.kernels import register_kernel
 from tests.frameworks import installed
@@ -85,6 +87,33 @@ def test_what_a_gpu_does_not_check_is_nan(padding, monkeypatch):
         assert not model(IDS, cu_seqlens=torch.tensor([0, 5, 12, -1])).isnan().any()
         for given in ([5, 12], [0, 5, 13], [0, 7, 5]):
             assert model(IDS, cu_seqlens=torch.tensor(given)).isnan().all()
+
+
+class Prompted(Embedder):
+    """It looks up two tokens of its own in front of the others."""
+
+    def forward(self, input_ids, attention_mask=None, cu_seqlens=None):
+        return self.embed(torch.cat([torch.tensor([[40, 41]]), input_ids], dim=1))
+
+
+@pytest.mark.skipif(not installed("triton"), reason="Triton is not installed")
+@pytest.mark.usefixtures("registry_as_it_was")
+@pytest.mark.parametrize("way", ["mask", "placeholders", "prompt", "relative"])
+def test_what_a_gpu_does_not_check_is_nan_whatever_else_is_known(way, monkeypatch):
+    from tests.torch.triton_code import interpreted_kernel, rounding_as_gpus_do  # noqa: PLC0415
+
+    monkeypatch.setattr("embnoise._tokens._known", lambda array: None)  # as those of a GPU
+    register_kernel("cpu", "interpreted", interpreted_kernel, priority=99)
+    model = Prompted() if way == "prompt" else Embedder()
+    entries = {"image_token_id": int(IDS[0, 3])} if way == "placeholders" else {}
+    model.config = SimpleNamespace(**entries, to_dict=lambda: entries)
+    noise = Noise(0.1, scale="relative") if way == "relative" else neftune()
+    more = {"attention_mask": torch.ones_like(IDS)} if way == "mask" else {}
+    with rounding_as_gpus_do(), attach(model, noise):
+        assert not model(IDS, cu_seqlens=torch.tensor([0, 5, 12]), **more).isnan().any()
+        for given in ([5, 12], [0, 5, 13], [0, 7, 5]):
+            seen = model(IDS, cu_seqlens=torch.tensor(given), **more)
+            assert seen.isnan().all()
 
 
 ROWS = {

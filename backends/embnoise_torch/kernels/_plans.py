@@ -88,9 +88,15 @@ def device_plan(
 def packed_plan(x: Tensor, noise: Noise, prepared: Prepared, device: torch.device) -> Tensor:
     """The plan of every token as one array, int32 [B * L, 4].
 
-    The four are the bits of its magnitude, its sample, its position, and the step.
+    The four are the bits of its magnitude, its sample, its position, and the step. A row is NaN if
+    its documents, which are its mask as well, have a negative number: an additive mask, perhaps.
     """
     magnitude, sample, position = device_plan(x, noise, prepared, device)
+    documents = prepared.tokens.segment_ids
+    if documents is not None and documents is prepared.tokens.mask:
+        batch, length, _ = prepared.shape
+        rows = torch.as_tensor(documents, device=device).reshape(batch, length) < 0
+        magnitude = magnitude.masked_fill(rows.any(dim=1).repeat_interleave(length), torch.nan)
     step = torch.full_like(sample, prepared.step % 2**32)
     words = torch.stack([sample, position, step], dim=1)
     return torch.cat([magnitude.view(torch.int32)[:, None], words.to(torch.int32)], dim=1)

@@ -271,8 +271,6 @@ class _Lookup:
         segments = segments_of(call, mask, (rows, length), padding=padding, warns=self.warns)
         if segments is not None and padding is not None:
             segments = self._without_padding(segments, padding)
-        if mask is None:
-            mask = segments  # numbers that are unchecked, on a GPU, are so as a mask of its own
         if layout.transposed:
             self.ids = None if self.ids is None else self.ids.T
             self.hidden = None if self.hidden is None else self.hidden.T
@@ -336,7 +334,12 @@ class _Lookup:
             if self.hidden is not None:
                 hidden |= self.hidden
             mask = ~hidden if mask is None else (mask != 0) & ~hidden.to(mask.device)
-        return TokenArrays(mask, segments)
+        if segments is None:
+            return TokenArrays(mask)
+        if mask is not None and mask is not segments:
+            segments = torch.where(mask != 0, segments.to(mask.device), 0)
+        # Of numbers that are the mask as well, a GPU makes those NaN that nothing has checked.
+        return TokenArrays(segments, segments)
 
 
 def _is_among(ids: Tensor, arguments: Tensor | None) -> bool:
