@@ -1,4 +1,4 @@
-"""Models that look up two arguments in one row, each of which may have a mask."""
+"""Models that look up several arguments in one row, each of which may have a mask."""
 
 import types
 
@@ -58,3 +58,23 @@ def test_without_any_mask_all_are_real():
     with attach(model, NOISE):
         noisy = model(batch(), answer_ids=batch(2, 5, seed=1))
     assert torch.equal(noisy, add_noise(torch.zeros(2, 13, 8), NOISE, step=0))
+
+
+class Three(Embedder):
+    """A prompt and two answers to it, in one row."""
+
+    def forward(self, input_ids, attention_mask=None, chosen_ids=None, rejected_ids=None):
+        return self.embed(torch.cat([input_ids, chosen_ids, rejected_ids], 1))
+
+
+def test_three_arguments_without_an_id_of_padding_are_refused():
+    ids, mask, chosen, _ = arguments()
+    model = zeroed(Three())
+    with (
+        attach(model, NOISE),
+        pytest.raises(ValueError, match=r"8 tokens more than its input_ids have.*tokens="),
+    ):
+        model(ids, mask, chosen, batch(2, 3, seed=2))
+    with attach(model, NOISE):
+        noisy = model(ids, None, chosen, batch(2, 3, seed=2))
+    assert torch.equal(noisy, add_noise(torch.zeros(2, 16, 8), NOISE, step=0))

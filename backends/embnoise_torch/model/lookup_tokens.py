@@ -140,7 +140,7 @@ class _Lookup:
         """Whether any call has what may be a mask, perhaps of another argument."""
         self.hidden: Tensor | None = None
         self.joined = False
-        """Whether it has the tokens of two arguments of a call, of which one has a mask."""
+        """Whether it has the tokens of several arguments of a call, of which one has a mask."""
         self.held = False
         """Whether one of the calls so far, which are further inside, has exactly these ids."""
 
@@ -179,8 +179,8 @@ class _Lookup:
         return _is_among(self.ids, call.beside) and not are_equal(self.ids, given)
 
     def _joins(self, call: CallTokens, layout: Layout) -> bool:
-        """Whether the lookup is of a call's ids and of another argument, whose mask is unknown."""
-        return self.has_masks and _is_among(self._added(layout), call.beside)
+        """Whether the lookup is of a call's ids and of other arguments, whose masks are unknown."""
+        return self.has_masks and _have_part(self._added(layout), call.beside)
 
     def _is_of_rival(self, call: CallTokens, given: Tensor) -> bool:
         """Whether the lookup is of the other side of an encoder-decoder, with the same ids."""
@@ -351,6 +351,19 @@ def _is_among(ids: Tensor, arguments: Tensor | None) -> bool:
         return False
     equal = arguments.to(ids.device) == filled(ids, rows, length)
     return bool(equal.flatten(1).all(dim=1).any())
+
+
+def _have_part(ids: Tensor, arguments: Tensor | None) -> bool:
+    """Whether some columns of ids, one after another, are one of several arguments: see above."""
+    for each in () if arguments is None else arguments.to(ids.device):
+        there = each >= 0
+        argument = each[there.any(1)][:, there.any(0)]
+        rows, length = argument.shape
+        if rows == len(ids) and 0 < length <= ids.shape[1]:
+            parts = ids.unfold(1, length, 1)
+            if bool((parts == argument[:, None]).all(2).all(0).any()):
+                return True
+    return False
 
 
 def _is_readable(mask: Tensor | None) -> bool:
