@@ -20,7 +20,7 @@ from embnoise_torch.model.model_call import CallTokens, flat_calls
 from embnoise_torch.ranks.place import check_same_samples, ranks_of
 from embnoise_torch.ranks.shards import check_uncompiled, is_dtensor, owned_tokens, whole
 from embnoise_torch.ranks.surroundings import check_untransformed
-from embnoise_torch.source import AttachedSource
+from embnoise_torch.source import NOTHING, AttachedSource
 from embnoise_torch.tracing import custom_op
 from embnoise_torch.tracing.custom_op import Ready, add_ready_
 from embnoise_torch.tracing.planned import add_compiled, can_fuse, lookup, lookup_compiled
@@ -132,13 +132,14 @@ class NoisyLayer:
 
     def _add(self, x: Any, ids: Tensor | None, compiling: bool, *, fresh: bool) -> Tensor:
         """Embeddings or hidden states with noise; if they are fresh, in place."""
-        if not isinstance(x, Tensor) or is_ids(x):
+        if not (isinstance(x, Tensor) and x.is_floating_point()):
             raise no_hidden_states(x)
         check_tensor(x)
-        if is_dtensor(x):
-            return self._add_to_dtensor(x, ids, fresh=fresh)
-        if _compat.is_awaited(x):
-            x, fresh = x.clone(memory_format=torch.contiguous_format), True
+        if type(x) is not Tensor:
+            if is_dtensor(x):
+                return self._add_to_dtensor(x, ids, fresh=fresh)
+            if _compat.is_awaited(x):
+                x, fresh = x.clone(memory_format=torch.contiguous_format), True
         if is_recorded() if compiling else _compat.is_transformed(x):
             return self._add_recorded(x, ids)
         if compiling:
@@ -165,7 +166,7 @@ class NoisyLayer:
         """What is known about the output of a lookup."""
         source, listener = self._source, self._listener
         if _compat.in_backward():
-            return source.ready_lookup(x, ids, TokenArrays(), [])  # the calls have returned
+            return source.ready_lookup(x, ids, NOTHING, [])  # the calls have returned
         calls = listener.thread.active
         if listener.listen_again():
             warn_of_missed_calls()
@@ -178,7 +179,7 @@ class NoisyLayer:
             full = not source.untold.looks_at_ids or any(
                 arguments.get("attention_mask") is not None for _, arguments in calls
             )
-            return source.ready_lookup(x, ids, TokenArrays(), [], are_full=full)
+            return source.ready_lookup(x, ids, NOTHING, [], are_full=full)
         return source.ready_lookup(x, ids, *self._token_arrays(x, ids))
 
     def _add_recorded(self, x: Tensor, ids: Tensor | None) -> Tensor:
@@ -187,7 +188,7 @@ class NoisyLayer:
         check_untransformed(source.sample_ids.place)
         if not torch.compiler.is_compiling():
             if _compat.in_backward():  # a dispatch mode counts operations, or selects some
-                return add_counted(x, source, ids, TokenArrays())  # the calls have returned
+                return add_counted(x, source, ids, NOTHING)  # the calls have returned
             source.seen.add()
         if source.paused:
             return x
@@ -207,7 +208,7 @@ class NoisyLayer:
         if is_dtensor(x):
             told = around = [CallTokens(*map(whole, call)) for call in told]
         if not self._functions:
-            return TokenArrays(), told
+            return NOTHING, told
         if compiling:
             # A part that is compiled by itself, behind a graph break perhaps, has eager calls
             # around it. The functions are traced, so what they take from these must be as well.

@@ -33,7 +33,10 @@ from embnoise_torch.tracing import custom_op
 from embnoise_torch.tracing.custom_op import Ready, add_ready_
 from embnoise_torch.untold_padding import FIRST, UntoldPadding
 
-__all__ = ["AttachedSource", "Described", "LayerSource", "packed"]
+__all__ = ["NOTHING", "AttachedSource", "Described", "LayerSource", "packed"]
+
+NOTHING = TokenArrays()
+"""What is known about the tokens of most lookups, which are full rows: this very tuple."""
 
 _TOKEN_ARRAYS = len(TokenArrays._fields)
 
@@ -167,7 +170,8 @@ class _CountingSource:
         if draw.part is not None:
             shape = first, draw.part.length, dim
         tokens = draw.tokens
-        tokens.check(shape)
+        if tokens is not NOTHING:
+            tokens.check(shape)
         # Alone, the samples of the first lookup of a step are the rows, which is the default.
         if tokens.sample_ids is None and (
             rows is not None or draw.first_sample > 0 or not self.sample_ids.alone
@@ -309,13 +313,13 @@ class AttachedSource(_CountingSource):
         are_full: bool = False,
     ) -> Described | None:
         """What ``next_lookup`` describes a lookup by, from what ``ready_lookup`` takes."""
-        if any(each is not None for each in given[:-1]):
+        if given is not NOTHING and any(each is not None for each in given[:-1]):
             return Described(given)  # what tokens= returned, in place of what the calls tell
         if not (calls or self._special.placeholders or self.untold.looks_at_ids):
             return Described(given)
         if ids is not None and isinstance(self.noise.length, str):
             check_rows(ids, calls)
-        described = Described(TokenArrays())
+        described = Described(NOTHING)
         if calls or self._special.placeholders:
             warns = self._looks_at_positions > 0 and self.noise.length == "tokens"
             if warns and any(call.positions is not None for call in calls):

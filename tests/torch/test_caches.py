@@ -110,3 +110,6 @@ def test_a_cache_of_recurrent_states_is_one():
             raise ValueError("`get_seq_length` can only be called on Attention layers")
 
     assert tokens_in({"input_ids": batch(), "cache_params": Recurrent()}, "").cached is not None
+    model = zeroed()
+    with attach(model, NOISE), pytest.warns(RuntimeWarning, match=PART):
+        model(batch(), cache_params=Recurrent())

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from embnoise_torch.model.model_call import (
+    BESIDE_MASKS,
     DECODER,
-    DOCUMENTS,
     TELLING,
     CallTokens,
     ModelCall,
@@ -123,14 +123,12 @@ def tell_full_rows(
             continue
         if caller.has_decoder or arguments.get("input_ids") is not ids:
             return False
-        for name in DOCUMENTS:
-            if arguments.get(name) is not None:
+        for name in BESIDE_MASKS.intersection(arguments):
+            if arguments[name] is not None:
                 return False
         if (mask := arguments.get("attention_mask")) is not None:
             return _is_full(mask, shape)
-        if arguments.get("past_key_values") is not None or (
-            (looks or caller.has_unknown) and untold_in(arguments)
-        ):
+        if (looks or caller.has_unknown) and untold_in(arguments):
             return False
     return True
 

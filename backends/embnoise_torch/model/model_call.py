@@ -20,8 +20,8 @@ from torch.nn.functional import pad
 from embnoise.backend import format_value
 
 __all__ = [
+    "BESIDE_MASKS",
     "DECODER",
-    "DOCUMENTS",
     "TELLING",
     "WHERE",
     "CallTokens",
@@ -52,8 +52,8 @@ _NAMES = {
     for prefix in ("", DECODER)
 }
 
-DOCUMENTS = ("position_ids", "seq_idx", *_CUMULATIVE)
-"""The arguments that tell the documents of packed rows, beside the mask."""
+BESIDE_MASKS = {"position_ids", "seq_idx", *_CUMULATIVE, "past_key_values", "cache_params"}
+"""The arguments that tell the documents of packed rows, or of earlier tokens, beside a mask."""
 
 TELLING = frozenset(name for names in (*_NAMES.values(), _CUMULATIVE) for name in names)
 """A forward that takes one of these may know about its tokens."""
