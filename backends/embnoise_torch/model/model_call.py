@@ -162,7 +162,8 @@ def entries_of(batch: ModelCall, depth: int = 0) -> list[tuple[str, Any, int]]:
     """
     found = []
     for name, value in batch.items():
-        inside = _inside(value) if depth < _DEPTH else []
+        plain = value is None or isinstance(value, _PLAIN)
+        inside = [] if plain or depth == _DEPTH else _inside(value)
         for each in inside:
             found += entries_of(each, depth + 1)
         if not inside:
@@ -172,8 +173,6 @@ def entries_of(batch: ModelCall, depth: int = 0) -> list[tuple[str, Any, int]]:
 
 def _inside(value: Any) -> list[ModelCall]:
     """What is in a value: one batch, or for a tuple or a list one without a name for each entry."""
-    if isinstance(value, Tensor):
-        return []
     if fields := fields_of(value):
         return [fields]
     if isinstance(value, tuple | list) and not (value and isinstance(value[0], int)):
@@ -230,7 +229,7 @@ def _holds_tokens(cache: Any) -> bool:
 
 def tells_padding(call: CallTokens) -> bool:
     """Whether a call tells which tokens are padding; its position ids do not."""
-    return any(each is not None for each in (call.mask, call.cumulative, call.documents))
+    return not (call.mask is call.cumulative is call.documents is None)
 
 
 def flat_calls(calls: Iterable[CallTokens]) -> list[Tensor | None]:

@@ -78,15 +78,16 @@ def untold_in(call: ModelCall) -> list[CallTokens]:
     nothing = CallTokens(None, None, None, None, None, None)
     found = [nothing._replace(unread=torch.empty(0))] if is_unread(call) else []
     for name, value, depth in entries_of(call):
-        field: Field = "unknown" if _masks_ids(name, call) else _field_in_dynamo(name)
-        if (depth == 0 and name in TELLING) or not field:
+        if not isinstance(value, Tensor | list) or (depth == 0 and name in TELLING):
             continue
         given = value
         if isinstance(value, list) and all(type(each) is int for each in value):
             given = torch.tensor(value, device="cpu")
         if not isinstance(given, Tensor) or given.ndim not in (1, 2):
             continue
-        if field == "unknown" or not (given.is_floating_point() or given.is_complex()):
+        field: Field = "unknown" if _masks_ids(name, call) else _field_in_dynamo(name)
+        floating = given.is_floating_point() or given.is_complex()
+        if field and (field == "unknown" or not floating):
             found.append(nothing._replace(**{field: given}))
     return found
 
