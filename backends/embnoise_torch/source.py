@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -176,11 +177,8 @@ class _CountingSource:
         if tokens.sample_ids is None and (
             rows is not None or draw.first_sample > 0 or not self.sample_ids.alone
         ):
-            sample_ids: Any
-            if rows is None:
-                sample_ids = self.sample_ids.of_batch(draw.first_sample, shape[0])
-            else:
-                sample_ids = self.sample_ids.of_rows(draw.first_sample, rows)
+            own: Any = np.arange(shape[0]) if rows is None else rows
+            sample_ids = self.sample_ids.of_rows(draw.first_sample, own)
             tokens = TokenArrays(*tokens[:3], sample_ids, tokens.where)
         prepared = prepare_checked(shape, self.noise, draw.step, tokens)
         return None if prepared is None else Ready(prepared, draw.transposed, draw.part)

@@ -60,7 +60,7 @@ def test_no_two_samples_of_a_step_have_one_id(monkeypatch, ranks, block, lookups
         ids, samples = SampleIds(None, block), 0
         for size in lookups[: len(lookups) - rank % 2]:
             first = ids.next_block(samples)
-            mine = ids.of_batch(first, size)
+            mine = ids.of_rows(first, np.arange(size))
             assert mine.dtype == np.int64
             assert ids.of_rows(first, torch.arange(size)).tolist() == mine.tolist()
             samples = first + size
@@ -80,7 +80,7 @@ def test_together_the_ranks_have_the_global_batch(monkeypatch, rows):
             ids = SampleIds(None, block, rows=rows)
             for micro in range(2):
                 first = ids.next_block(micro * BATCH // ranks)
-                dealt[rank, micro] = ids.of_batch(first, BATCH // ranks).tolist()
+                dealt[rank, micro] = ids.of_rows(first, np.arange(BATCH // ranks)).tolist()
         for micro in range(2):
             whole = sorted(itertools.chain(*(dealt[rank, micro] for rank in range(ranks))))
             assert whole == list(range(micro * BATCH, (micro + 1) * BATCH)), (ranks, block)

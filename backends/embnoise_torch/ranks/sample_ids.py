@@ -67,26 +67,15 @@ class SampleIds:
         """
         return -(-samples // self._block) * self._block
 
-    def of_batch(self, first: int, batch: int) -> NDArray[np.int64]:
-        """The ids of a batch's rows, int64 [B], unique over all ranks within the step.
-
-        Args:
-            first: The number of the first sample, from ``next_block``.
-            batch: B.
-        """
-        return self._ids(np.arange(first, first + batch))
-
-    def of_rows(self, first: int, rows: Tensor) -> Tensor:
-        """The same for rows of which several may be one sample.
+    def of_rows(self, first: int, rows: Integers) -> Integers:
+        """The ids of rows, of which several may be one sample, unique over all ranks in the step.
 
         Args:
             first: The number of the first sample, from ``next_block``.
             rows: Which sample each row is, integers [B]: 0 for the first one.
         """
-        return self._ids(first + rows)
-
-    def _ids(self, numbers: Integers) -> Integers:
-        return dealt_ids(numbers, *self._rank_of(), block=math.lcm(self._block, self._rows))
+        block = math.lcm(self._block, self._rows)
+        return dealt_ids(first + rows, *self._rank_of(), block=block)
 
     def _rank_of(self) -> tuple[int, int]:
         """This rank, and how many there are."""
