@@ -62,8 +62,13 @@ class RecomputeCache:
                 self.latest = inputs, draw
             return draw
         matching = [entry for entry in reversed(self._entries) if entry.matches(inputs)]
-        # Of equal inputs the latest comes first: backward runs in the opposite order.
-        first = min(matching, key=lambda entry: entry.recomputed, default=None)
+        # This very tensor comes before equal ones, which are perhaps those of other passes. Of the
+        # rest the latest comes first: backward runs in the opposite order.
+        first = min(
+            matching,
+            key=lambda entry: (entry.inputs is not inputs, entry.recomputed),
+            default=None,
+        )
         if first is None:
             self._warn_of_unknown_pass()
             return None

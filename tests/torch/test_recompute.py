@@ -59,6 +59,17 @@ def test_equal_inputs_are_recomputed_in_reverse():
     assert not torch.equal(net.seen[0], net.seen[1])
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0), (0,)])
+def test_equal_inputs_in_tensors_of_their_own_are_recomputed_in_any_order(order):
+    net = Net()
+    with attach(net, neftune()):
+        losses = [net(batch()) for _ in range(2)]
+        for number in order:
+            losses[number].backward()
+    for number, again in zip(order, net.seen[2:], strict=True):
+        assert torch.equal(net.seen[number], again)
+
+
 def test_the_step_may_have_moved_on():
     net = Net()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.0)
