@@ -310,3 +310,26 @@ def test_an_embedding_that_is_called_as_the_head_adds_no_noise_there():
         assert not torch.equal(hidden, table.weight[ids])
         assert torch.equal(table(hidden, unembed=True), hidden)
         assert handle.lookups == 1
+
+
+class Multitask(nn.Module):
+    """Around a model of tokens, which it does not always call."""
+
+    def __init__(self):
+        super().__init__()
+        self.text, self.image = zeroed(), nn.Linear(3, 8)
+
+    def forward(self, x, task="text"):
+        return self.text(x) if task == "text" else self.image(x)
+
+
+def test_a_call_of_something_else_may_look_nothing_up():
+    model = Multitask()
+    with attach(model, NOISE) as handle:
+        model(torch.ones(2, 3), "image")
+        assert torch.equal(model(batch()), expected(batch()))
+        assert handle.lookups == 1
+    model = Multitask()
+    model.text.embed.train(False)
+    with attach(model, NOISE), pytest.warns(RuntimeWarning, match="got no noise"):
+        model(batch())

@@ -48,6 +48,11 @@ class Caller(NamedTuple):
     """Whether its arguments may be masks or lengths under names that are not known."""
     rest: int | None = None
     """Which of the parameters takes all further positional arguments."""
+    checks: bool = True
+    """Whether every training call of it should look something up.
+
+    Not one that does more than the modules inside that take tokens, such as images alone.
+    """
 
     def arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ModelCall:
         """The arguments of a call by name, and what is in a batch that is one of them."""

@@ -202,6 +202,7 @@ def find_callers(
                 tells=module in telling | unnamed,
                 has_unknown=module in unnamed | unknown,
                 rest=_rest_of(signatures[module]),
+                checks=module in telling or not telling,
             )
         )
     return callers

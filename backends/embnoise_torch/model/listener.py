@@ -21,7 +21,8 @@ class Listener:
     """Hears the calls of some modules, from ``start`` to ``stop``.
 
     Args:
-        returned: Called with a module whose call has returned, if no other one was around it.
+        returned: Called with a module that ``checks`` whose call has returned, if no other one that
+            does was around it.
 
     Attributes:
         thread: The calls that have not returned yet, of each thread.
@@ -72,7 +73,11 @@ class Listener:
                 compiling = torch.compiler.is_compiling()
                 calls: Any = self.traced if compiling else self.thread
                 before = calls.active
-                outermost = len(before) == 0 and not (compiling or _compat.in_backward())
+                outermost = caller.checks and not (
+                    compiling
+                    or _compat.in_backward()
+                    or (before and any(each.checks for each, _ in before))
+                )
                 arguments = caller.arguments(args, kwargs)
                 calls.active = (*before, (caller, arguments))
                 try:
