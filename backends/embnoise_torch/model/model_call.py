@@ -52,7 +52,9 @@ _NAMES = {
     for prefix in ("", DECODER)
 }
 
-BESIDE_MASKS = {"position_ids", "seq_idx", *_CUMULATIVE, "past_key_values", "cache_params"}
+BESIDE_MASKS = frozenset(
+    ("position_ids", "seq_idx", *_CUMULATIVE, "past_key_values", "cache_params")
+)
 """The arguments that tell the documents of packed rows, or of earlier tokens, beside a mask."""
 
 TELLING = frozenset(name for names in (*_NAMES.values(), _CUMULATIVE) for name in names)
