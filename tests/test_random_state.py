@@ -76,6 +76,45 @@ def test_keras_layer_and_attachment():
     assert draws_of_keras(lambda: keras.random.normal((1,))) != draws_of_keras()
 
 
+@needs("keras")
+def test_a_graph_that_keras_asks_what_it_computes():
+    """``attach`` runs a model's own functions, which may draw, as those that mask tokens do."""
+    own = keras.random.SeedGenerator(0)
+
+    def draws(ids):
+        random.random()  # noqa: S311
+        np.random.random()  # noqa: NPY002
+        if KERAS != "jax":  # which has no global generator where it traces
+            keras.random.uniform((1,))
+        if KERAS == "torch":
+            torch.rand(1)
+        if KERAS == "tensorflow":
+            tf.random.uniform((1,))
+            tf.random.uniform((1,), seed=1)
+            tf.random.get_global_generator().uniform((1,))
+        seen = keras.random.uniform(keras.ops.shape(ids), seed=own)
+        return keras.ops.where(seen < 0.5, 1, ids)
+
+    symbolic = keras.Input((None,), dtype="int32")
+    masked = keras.layers.Lambda(draws, output_shape=(None,))(symbolic)
+    model = keras.Model(symbolic, keras.layers.Embedding(10, 8)(masked))
+    generators = [own.state]
+    if KERAS == "tensorflow":
+        generators.append(tf.random.get_global_generator().state)
+    start = [np.array(keras.ops.convert_to_numpy(each)) for each in generators]
+
+    def between():
+        embnoise_keras.attach(model, neftune()).remove()
+
+    drawn = draws_of_keras(between)
+    before = states()
+    between()
+    assert states() == before
+    assert drawn == draws_of_keras()
+    for each, value in zip(generators, start, strict=True):
+        assert np.array_equal(keras.ops.convert_to_numpy(each), value)
+
+
 def test_the_test_would_notice():
     before = states()
     np.random.random()  # noqa: NPY002

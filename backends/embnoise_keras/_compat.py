@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from inspect import signature
 from typing import Any, NamedTuple
 
 import keras
-from keras.src.backend.common.global_state import get_global_attribute
+from keras.src.backend.common.global_state import get_global_attribute, set_global_attribute
 from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
 from keras.src.backend.common.stateless_scope import get_stateless_scope, in_stateless_scope
 
@@ -31,6 +32,7 @@ __all__ = [
     "is_mapped",
     "is_recomputed",
     "is_repeated_in",
+    "kept_global_generator",
     "keras_mask",
     "may_be_default",
     "outlives",
@@ -157,6 +159,20 @@ def has_value(variable: Any) -> bool:
     Until then Keras reads such a variable as its initial value, without an error.
     """
     return variable._value is not None
+
+
+@contextmanager
+def kept_global_generator() -> Iterator[None]:
+    """Leave Keras without a global random generator if it has none yet.
+
+    One that is made while functions are traced has no value later.
+    """
+    name = "global_seed_generator"
+    before = get_global_attribute(name)
+    try:
+        yield
+    finally:
+        set_global_attribute(name, before)
 
 
 def keras_mask(tensor: Any) -> Any:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from embnoise_keras._compat import GraphNode, graph_inputs, graph_nodes
 from embnoise_keras.masks import is_mask_of_layer
+from embnoise_keras.random_state import keeping_random_state, without_updates
 
 __all__ = ["Comparisons"]
 
@@ -41,16 +42,19 @@ class Comparisons:
     """What the graph of a functional model compares its inputs with.
 
     Args:
-        model: The model. Nothing is known of one that is not functional.
+        model: The model. Nothing is known of one that is not functional, or of None.
     """
 
     def __init__(self, model: Any) -> None:
-        self._nodes = graph_nodes(model)
+        self._nodes = [
+            node._replace(run=node.run and without_updates(node.run)) for node in graph_nodes(model)
+        ]
         self._found: dict[str, list[_Comparison]] = {}
         self._unclear: dict[str, str] = {}  # by inputs, arguments that may tell their padding
-        for name, source in graph_inputs(model).items():
-            if len(source.shape) == 2 and (tokens := _vocabulary(source.dtype)):
-                self._compare(name, source, tokens)
+        with keeping_random_state():
+            for name, source in graph_inputs(model).items():
+                if len(source.shape) == 2 and (tokens := _vocabulary(source.dtype)):
+                    self._compare(name, source, tokens)
 
     def padding(self, names: Iterable[str]) -> set[tuple[str, int]]:
         """The ids of padding that the named inputs are compared with, each with the name.
@@ -156,7 +160,7 @@ def _run(nodes: Sequence[GraphNode], source: Any, tokens: NDArray[Any]) -> Array
             if node.run is None or not _inputs(node) <= found.keys():
                 continue
             with suppress(Exception):  # a user's layer may be made for other tokens, or no arrays
-                outputs = node.run(values)
+                outputs = node.run({key: values[key] for key in _inputs(node)})
                 arrays = [np.asarray(keras.ops.convert_to_numpy(each)) for each in outputs]
                 values.update(zip(node.outputs, outputs, strict=True))
                 found.update(zip(node.outputs, arrays, strict=True))

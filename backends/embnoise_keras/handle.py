@@ -22,7 +22,7 @@ from embnoise_keras._compat import (
 )
 from embnoise_keras.comparisons import Comparisons
 from embnoise_keras.layer import EmbeddingNoise
-from embnoise_keras.lookups import Lookups, around_lookups
+from embnoise_keras.lookups import Lookups, around_lookups, knows_padding
 from embnoise_keras.model_call import CallRecorder, ModelCall, enclosing_layers, running_calls
 
 __all__ = ["AttachedNoise", "Handle", "name_of", "noise_layers"]
@@ -61,9 +61,9 @@ class Handle(backend.Handle):
                     "other noise: make it outside of the scope"
                 )
         sync_state(model)
-        comparisons = {}
-        if not functions.describes:  # later, in a compiled step, nothing could be computed
-            comparisons = {id(each): Comparisons(each) for each in self._around}
+        # Later, in a compiled step, nothing could be computed.
+        known = bool(functions.describes) or all(map(knows_padding, layers))
+        comparisons = {id(each): Comparisons(None if known else each) for each in self._around}
         with ExitStack() as undo:
             undo.callback(attached.leave)
             attached.join(layers)

@@ -33,7 +33,7 @@ from embnoise_keras.masks import (
 )
 from embnoise_keras.model_call import ModelCall, running_calls
 
-__all__ = ["Lookups", "around_lookups"]
+__all__ = ["Lookups", "around_lookups", "knows_padding"]
 
 
 @contextmanager
@@ -81,6 +81,11 @@ def is_hidden(x: Any) -> bool:
         and len(x.shape) > 2
         and keras.backend.is_float_dtype(keras.backend.standardize_dtype(x.dtype))
     )
+
+
+def knows_padding(layer: Any) -> bool:
+    """Whether an embedding knows the padding of all ids that it looks up."""
+    return isinstance(layer, keras.layers.Embedding) and bool(layer.mask_zero)
 
 
 class Lookups:

@@ -123,6 +123,23 @@ class Reads(keras.layers.Layer):
         return ops.logical_and(causal, (ids != 0)[:, None]) if self._reads else causal
 
 
+@pytest.mark.parametrize("mask_zero", [False, True])
+def test_a_graph_is_not_asked_for_the_padding_that_the_embedding_knows(mask_zero):
+    calls = []
+
+    def kept(ids):
+        calls.append(ids.shape)
+        return ids != 0
+
+    ids = keras.Input((None,), dtype="int32")
+    x = keras.layers.Embedding(VOCABULARY, DIM, mask_zero=mask_zero)(ids)
+    pooled = keras.layers.GlobalAveragePooling1D()(x, mask=keras.layers.Lambda(kept)(ids))
+    model = keras.Model(ids, pooled)
+    calls.clear()
+    attach(model, NOISE).remove()
+    assert bool(calls) != mask_zero
+
+
 UNKNOWN = {
     "several": keep(lambda ids: ids > 3),
     "negative": keep(lambda ids: ids >= 0),
