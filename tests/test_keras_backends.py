@@ -38,10 +38,10 @@ GROUPS = {
         [
             *("keras/test_layer.py", "keras/test_keras_own_tests.py"),
             *("keras/test_masks_in_fit.py", "keras/test_loops.py"),
-            "keras/test_training_defaults.py",
+            *("keras/test_training_defaults.py", "keras/test_computed_ids.py"),
         ],
         [],
-        39,
+        47,
     ),
     "state": (["keras/test_state.py", "keras/test_compat.py"], ["wrong_st"], 30),
     "masks": (

@@ -12,9 +12,11 @@ from inspect import signature
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 from keras.src.backend.common.global_state import get_global_attribute, set_global_attribute
 from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
 from keras.src.backend.common.stateless_scope import get_stateless_scope, in_stateless_scope
+from numpy.typing import NDArray
 
 from embnoise.backend import naming
 
@@ -32,8 +34,10 @@ __all__ = [
     "is_mapped",
     "is_recomputed",
     "is_repeated_in",
+    "is_traced_apart",
     "kept_global_generator",
     "keras_mask",
+    "known_value",
     "may_be_default",
     "outlives",
     "remove_state",
@@ -132,6 +136,27 @@ def is_repeated_in(outer: Any) -> bool:
     return False
 
 
+def is_traced_apart(variable: Any) -> bool:
+    """With JAX, whether what runs is traced by itself, without ``variable``, which would be lost.
+
+    That is so in loops, in branches, and in a ``jax.jit`` around a call that is not stateless. A
+    stateless call in there returns its state, and traces one of the values that it was given, or
+    was given none that is traced.
+    """
+    if keras.backend.backend() != "jax":
+        return False
+    now, value = keras.ops.zeros(()), variable.value
+    trace = getattr(now, "_trace", None)
+    if trace is None or getattr(value, "_trace", None) is trace:
+        return False
+    if not in_stateless_scope():
+        return True
+    if type(value) is not type(now):
+        return False  # mapped inside of what is traced, or not traced
+    given = get_stateless_scope().state_mapping.values()
+    return all(getattr(each, "_trace", None) is not trace for each in given)
+
+
 def is_mapped(tensor: Any, state: Any) -> bool:
     """Whether a tensor is a row in ``ops.vectorized_map``, while ``state`` is that of all rows."""
     backend = keras.backend.backend()
@@ -145,6 +170,21 @@ def is_mapped(tensor: Any, state: Any) -> bool:
         batched = torch._C._functorch.is_batchedtensor
         return bool(batched(tensor) and not batched(state))
     return type(tensor).__name__ == "BatchTracer" != type(state).__name__
+
+
+def known_value(tensor: Any) -> NDArray[Any] | None:
+    """The value of a tensor; ``None`` if it is traced, or its computation is."""
+    if tracing() is not None:
+        return None
+    if keras.backend.backend() == "torch":
+        import torch  # noqa: PLC0415, only on this backend
+
+        if torch.compiler.is_compiling():
+            return None
+    try:
+        return np.asarray(keras.ops.convert_to_numpy(tensor))
+    except (TypeError, RuntimeError):  # a row of a function that JAX or PyTorch maps
+        return None
 
 
 def sync_state(model: Any) -> None:

@@ -22,7 +22,14 @@ from embnoise.backend import (
     embedding_shape,
     rows_of_a_sample,
 )
-from embnoise_keras._compat import has_value, is_mapped, keras_mask, may_be_default, takes_gradients
+from embnoise_keras._compat import (
+    has_value,
+    is_mapped,
+    is_traced_apart,
+    keras_mask,
+    may_be_default,
+    takes_gradients,
+)
 from embnoise_keras.functional import add_noise, refuse_ragged
 from embnoise_keras.replicas import replica
 from embnoise_keras.variables import LastCall, Pauses, State
@@ -207,7 +214,18 @@ class EmbeddingNoise(NoiseState, keras.layers.Layer):  # type: ignore[misc]
         return tokens._replace(sample_ids=ids)
 
     def _counter(self) -> Counter:
-        """The counter as tensors that later assignments leave alone."""
+        """The counter as tensors that later assignments leave alone.
+
+        Raises:
+            ValueError: JAX traces the call by itself.
+        """
+        if is_traced_apart(self._count):
+            raise ValueError(
+                f"{self.name!r} cannot count its calls in a loop, a branch or another function "
+                "that JAX traces by itself, such as that of ops.map, whose turns would all have "
+                "the same noise: call it on all tokens outside of that, or pass step= and "
+                "sample_ids=. In a jax.jit of your own, use stateless_call with the variables"
+            )
         return Counter(*ops.unstack(ops.copy(self._count.value), _COUNT))
 
     def _advance(self, x: Any, counter: Counter) -> None:

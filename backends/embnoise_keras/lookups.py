@@ -19,6 +19,7 @@ from embnoise_keras._compat import (
     GraphCall,
     graph_calls,
     keras_mask,
+    known_value,
     outlives,
     with_keras_mask,
 )
@@ -27,7 +28,9 @@ from embnoise_keras.comparisons import Comparisons
 from embnoise_keras.functional import refuse_ragged
 from embnoise_keras.inputs import Names, Place, shape_of
 from embnoise_keras.masks import (
+    as_reordered,
     find_mask,
+    is_of_other_ids,
     mask_of_scores,
     unknown_mask,
 )
@@ -152,6 +155,8 @@ class Lookups:
                 "ids: {'mask': ids != 0}"
             )
         if not self._is_transposed(ids, calls, graph, mask):
+            if mask is not None and not _is_given(ids, calls, graph):
+                mask = self._mask_of_computed(ids, mask, calls)
             return add(x, arrays if mask is None else arrays._replace(mask=mask))
         shape = tuple(ids.shape)
 
@@ -219,6 +224,31 @@ class Lookups:
                 stacklevel=2,
             )
 
+    def _mask_of_computed(self, ids: Any, mask: Any, calls: list[ModelCall]) -> Any:
+        """The mask of ids that the model computed, perhaps in another order than its inputs.
+
+        Warns, once, if those are known not to be in the order of the mask.
+        """
+        own = None if is_hidden(ids) else self._mask_of_keras(ids)
+        if own is not None:
+            mask = as_reordered(mask, own)
+        looked_up, told = known_value(ids), known_value(mask)
+        if self._has_warned or is_hidden(ids) or looked_up is None or told is None:
+            return mask
+        leaves = [each for call in calls for each in call.inputs.leaves.values()]
+        given = [known_value(each) for each in leaves if shape_of(each) == shape_of(ids)]
+        if is_of_other_ids(told, looked_up, [each for each in given if each is not None]):
+            self._has_warned = True
+            warnings.warn(
+                f"embnoise: {self._layer.name!r} looked up token ids that the model computed, "
+                "several where the mask among its inputs tells padding, as if they were in another "
+                "order. The mask is taken as it is: pass tokens= to attach, such as "
+                "tokens=lambda ids: {'mask': ids != 0}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return mask
+
     def _graph_calls(self, calls: list[ModelCall], number: int) -> list[GraphCall | None]:
         """For each running call, what its graph says of the call in it that is running."""
         found: list[GraphCall | None] = []
@@ -285,11 +315,9 @@ class Lookups:
     ) -> bool:
         """Whether the ids are [L, B] where the inputs of the model are [B, L]."""
         shape = tuple(ids.shape)
-        inputs = [each for call in calls for each in call.inputs.leaves.values()]
-        direct = bool(graph) and all(known is not None and known.direct for known in graph)
-        if len(shape) != 2 or direct or any(each is ids for each in inputs) or not calls:
+        if len(shape) != 2 or not calls or _is_given(ids, calls, graph):
             return False
-        shapes = {shape_of(each) for each in inputs}
+        shapes = {shape_of(each) for call in calls for each in call.inputs.leaves.values()}
         if shape[0] != shape[1]:
             if shape in shapes:
                 self._transposed = False
@@ -304,6 +332,12 @@ class Lookups:
                 stacklevel=2,
             )
         return bool(self._transposed)
+
+
+def _is_given(ids: Any, calls: list[ModelCall], graph: list[GraphCall | None]) -> bool:
+    """Whether ids are an input of a call, or in the graphs of all calls."""
+    direct = bool(graph) and all(known is not None and known.direct for known in graph)
+    return direct or any(call.inputs.places_of(ids) for call in calls)
 
 
 def _mask_among_inputs(ids: Any, calls: list[ModelCall], graph: list[GraphCall | None]) -> Any:

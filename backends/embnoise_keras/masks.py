@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
 from embnoise_keras.inputs import Inputs, Place, label, shape_of
 
 __all__ = [
+    "as_reordered",
     "find_mask",
     "is_mask_of_layer",
+    "is_of_other_ids",
     "mask_of_scores",
     "stem",
     "unknown_mask",
@@ -62,6 +68,34 @@ def unknown_mask(inputs: Inputs, ids: Any) -> str | None:
     if nameless and len(alike) > 1:  # one is the ids, or what they were computed from
         return f"{label(nameless[-1])} of shape {shape} has no name"
     return None
+
+
+def as_reordered(mask: Any, own: Any) -> Any:
+    """The mask of ids that a model computed: in each row ``own``, if they are in another order.
+
+    Args:
+        mask: The mask among the model's inputs, [B, L].
+        own: What the embedding takes for padding in the ids themselves. It counts as many tokens,
+            unless the ids are others or the embedding knows another id of padding.
+    """
+    mask = ops.not_equal(mask, 0)
+    counts = [ops.sum(ops.cast(each, "int32"), axis=-1, keepdims=True) for each in (mask, own)]
+    return ops.where(ops.equal(*counts), own, mask)
+
+
+def is_of_other_ids(mask: NDArray[Any], ids: NDArray[Any], inputs: Iterable[NDArray[Any]]) -> bool:
+    """Whether ids that a model computed have moved away from their mask, such as reversed ones.
+
+    Where the mask tells padding, they then are several tokens, and not those of the inputs.
+
+    Args:
+        mask: Nonzero for real tokens, [B, L].
+        ids: What was looked up, [B, L].
+        inputs: What the model was given, each [B, L].
+    """
+    padding = ids[mask == 0]
+    same = any(np.array_equal(padding, each[mask == 0]) for each in inputs)
+    return len(np.unique(padding)) > 1 and not same
 
 
 def _whose(named: Iterable[tuple[str, Any]]) -> set[str]:

@@ -9,6 +9,12 @@ from embnoise import neftune
 from embnoise_keras import EmbeddingNoise, attach
 from tests.keras.models import DIM, VOCABULARY, Probe, numpy, probed
 
+if keras.backend.backend() == "jax":
+    import jax
+
+needs_jax = pytest.mark.skipif(
+    keras.backend.backend() != "jax", reason="others count in their loops"
+)
 TRACES = keras.backend.backend() != "torch"
 ONES = np.ones((4, 5), np.int32)  # so that only the noise tells embeddings apart
 
@@ -97,6 +103,62 @@ def test_a_branch():
         else:
             probed(model, ONES)
             assert handle.step == 1
+
+
+@needs_jax
+def test_a_layer_that_jax_traces_by_itself_is_refused():
+    x, layer = ops.ones((4, 5, DIM)), EmbeddingNoise(neftune(50.0))
+
+    def noisy(row):
+        return layer(row, training=True)
+
+    calls = [
+        lambda: ops.map(noisy, x),
+        lambda: ops.scan(lambda carry, row: (carry, noisy(row)), ops.zeros(()), x),
+        lambda: ops.cond(ops.any(x > 0), lambda: noisy(x), lambda: x),
+        lambda: jax.jit(noisy)(x),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=r"cannot count its calls in a loop, .*pass step= and"):
+            call()
+    noisy(x)
+    assert layer.step == 1
+
+
+@needs_jax
+def test_a_layer_in_a_loop_of_fit_is_refused():
+    model = Mapped()
+    model.noise = EmbeddingNoise(neftune(50.0))
+
+    def call(ids, training=None):
+        rows = ops.map(lambda row: model.noise(row, training=training), model.embed(ids))
+        return model.probe(rows, training=training)
+
+    model.call = call
+    model(ONES)
+    with pytest.raises(ValueError, match=r"cannot count its calls in a loop, .*pass step= and"):
+        probed(model, ONES)
+
+
+@needs_jax
+def test_a_stateless_call_in_what_jax_traces():
+    x, layer = ops.ones((4, 5, DIM)), EmbeddingNoise(neftune(50.0))
+    state = [variable.value for variable in layer.non_trainable_variables]
+
+    def call(state, x=x):
+        return layer.stateless_call([], state, x, training=True)
+
+    expected = call(state)[0]
+    calls = [
+        lambda: jax.jit(call)(state),
+        lambda: jax.jit(lambda x: call(state, x))(x),
+        lambda: jax.jit(jax.checkpoint(call))(state),
+    ]
+    for each in calls:
+        np.testing.assert_allclose(each()[0], expected, rtol=0, atol=1e-6)
+    after, parts = jax.lax.scan(lambda state, row: call(state, row[None])[::-1], state, x)
+    assert int(after[0][0]) == 4
+    assert are_different(numpy(parts))
 
 
 def test_rows_of_vectorized_map_are_refused():
