@@ -15,6 +15,7 @@ from embnoise_jax._tracing import is_traced
 
 __all__ = [
     "change_class",
+    "is_mapped",
     "optimization_barrier",
     "seed_words",
     "set_property",
@@ -69,6 +70,16 @@ def trace_of(value: object) -> object:
 def staging_level() -> object:
     """What stands for the innermost compilation that records the running operations, or None."""
     return trace_of(jnp.zeros(()))
+
+
+def is_mapped(value: object) -> bool:
+    """Whether a value is a part of an array that ``vmap`` maps over, perhaps in a gradient.
+
+    JAX documents neither the class of such a value nor where a gradient's keeps what it is made of.
+    """
+    while hasattr(value, "primal"):
+        value = value.primal
+    return type(value).__name__ == "BatchTracer"
 
 
 def varying_axes(value: object) -> frozenset[Any]:

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from functools import cache, wraps
 from typing import Any, Literal, TypeAlias
 
+import jax
 from flax import nnx
 from flax.errors import TraceContextError
 from jax import Array
@@ -35,7 +36,7 @@ from embnoise_jax._arguments import (
     with_first_argument,
     with_output,
 )
-from embnoise_jax._compat import change_class, set_property
+from embnoise_jax._compat import change_class, is_mapped, set_property
 from embnoise_jax._counting import add_counted_noise, pack
 from embnoise_jax._model_calls import described, record_calls
 from embnoise_jax._modes import is_evaluating
@@ -337,19 +338,33 @@ class _AttachedNoise(EmbeddingNoise):
         super().__init__(noise, calls_per_step=calls_per_step)
         self.functions = functions
 
-    def add_to(self, x: Array, argument: Any) -> Array:
+    def add_to(self, x: Array, argument: Any, layer: nnx.Module) -> Array:
         """Hidden states with noise.
 
         Args:
             x: Embeddings or hidden states.
             argument: The first argument of the layer's call.
+            layer: The layer.
+
+        Raises:
+            ValueError: ``vmap`` maps over rows, and nothing tells their samples apart.
         """
         if self.deterministic or self._paused:
             return x
-        if not self.functions:
-            return self(x)
-        ids = {} if is_hidden(argument) else {"ids": argument}
-        return self(x, **described(self.functions, ids).given())
+        tokens = TokenArrays()
+        if self.functions:
+            ids = {} if is_hidden(argument) else {"ids": argument}
+            tokens = described(self.functions, ids)
+        if tokens.sample_ids is None and is_mapped(argument):
+            # The members of an ensemble have parameters of their own, and may share noise.
+            own = [self.count.get_value(), *jax.tree.leaves(nnx.state(layer, nnx.Param))]
+            if not any(map(is_mapped, own)):
+                raise ValueError(
+                    "the rows that vmap maps over would all have the noise of sample 0: call the "
+                    "model on all rows, or have tokens= make sample_ids of an argument of the "
+                    "model's call, such as tokens=lambda row: {'sample_ids': row[None]}"
+                )
+        return self(x, **tokens.given())
 
 
 @cache
@@ -362,12 +377,12 @@ def _noisy_class(kind: Any, at: str) -> Any:
     def at_output(self: Any, *args: Any, **kwargs: Any) -> Any:
         result = call(self, *args, **kwargs)
         argument = first_argument(call, args, kwargs)
-        return with_output(result, lambda x: self.embedding_noise.add_to(x, argument))
+        return with_output(result, lambda x: self.embedding_noise.add_to(x, argument, self))
 
     @wraps(call)
     def at_input(self: Any, *args: Any, **kwargs: Any) -> Any:
         x = first_argument(call, args, kwargs)
-        noisy = self.embedding_noise.add_to(checked_hidden(x), x)
+        noisy = self.embedding_noise.add_to(checked_hidden(x), x, self)
         args, kwargs = with_first_argument(call, noisy, args, kwargs)
         return call(self, *args, **kwargs)
 

@@ -7,6 +7,7 @@ from flax import nnx
 
 from embnoise_jax._compat import (
     change_class,
+    is_mapped,
     seed_words,
     set_property,
     staging_level,
@@ -137,3 +138,17 @@ def test_the_compilation_that_records_is_told_from_others():
     assert outside is None, message
     assert around is derived is not None, message
     assert inside not in (None, around), message
+
+
+def test_parts_of_what_is_mapped_are_told_from_others():
+    seen = []
+
+    def note(x):
+        seen.append((is_mapped(x), is_mapped(jnp.ones(3))))
+        return x.sum()
+
+    jax.vmap(note)(jnp.ones((2, 3)))
+    jax.vmap(jax.grad(note))(jnp.ones((2, 3)))
+    assert seen == [(True, False)] * 2, "adapt is_mapped in embnoise_jax/_compat.py"
+    jax.jit(jax.grad(note))(jnp.ones(3))
+    assert seen[-1] == (False, False)
