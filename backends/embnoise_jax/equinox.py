@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.custom_derivatives import SymbolicZero
 
 from embnoise.backend import (
     PLACES,
@@ -21,7 +20,6 @@ from embnoise.backend import (
     check_choice,
     check_layers,
     check_noise,
-    embedding_shape,
     format_value,
     is_scheduled,
     match_layers,
@@ -29,14 +27,8 @@ from embnoise.backend import (
     refuse_equal_streams,
     resolve_step,
 )
-from embnoise_jax._arguments import (
-    checked_hidden,
-    first_argument,
-    with_first_argument,
-    with_output,
-)
+from embnoise_jax._equinox_layer import Batch, NoisyLayer
 from embnoise_jax._equinox_paths import nodes_at, nodes_of, path_of
-from embnoise_jax._errors import raise_unless_replaced
 from embnoise_jax._find import list_embeddings, only_embedding, tokens_by_layer
 from embnoise_jax._modes import is_evaluating
 from embnoise_jax._tracing import is_traced
@@ -210,14 +202,14 @@ def attach(
     nodes = _find(model, layer)
     noises = noise_by_layer(noise, nodes)
     for path, node in nodes.items():
-        if isinstance(node, _NoisyLayer):
+        if isinstance(node, NoisyLayer):
             raise ValueError(f"model has noise attached to {path!r} already")
         if not callable(node):
             raise TypeError(
                 f"layer must lead to a module that is called, got {format_value(node)} at {path!r}"
             )
     parts = nodes_of(model)
-    noisy_parts = EmbeddingNoise | _NoisyLayer
+    noisy_parts = EmbeddingNoise | NoisyLayer
     present = {path: node.noise for path, node in parts.items() if isinstance(node, noisy_parts)}
     refuse_equal_streams(noises, present, noise_key)
     arrays = tokens_by_layer(TokenArrays(mask, segment_ids, positions, sample_ids, where), [*nodes])
@@ -225,140 +217,18 @@ def attach(
     alpha = jnp.asarray(noise.alpha_at(step, NAMESPACE), jnp.float32)
     key = noise.seed if isinstance(noise.seed, Array) else None
 
-    def noisy(path: str, node: Any) -> _NoisyLayer:
+    def noisy(path: str, node: Any) -> NoisyLayer:
         seed = None if key is not None else noise.seed
         settings = replace(noises[path], alpha=0.0, seed=seed)
-        batch = _Batch(word, alpha, key, arrays[path].map(jnp.asarray))
+        batch = Batch(word, alpha, key, arrays[path].map(jnp.asarray))
         inference = is_evaluating(parts, path, "inference")
-        return _NoisyLayer(node, settings, batch, at, is_traced(noise.alpha), inference)
+        return NoisyLayer(node, settings, batch, at, is_traced(noise.alpha), inference)
 
     # A layer comes before the layer that it is in, whose paths it would change.
     for path in sorted(nodes, key=lambda path: path.count("."), reverse=True):
         [node] = nodes_at(model, [path])
         model = eqx.tree_at(partial(nodes_at, paths=[path]), model, [noisy(path, node)])
     return model
-
-
-class _Batch(NamedTuple):
-    """What describes a batch and may be traced; ``jax.vmap`` maps it with the embeddings."""
-
-    step: Any
-    alpha: Any
-    key: Any
-    """A ``jax.random.key`` that is the seed, or None."""
-    tokens: TokenArrays
-
-
-class _NoisyLayer(eqx.Module):
-    layer: Any
-    settings: Noise = eqx.field(static=True)
-    batch: _Batch
-    at: str = eqx.field(static=True)
-    learned: bool = eqx.field(static=True)
-    """Whether alpha has a gradient; else an optimizer would train it with the weights of a copy."""
-    inference: bool = False
-
-    @property
-    def noise(self) -> Noise:
-        """The noise without its alpha."""
-        key = self.batch.key
-        return self.settings if key is None else replace(self.settings, seed=key)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self.inference:
-            return self.layer(*args, **kwargs)
-        if self.at == "output":
-            return with_output(self.layer(*args, **kwargs), self._add_noise)
-        call = type(self.layer).__call__
-        x = checked_hidden(first_argument(call, args, kwargs))
-        args, kwargs = with_first_argument(call, self._add_noise(x), args, kwargs)
-        return self.layer(*args, **kwargs)
-
-    def _add_noise(self, x: Array) -> Array:
-        batch = self.batch
-        if not self.learned:
-            batch = batch._replace(alpha=jax.lax.stop_gradient(batch.alpha))
-        return _with_derivative(_noisy(self.settings), by_x=True)(x, batch)
-
-    def __getattr__(self, name: str) -> Any:
-        # An output projection may share the weight.
-        return getattr(self.layer, name)
-
-
-_Rows: TypeAlias = Callable[[Array, "_Batch"], Array]
-
-
-def _noisy(settings: Noise) -> _Rows:
-    """``add_noise`` for rows of embeddings [B, L, d] or [L, d]."""
-
-    def noisy(rows: Array, batch: _Batch) -> Array:
-        step, alpha, key, tokens = batch
-        noise = replace(settings, alpha=alpha, seed=settings.seed if key is None else key)
-        return add_noise(rows, noise, step=step, **tokens.given())
-
-    return noisy
-
-
-def _with_derivative(function: _Rows, *, by_x: bool) -> _Rows:
-    """The function across ``jax.vmap``, with derivatives, which ``custom_vmap`` does not have.
-
-    Args:
-        function: A function of rows of embeddings that depends on them and on alpha alone.
-        by_x: Whether its derivative by the embeddings is 1; otherwise it is 0.
-    """
-    across = jax.custom_jvp(_across_vmap(function))
-
-    def slope(rows: Array, batch: _Batch) -> Array:
-        def of_alpha(alpha: Array) -> Array:
-            return function(rows, batch._replace(alpha=alpha))
-
-        change: Array = jax.jvp(of_alpha, (batch.alpha,), (jnp.ones_like(batch.alpha),))[1]
-        return change
-
-    @promoting()
-    def derivative(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Any]:
-        value, of_x, of_alpha = across(*primals), tangents[0], tangents[1].alpha
-        total = of_x if by_x and not isinstance(of_x, SymbolicZero) else jnp.zeros_like(value)
-        if not isinstance(of_alpha, SymbolicZero):
-            change = of_alpha * _with_derivative(slope, by_x=False)(*primals)
-            total = total + change.astype(value.dtype)
-        return value, total
-
-    across.defjvp(derivative, symbolic_zeros=True)
-    return across
-
-
-_FITS = (
-    "The axes of jax.vmap around a lookup are taken for those of the tokens and the rows; run what "
-    "else is mapped, such as models, steps or seeds, by jax.lax.map. Token arrays describe one "
-    "lookup: where one table is looked up twice, call add_noise after each lookup, with arrays and "
-    "a stream= of its own"
-)
-
-
-def _across_vmap(function: _Rows) -> _Rows:
-    """The function, taking the axes of ``jax.vmap`` for those of the tokens and the rows."""
-
-    @jax.custom_batching.custom_vmap
-    def across(x: Array, batch: _Batch) -> Array:
-        tokens = batch.tokens
-        if tokens.sample_ids is not None and tokens.sample_ids.ndim == 0:
-            tokens = tokens._replace(sample_ids=tokens.sample_ids[None])
-        rows = x[None] if x.ndim == 1 else x
-        try:
-            tokens.check(embedding_shape(rows))
-        except ValueError as error:
-            # They may fit under one more jax.vmap, which replaces this function.
-            return raise_unless_replaced(x, f"{error}. {_FITS}")
-        return function(rows, batch._replace(tokens=tokens)).reshape(x.shape)
-
-    @across.def_vmap
-    def _(size: int, batched: Any, x: Array, batch: _Batch) -> tuple[Array, bool]:
-        if not batched[0]:
-            x = jnp.broadcast_to(x, (size, *x.shape))
-        return _across_vmap(function)(x, batch), True
-
-    return across
 
 
 def _find(model: Any, layer: Layer | Sequence[Layer] | None) -> dict[str, Any]:
@@ -402,4 +272,4 @@ def noisy_layers(model: Any) -> dict[str, tuple[Any, Any]]:
 
 
 def _is_noisy(node: Any) -> bool:
-    return isinstance(node, _NoisyLayer)
+    return isinstance(node, NoisyLayer)
