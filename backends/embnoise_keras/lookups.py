@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from inspect import signature
 from typing import Any
 
@@ -146,8 +147,10 @@ class Lookups:
         if mask is not None:
             self._check_shape(mask, tuple(ids.shape)[:2], calls, graph)
         arrays = self._arrays(ids, calls, graph)
-        if mask is None and arrays.mask is None and not self._functions.describes:
-            self._warn_of_unknown(ids, calls, graph)
+        for call in calls[-1:]:
+            call.looked_up.append(ids)
+            if mask is None and arrays.mask is None and not self._functions.describes:
+                call.at_end.append(partial(self._warn_of_unknown, ids, calls, graph))
         if any(outlives(array, ids) for array in (mask, *arrays)):
             raise ValueError(
                 f"{self._layer.name!r} is looked up in a tf.function inside the model's call, "
@@ -209,7 +212,7 @@ class Lookups:
         """Warn, once, of what may tell the padding of ids, but is not known to."""
         said = [mask_of_scores(call.inputs) for call in calls]
         if not self._functions:  # where= may be what takes it
-            said += [unknown_mask(call.inputs, ids) for call in calls]
+            said += [unknown_mask(call.inputs, ids, calls[-1].looked_up) for call in calls]
         for call, known in zip(calls, graph, strict=True):
             if known:
                 said.append(self._comparisons[id(call.layer)].unknown(known.sources))

@@ -56,9 +56,16 @@ def mask_of_scores(inputs: Inputs) -> str | None:
     return None
 
 
-def unknown_mask(inputs: Inputs, ids: Any) -> str | None:
-    """What to say of an input that may be the mask of ``ids``; ``None`` if none is."""
-    shape, own = shape_of(ids)[:2], inputs.places_of(ids)
+def unknown_mask(inputs: Inputs, ids: Any, looked_up: Iterable[Any]) -> str | None:
+    """What to say of an input that may be the mask of ``ids``; ``None`` if none is.
+
+    Args:
+        inputs: The inputs of a call.
+        ids: What was looked up.
+        looked_up: What else was looked up in the call, which is no mask.
+    """
+    shape = shape_of(ids)[:2]
+    own = [place for each in (ids, *looked_up) for place in inputs.places_of(each)]
     known = {*_whose((str(place[-1]), each) for place, each in inputs.leaves.items()), "", *_SIDES}
     alike = [place for place, value in inputs.leaves.items() if shape_of(value) == shape]
     for place in alike:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -29,6 +30,8 @@ class ModelCall:
         number: How many calls of this layer came before it in ``outer``.
         begun: For each noise layer in the call, the counter at its first lookup and the number of
             its lookups so far.
+        looked_up: What was looked up in the call.
+        at_end: What to do once the call has returned.
     """
 
     def __init__(self, layer: Any = None, inputs: Inputs | None = None, number: int = 0) -> None:
@@ -37,6 +40,8 @@ class ModelCall:
         self.outer = _running()
         self.number = number
         self.begun: dict[Any, tuple[Any, int]] = {}
+        self.looked_up: list[Any] = []
+        self.at_end: list[Callable[[], None]] = []
         self._entered: Counter[int] = Counter()
         self._tracing = tracing()
 
@@ -108,10 +113,14 @@ class CallRecorder:
             outer = _running()
             number = 0 if outer is None else outer.enter(self._layer)
             inputs = Inputs(self._layer, named(*args, **kwargs))
-            _local.running = ModelCall(self._layer, inputs, number)
+            _local.running = running = ModelCall(self._layer, inputs, number)
             try:
-                return call(*args, **kwargs)
+                result = call(*args, **kwargs)
+                for each in running.at_end:
+                    each()
+                return result
             finally:
+                running.at_end.clear()  # which may refer to the call
                 _local.running = outer
 
         return recorded

@@ -183,6 +183,12 @@ def test_a_mask_without_a_name_is_warned_of(dtype, computes):
     check_model(model, inputs, (IDS, {}), tokens=lambda ids: {})
 
 
+@pytest.mark.parametrize("tables", [1, 2])
+def test_a_tuple_of_ids_that_are_all_looked_up_is_not_warned_of(tables):
+    """Those of an encoder and a decoder, say."""
+    check_model(Lookups((0,), (1,), tables=tables), (IDS, OTHER), (IDS, {}), (OTHER, {}))
+
+
 def test_a_mask_whose_dict_has_the_name_is_warned_of():
     model = Lookups(("ids", "text"))
     with pytest.warns(RuntimeWarning, match=r"name of inputs/mask/text of shape .* is not known"):
