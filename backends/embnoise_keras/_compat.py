@@ -320,6 +320,8 @@ class GraphNode(NamedTuple):
     """The tensors that it computes."""
     run: Callable[[dict[int, Any]], list[Any]] | None
     """Computes these from values of tensors; ``None`` for a layer that has state."""
+    runs_users_code: bool
+    """Whether it may run code of the user, which may draw random numbers."""
 
 
 def graph_nodes(model: Any) -> list[GraphNode]:
@@ -335,8 +337,15 @@ def graph_nodes(model: Any) -> list[GraphNode]:
         }
         stateless = not getattr(node.operation, "variables", [])
         run = partial(_run, node) if stateless else None
-        found.append(GraphNode(tensors, [id(tensor) for tensor in node.outputs], run))
+        outputs = [id(tensor) for tensor in node.outputs]
+        found.append(GraphNode(tensors, outputs, run, _runs_users_code(node.operation)))
     return found
+
+
+def _runs_users_code(operation: Any) -> bool:
+    """Whether an operation may run code of the user, as layers do, and loops, which are in core."""
+    module = type(operation).__module__
+    return not module.startswith("keras.src.ops.") or module == "keras.src.ops.core"
 
 
 def _run(node: Any, values: dict[int, Any]) -> list[Any]:

@@ -47,7 +47,10 @@ class Comparisons:
 
     def __init__(self, model: Any) -> None:
         self._nodes = [
-            node._replace(run=node.run and without_updates(node.run)) for node in graph_nodes(model)
+            node._replace(run=without_updates(node.run))
+            if node.run is not None and node.runs_users_code
+            else node
+            for node in graph_nodes(model)
         ]
         self._found: dict[str, list[_Comparison]] = {}
         self._unclear: dict[str, str] = {}  # by inputs, arguments that may tell their padding
