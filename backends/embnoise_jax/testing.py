@@ -122,8 +122,7 @@ class JaxDriver(DriverBase):
 
     def from_numpy(self, array: NDArray[Any], dtype: str | None = None) -> Array:
         # The copy is NumPy's, since jnp.array compiles one for each shape.
-        made: Array = jax.device_put(np.array(array, dtype and jnp.dtype(dtype)))
-        return made
+        return jnp.asarray(np.array(array, dtype and jnp.dtype(dtype)))
 
     def gradient(
         self,

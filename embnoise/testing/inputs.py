@@ -55,18 +55,18 @@ class Inputs:
         batch, width = self.mask.shape
         return batch, width, self.dim
 
-    @property
+    @cached_property
     def packed(self) -> bool:
         """Whether a row holds several documents."""
         return bool(self.segments.max(initial=0) > 1)
 
-    @property
+    @cached_property
     def mask_source(self) -> str:
         """Python that makes ``mask``, in the dtype in which a layer is given it."""
         cast = "" if self.mask_dtype == "bool" else f".astype({self.mask_dtype!r})"
         return f"({self._mask_source}){cast}" if cast else self._mask_source
 
-    @property
+    @cached_property
     def _mask_source(self) -> str:
         width, lengths = self.shape[1], self.mask.sum(axis=1)
         for rows, sign, made in (
@@ -77,7 +77,7 @@ class Inputs:
                 return f"np.arange({width}) {sign} np.array({rows[:, None].tolist()})"
         return f"np.array({self.mask.astype(int).tolist()}, bool)"
 
-    @property
+    @cached_property
     def segments_source(self) -> str:
         """Python that makes ``segments``."""
         if not self.packed:

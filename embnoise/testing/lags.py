@@ -87,6 +87,8 @@ def most_correlated(signs: Array, others: Array, rate: float) -> Match:
         same = copy is signs
         of_copy = spectrum if same else np.fft.rfftn(copy, shape, (0, 1, 2))
         for flips in _FLIPS:
+            if own and transposed and flips == (True, False):
+                continue  # the sums of (False, True), in another order
             product = spectrum * _conjugate(of_copy, *flips)
             sums = np.round(np.fft.irfftn(product, shape, (0, 1, 2)))
             axes = _axes(shape, signs.shape, copy.shape, flips)

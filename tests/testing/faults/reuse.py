@@ -170,7 +170,7 @@ FAULTS = [
           units=shuffled(2)),
     fault("rows with the same signs", "EN41", "signs.*2 rows apart",
           "the signs of another row", units=same_signs(2, 0)),
-    fault("rows with the same sizes", "EN41", "sizes.*2 rows apart",
+    fault("rows that share sizes", "EN41", "sizes.*2 rows apart",
           "the sizes of another row", units=same_sizes(2, 0)),
     fault("tokens with the same signs", "EN41", "signs.*3 tokens apart",
           "the signs of another token", units=same_signs(3, 1)),
