@@ -18,6 +18,10 @@ NEFTUNE = Claims(seeded="global")
 """NEFTune as published; the paper does not speak of seeds."""
 
 
+ITS_OWN = "its code"
+OF_TRANSFORMERS = "that of transformers"
+
+
 @dataclass(frozen=True)
 class Project:
     """Where a rule was found: a project, what was read of it, and when that was written."""
@@ -25,8 +29,8 @@ class Project:
     name: str
     version: str
     link: str
-    as_it_is: bool = False
-    """Whether its own code ran; otherwise the rule did, written again."""
+    ran: str = "the rule"
+    """What ran: its own code, that of another project, or the rule, written again."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ COUNTED = Claims(validates_alpha=True, saved_names=("count",))
 OF_EMBNOISE = [
     Finding(
         "embnoise",
-        (Project("`embnoise_torch.attach`", "this version", "pytorch.md", as_it_is=True),),
+        (Project("`embnoise_torch.attach`", "this version", "pytorch.md", ran=ITS_OWN),),
         "",
         layers.attached,
         Claims(**OURS),
@@ -74,7 +78,7 @@ OF_EMBNOISE = [
     ),
     Finding(
         "embnoise",
-        (Project("`embnoise_torch.EmbeddingNoise`", "this version", "pytorch.md", as_it_is=True),),
+        (Project("`embnoise_torch.EmbeddingNoise`", "this version", "pytorch.md", ran=ITS_OWN),),
         "",
         layers.of_torch,
         Claims(**OURS),
@@ -83,7 +87,7 @@ OF_EMBNOISE = [
     ),
     Finding(
         "embnoise",
-        (Project("`embnoise_jax.nnx.EmbeddingNoise`", "this version", "jax.md", as_it_is=True),),
+        (Project("`embnoise_jax.nnx.EmbeddingNoise`", "this version", "jax.md", ran=ITS_OWN),),
         "",
         layers.of_nnx,
         COUNTED,
@@ -93,7 +97,7 @@ OF_EMBNOISE = [
     ),
     Finding(
         "embnoise",
-        (Project("`embnoise_keras.EmbeddingNoise`", "this version", "keras.md", as_it_is=True),),
+        (Project("`embnoise_keras.EmbeddingNoise`", "this version", "keras.md", ran=ITS_OWN),),
         "",
         layers.of_keras,
         COUNTED,
@@ -108,12 +112,12 @@ OF_OTHERS = [
         "The width of the row",
         (
             Project("transformers", "5.23.0", github("huggingface/transformers/blob/v5.23.0/src/"
-                    "transformers/integrations/neftune.py"), as_it_is=True),
-            Project("TRL", "1.16.0", github("huggingface/trl")),
+                    "transformers/integrations/neftune.py"), ran=ITS_OWN),
+            Project("TRL", "1.16.0", github("huggingface/trl"), ran=OF_TRANSFORMERS),
             Project("axolotl", "067b021, July 2026", github("axolotl-ai-cloud/axolotl/blob/"
-                    "067b021c8/src/axolotl/core/builders/causal.py")),
+                    "067b021c8/src/axolotl/core/builders/causal.py"), ran=OF_TRANSFORMERS),
             Project("LLaMA-Factory", "ff6d4d1, August 2026", github("hiyouga/LLaMA-Factory/tree/"
-                    "ff6d4d12e")),
+                    "ff6d4d12e"), ran=OF_TRANSFORMERS),
             Project("unsloth", "015bdef, August 2026", github("unslothai/unsloth/blob/015bdef0d9/"
                     "unsloth/tokenizer_utils.py")),
             Project("ms-swift, models with one table", "3602360, August 2026",
@@ -144,7 +148,7 @@ OF_OTHERS = [
         "transformers with an encoder-decoder",
         (
             Project("transformers, T5", "5.23.0", github("huggingface/transformers/blob/v5.23.0/"
-                    "src/transformers/integrations/neftune.py"), as_it_is=True),
+                    "src/transformers/integrations/neftune.py"), ran=ITS_OWN),
         ),
         "`activate_neftune` puts its hook on `get_input_embeddings()`. In T5, BART, Pegasus or "
         "M2M100 that is `shared`, a module which no forward calls: the encoder and the decoder "
@@ -192,7 +196,7 @@ OF_OTHERS = [
         (
             Project("instructlab/training", "0.16.1, April 2026", github("instructlab/training/"
                     "blob/v0.16.1/src/instructlab/training/utils.py")),
-            Project("PaddleNLP", "November 2026", github("PaddlePaddle/PaddleNLP/blob/develop/llm/"
+            Project("PaddleNLP", "d4ce0b0", github("PaddlePaddle/PaddleNLP/blob/d4ce0b0e/llm/"
                     "run_finetune.py")),
         ),
         "instructlab/training and PaddleNLP mean alpha / sqrt(L * d). One divides by the number of "
@@ -270,7 +274,7 @@ OF_OTHERS = [
     Finding(
         "R3F",
         (
-            Project("fairseq R3F", "0.12", github("facebookresearch/fairseq/blob/main/examples/"
+            Project("fairseq R3F", "a4356b1", github("facebookresearch/fairseq/blob/a4356b1d/examples/"
                     "rxf/rxf_src/sentence_prediction_r3f.py")),
         ),
         "Another method: uniform (or Gaussian) noise of a fixed size, and a loss that compares the "
@@ -284,7 +288,7 @@ OF_OTHERS = [
         "Keras GaussianNoise",
         (
             Project("Keras `GaussianNoise`", "3.15.1", "https://keras.io/api/layers/"
-                    "regularization_layers/gaussian_noise/", as_it_is=True),
+                    "regularization_layers/gaussian_noise/", ran=ITS_OWN),
         ),
         "Another method: Gaussian noise of a given standard deviation, with a seed of its own, on "
         "every element, padding included. It is as described.",

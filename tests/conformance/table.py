@@ -23,9 +23,10 @@ INTRODUCTION = """\
 What the [property tests](testing.md) say about the noise layers that people use.
 
 **How it was made.** The projects were read in November 2026, at the versions in the table. The code
-of transformers, Keras and embnoise ran as it is. Of the other projects, the rule ran: it was
-written again as a [minimal layer](../tests/conformance/layers.py) from reading the source. What a
-trainer does around its noise is not tested here.
+of transformers, Keras and embnoise ran as it is, also for projects that hand their argument on to
+transformers. Of the others, the rule ran: it was written again as a
+[minimal layer](../tests/conformance/layers.py) from reading the source. What a trainer does around
+its noise is not tested here.
 
 **How to read it.** *On its own terms* tests what the project itself says that it does. *As
 published* tests NEFTune as in the paper and its experiments: alpha / sqrt(L * d), where L counts
@@ -74,9 +75,8 @@ def rows_of(finding: Finding) -> list[str]:
 
 
 def _row(project: Project, own: str, published: str) -> str:
-    ran = "its code" if project.as_it_is else "the rule"
     name = f"[{project.name}]({project.link})"
-    return f"| {name} | {project.version} | {ran} | {own} | {published} |"
+    return f"| {name} | {project.version} | {project.ran} | {own} | {published} |"
 
 
 def _verdict(report: Report) -> str:
