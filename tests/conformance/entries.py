@@ -274,8 +274,8 @@ OF_OTHERS = [
     Finding(
         "R3F",
         (
-            Project("fairseq R3F", "a4356b1", github("facebookresearch/fairseq/blob/a4356b1d/examples/"
-                    "rxf/rxf_src/sentence_prediction_r3f.py")),
+            Project("fairseq R3F", "a4356b1", github("facebookresearch/fairseq/blob/a4356b1d/"
+                    "examples/rxf/rxf_src/sentence_prediction_r3f.py")),
         ),
         "Another method: uniform (or Gaussian) noise of a fixed size, and a loss that compares the "
         "noisy pass with the clean one. Its noise is as described.",
