@@ -21,7 +21,7 @@ from embnoise.backend import (
 from embnoise_torch import _compat
 from embnoise_torch.model.lookup_tokens import resolve_tokens
 from embnoise_torch.model.model_call import CallTokens, calls_in, tells_padding
-from embnoise_torch.model.row_parts import check_rows
+from embnoise_torch.model.row_parts import check_rows, warns_of_starts
 from embnoise_torch.model.special_ids import SpecialIds
 from embnoise_torch.ranks.sample_ids import SampleIds
 from embnoise_torch.ranks.sequences import SequencePart
@@ -246,7 +246,7 @@ class AttachedSource(_CountingSource):
         """Whether there are calls that tell about tokens, without which nothing does."""
         self.untold = UntoldPadding(noise, special)
         self._looks_at_positions = FIRST
-        """In how many more lookups an order of positions that tells nothing is warned of."""
+        """In how many more lookups positions are warned of that tell no documents, or no L."""
 
     def ready(self, x: Tensor, inputs: Tensor | None, /, *arrays: Tensor | None) -> Ready | None:
         """What is known about the output of the next lookup: see ``Source``.
@@ -319,13 +319,16 @@ class AttachedSource(_CountingSource):
             check_rows(ids, calls)
         described = Described(NOTHING)
         if calls or self._special.placeholders:
-            warns = self._looks_at_positions > 0 and self.noise.length == "tokens"
-            if warns and any(call.positions is not None for call in calls):
-                self._looks_at_positions -= 1
+            looks = self._looks_at_positions > 0 and isinstance(self.noise.length, str)
+            warns = looks and self.noise.length == "tokens"
             resolved = resolve_tokens(ids, shape, calls, self._special, warns=warns)
             if resolved is None:
                 return None
             described = Described(*resolved)
+            if looks and any(call.positions is not None for call in calls):
+                self._looks_at_positions -= 1
+                if warns_of_starts(calls, self._special.padding):
+                    self._looks_at_positions = 0
         if ids is not None and not (are_full or any(map(tells_padding, calls))):
             self.untold.warn_of_unread(calls)
             self.untold.warn_of_others(ids, calls)

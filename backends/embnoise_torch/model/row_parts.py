@@ -12,7 +12,10 @@ from embnoise_torch.model.layouts import find_layout
 from embnoise_torch.model.model_call import CallTokens
 from embnoise_torch.model.special_ids import SpecialIds
 
-__all__ = ["check_rows", "is_of_others"]
+__all__ = ["check_rows", "is_of_others", "warns_of_starts"]
+
+_HIGHEST_FIRST = 2
+"""The highest position at which whole rows begin: RoBERTa counts from its padding's, which is 1."""
 
 
 def check_rows(ids: Tensor, calls: Sequence[CallTokens]) -> None:
@@ -68,6 +71,53 @@ def _are_part(ids: Tensor, rows: Tensor) -> bool:
     fitting = rows[:, : rows.shape[1] - length + 1] == ids[:, :1]
     begins = fitting.all(dim=0).nonzero().flatten().tolist()
     return any(torch.equal(rows[:, begin : begin + length], ids) for begin in begins)
+
+
+def warns_of_starts(calls: Sequence[CallTokens], padding: int | None) -> bool:
+    """Warn if rows begin in the middle of a document by their positions; returns whether it does.
+
+    There is no such thing behind tokens in a cache, of which ``check_rows`` warns.
+
+    Args:
+        calls: The active calls.
+        padding: The id of padding, if it is known.
+    """
+    if any(call.cached is not None for call in calls):
+        return False
+    if not any(_begins_inside(call, padding) for call in calls):
+        return False
+    warnings.warn(
+        "embnoise: by their position_ids, rows begin in the middle of a document, and L is that "
+        "of the part. If other ranks hold the rest (context parallelism), the noise is too large: "
+        "pass attach(..., mesh=...), the device mesh, whose dimension along L is named 'cp' or "
+        "'sp'; in one process, neftune(length=L), or attach(..., tokens=...) if such rows are "
+        "whole",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    return True
+
+
+def _begins_inside(call: CallTokens, padding: int | None) -> bool:
+    """Whether a row of a call begins with a real token at a position where no whole row does.
+
+    Positions that do not count up there may be random ones, or the same for all tokens. If the
+    last one precedes the first, the end of the row was put in front.
+    """
+    positions, ids = call.positions, call.other_ids if call.ids is None else call.ids
+    if positions is None or ids is None:
+        return False
+    if positions.ndim == 3 and len(positions) in (3, 4):
+        positions = positions[0]  # those of text, or of time
+    if ids.shape[-1] < 2 or positions.shape not in (ids.shape, ids.shape[-1:], (1, ids.shape[-1])):
+        return False
+    first, second, last = positions[..., 0], positions[..., 1], positions[..., -1]
+    inside = (first > _HIGHEST_FIRST) & (second == first + 1) & (last != first - 1)
+    if padding is not None:
+        inside = inside & (ids[..., 0] != padding).to(inside.device)
+    if call.mask is not None and call.mask.shape == ids.shape:
+        inside = inside & (call.mask[..., 0] != 0).to(inside.device)
+    return bool(inside.any())
 
 
 def _follows_others(call: CallTokens) -> bool:
