@@ -1,5 +1,7 @@
 """Models that look up something other than the ids that they were called with."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -37,10 +39,10 @@ def rwkv():
     )  # fmt: skip
 
 
-def cpmant():
+def cpmant(prompt_length):
     return tiny(
         "CpmAntForCausalLM", "CpmAntConfig", vocab_size=50, hidden_size=16, num_attention_heads=2,
-        dim_head=8, dim_ff=32, num_hidden_layers=1, prompt_length=4,
+        dim_head=8, dim_ff=32, num_hidden_layers=1, prompt_length=prompt_length,
         prompt_types=4, segment_types=4,
     )  # fmt: skip
 
@@ -89,13 +91,34 @@ def test_masks_that_stay_outside_and_tuples(make):
     assert torch.equal(noisy, add_noise(clean, NOISE, step=0, mask=mask))
 
 
-def test_a_prompt_in_front():
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("length", [1, 4])
+def test_a_prompt_in_front(length, masked):
+    """Its ids are above those of the vocabulary."""
     ids, mask = batch(), mask_of(2, 8)
-    seen = noisy_lookups(cpmant(), NOISE, lambda model: model(input_ids=ids, attention_mask=mask))
+    call = {"attention_mask": mask} if masked else {}
+    model = cpmant(prompt_length=length)
+    seen = noisy_lookups(model, NOISE, lambda model: model(input_ids=ids, **call))
     [[(clean, noisy)]] = seen.values()
-    assert clean.shape[1] == 12
-    extended = nn.functional.pad(mask, (4, 0), value=1)
+    assert clean.shape[1] == 8 + length
+    extended = nn.functional.pad(mask if masked else torch.ones_like(mask), (length, 0))
     assert torch.equal(noisy, add_noise(clean, NOISE, step=0, mask=extended))
+
+
+@pytest.mark.parametrize(("vocabulary", "noisy"), [(None, True), (50, True), (45, False)])
+def test_tokens_in_front_are_real_if_the_vocabulary_has_them(vocabulary, noisy):
+    class Instructed(Embedder):
+        def forward(self, input_ids):
+            prompt = torch.tensor([[45, 46]]).expand(len(input_ids), 2)
+            return self.embed(torch.cat([prompt, input_ids], dim=1))
+
+    model = zeroed(Instructed())
+    model.config = SimpleNamespace(vocab_size=vocabulary)
+    with attach(model, NOISE):
+        output = model(batch(2, 6))
+    mask = torch.ones(2, 8, dtype=torch.long)
+    mask[:, :2] = noisy
+    assert torch.equal(output, add_noise(torch.zeros(2, 8, 8), NOISE, step=0, mask=mask))
 
 
 @pytest.mark.parametrize("masked", [True, False])

@@ -309,20 +309,19 @@ class _Lookup:
         return torch.cat([self.ids[:, : layout.before], self.ids[:, stop:]], dim=1)
 
     def _extended(self, mask: Tensor | None, layout: Layout) -> Tensor:
-        """The mask with the model's own tokens: real ones, unless they are padding."""
+        """The mask with the model's own tokens: real ones, unless they are padding or prompts."""
         assert self.ids is not None
+        real = self.special.are_tokens(self.ids)
         if self.special.padding is None:
             added = self._added(layout)
-            real = torch.ones_like(self.ids, dtype=torch.bool)
-            # Padding is one id; a prompt of the model is several, all of them real.
-            if self.joined or bool((added == added[0, 0]).all()):
+            tokens = added[self.special.are_tokens(added)]
+            # Padding is one id; several are real tokens.
+            if self.joined or (tokens.numel() and bool((tokens == tokens[0]).all())):
                 raise ValueError(
                     f"the model looks up {added.shape[1]} tokens more than its input_ids have, and "
                     "its config has no pad_token_id to tell whether they are padding; "
                     f"{_HINT}"
                 )
-        else:
-            real = self.ids != self.special.padding
         inner = slice(layout.before, self.shape[1] - layout.after)
         real[:, inner] = True if mask is None else mask[:, inner] != 0
         return real

@@ -1,4 +1,4 @@
-"""Ids that are not text: padding, and the placeholders of images, videos and audio.
+"""Ids that are not text: padding, prompts, and the placeholders of images, videos and audio.
 
 A multimodal model looks a placeholder up and puts the features of an image in its place.
 """
@@ -26,6 +26,8 @@ class SpecialIds(NamedTuple):
     """The id of padding, if it is known."""
     padding_shows_at: tuple[int, ...] = ()
     """The columns, first and last, where that id can be nothing else, such as the end of a text."""
+    vocabulary: int | None = None
+    """How many ids the vocabulary has, if that is known. A model's own prompts may be above it."""
 
     def begin_or_end(self, ids: Tensor, mask: Tensor | None = None) -> bool:
         """Whether some row of ids begins or ends with padding, as far as that is known.
@@ -50,6 +52,15 @@ class SpecialIds(NamedTuple):
         if self.padding is None:
             return ids.numel() > 0
         return self._replace(padding_shows_at=self.padding_shows_at or (0, -1)).begin_or_end(ids)
+
+    def are_tokens(self, ids: Tensor) -> Tensor:
+        """Boolean, false where an id that a model adds to its rows is padding or a prompt."""
+        found = torch.ones_like(ids, dtype=torch.bool)
+        if self.padding is not None:
+            found &= ids != self.padding
+        if self.vocabulary is not None:
+            found &= ids < self.vocabulary
+        return found
 
     def are_placeholders(self, ids: Tensor) -> Tensor:
         """Boolean, true where an id is a placeholder."""
@@ -89,12 +100,14 @@ def special_ids_of(model: nn.Module, embedding: nn.Module, *, placeholders: bool
             found[value] = None
         elif name == "pad_token_id" and padding is None:
             padding = value
+    vocabulary = getattr(getattr(around, "config", None), "vocab_size", None)
+    known = SpecialIds(tuple(found), vocabulary=vocabulary if isinstance(vocabulary, int) else None)
     own = getattr(embedding, "padding_idx", None)
     padding = own if padding is None else padding
     is_own = own is None and _is_input_table(around, embedding)  # as that of T5
     if padding is None or not (own == padding or is_own):
-        return SpecialIds(tuple(found), padding)  # a table of something else, perhaps
-    return SpecialIds(tuple(found), padding, _padding_shows_at(padding, others))
+        return known._replace(padding=padding)  # a table of something else, perhaps
+    return known._replace(padding=padding, padding_shows_at=_padding_shows_at(padding, others))
 
 
 def _padding_shows_at(padding: int, others: dict[str, Any]) -> tuple[int, ...]:

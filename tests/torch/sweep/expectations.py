@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 VERSION = "5.23.0"
@@ -104,11 +103,6 @@ class Refusal(NamedTuple):
     arguments: dict[str, Any]
 
 
-def after_prompts(ids: Tensor) -> dict[str, Tensor]:
-    """The mask of ids behind the 32 prompts that CPM-Ant puts before them."""
-    return {"mask": (ids != 0) & (torch.arange(ids.shape[1]) >= 32)}
-
-
 REFUSED: dict[str, Refusal] = {
     "csm": Refusal("got no noise", {"layer": "embed_text_tokens"}),
     **{
@@ -144,9 +138,6 @@ def told(pad: int) -> Callable[[Tensor], dict[str, Tensor]]:
     """A function for ``tokens=`` that masks the id that fills rows."""
     return lambda ids: {"mask": ids != pad}
 
-
-WITH_PROMPTS = {"cpmant": after_prompts}
-"""Types that put prompts before the tokens, which count as tokens unless ``tokens=`` says no."""
 
 WITHOUT_A_MASK = (
     "fnet", "nemotron3_5_asr", "nemotron_asr_streaming", "parakeet_rnnt", "parakeet_tdt",

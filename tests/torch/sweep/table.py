@@ -24,7 +24,7 @@ def code(names: Iterable[str]) -> str:
 def summary() -> str:
     """How many types there are of each kind."""
     types = set(expectations.TYPES)
-    asked = {*expectations.REFUSED, *expectations.WITHOUT_A_MASK, *expectations.WITH_PROMPTS}
+    asked = {*expectations.REFUSED, *expectations.WITHOUT_A_MASK}
     lines = [
         f"| transformers {expectations.VERSION} | Model types |",
         "| --- | --- |",
@@ -47,10 +47,6 @@ def arguments() -> str:
         warned = any(expectations.REFUSED[name].message == "got no noise" for name in names)
         without = "a warning: no noise" if warned else "an error"
         lines.append(f'| {code(names)} | `layer="{layer}"` | {without} |')
-    lines.append(
-        f"| {code(expectations.WITH_PROMPTS)} | `tokens=`, with a mask false for its prompts | "
-        "the prompts count as tokens |"
-    )
     lines.append(
         f'| {code(expectations.WITHOUT_A_MASK)} | `tokens=lambda ids: {{"mask": ids != pad}}` | '
         "L is the width of the row: their forward takes no mask |"

@@ -50,8 +50,6 @@ def built(model_type):
 def arguments_of(model_type, model):
     if model_type in expectations.REFUSED:
         return expectations.REFUSED[model_type].arguments
-    if model_type in expectations.WITH_PROMPTS:
-        return {"tokens": expectations.WITH_PROMPTS[model_type]}
     if model_type in expectations.WITHOUT_A_MASK:
         return {"tokens": expectations.told(pad_of(model))}
     return {}
