@@ -39,8 +39,22 @@ def test_attention_mask():
 def test_a_float_mask_is_refused(dtype):
     """It may be additive, with 0 for a real token."""
     mask = torch.tensor([[0.0, 0.0, -torch.inf], [0.0, 0.0, 0.0]], dtype=dtype)
-    with pytest.raises(TypeError, match="attention_mask must be of a boolean or integer dtype"):
+    refusal = (
+        r"attention_mask must be of a boolean or integer dtype.*attention_mask.long\(\).*tokens="
+    )
+    with pytest.raises(TypeError, match=refusal):
         lengths(batch(2, 3), attention_mask=mask)
+
+
+def test_the_remedies_for_a_float_mask():
+    real = torch.tensor([[1, 1, 0], [1, 1, 1]])
+    expected = [[2, 2, 0], [3, 3, 3]]
+    assert lengths(batch(2, 3), attention_mask=real.float().long()) == expected
+    model = zeroed()
+    additive = (1.0 - real) * -1e9
+    with attach(model, NOISE, tokens=lambda attention_mask: {"mask": attention_mask == 0}):
+        noisy = model(batch(2, 3), attention_mask=additive)
+    assert torch.equal(noisy, add_noise(torch.zeros(2, 3, 8), NOISE, step=0, mask=real))
 
 
 def test_a_row_that_is_all_padding():

@@ -13,7 +13,13 @@ from embnoise.backend import format_value
 from embnoise_torch.kernels import registry
 from embnoise_torch.model.model_call import CallTokens
 
-__all__ = ["segments_of"]
+__all__ = ["ADDITIVE", "segments_of"]
+
+ADDITIVE = (
+    "if it is additive (0 and -inf), pass attach(..., "
+    "tokens=lambda attention_mask: {'mask': attention_mask == 0})"
+)
+"""What to pass for a mask that a model adds to its scores."""
 
 
 def segments_of(
@@ -50,7 +56,7 @@ def segments_of(
         if lowest < 0:
             raise ValueError(
                 "attention_mask must be nonzero for real tokens and 0 for padding, got values from "
-                f"{lowest} to {highest}: it may be additive; pass attention_mask == 0"
+                f"{lowest} to {highest}; {ADDITIVE}"
             )
         if highest == 2:
             _check_twos(mask)

@@ -16,6 +16,7 @@ from embnoise_torch import _compat
 from embnoise_torch.model.call_stack import Caller
 from embnoise_torch.model.model_call import DECODER, TELLING
 from embnoise_torch.model.untold_arguments import may_tell_padding
+from embnoise_torch.ranks.place import world
 
 __all__ = [
     "find_callers", "find_layers", "language_model", "listed_layers", "parameters_of",
@@ -296,10 +297,15 @@ def _input_embedding(model: Any) -> nn.Module:
             "EmbeddingBag, which is not supported: its output is a sum over tokens. Look tokens up "
             "in an nn.Embedding, and take the sum after it"
         )
-    stage = "; do not attach to a stage of a pipeline that has no embedding" if not tables else ""
+    if not tables:
+        stage = ". In a pipeline, attach to the stage that has the embedding" if world() > 1 else ""
+        raise ValueError(
+            "found no nn.Embedding and no get_input_embeddings() that returns one; pass layer=, "
+            f"the module that returns the embeddings of the tokens, or its name{stage}"
+        )
     raise ValueError(
-        f"found {len(tables) or 'no'} embeddings and no get_input_embeddings() that returns one; "
-        f"pass layer=, one of them or a list. Candidates: {_candidates(model)}{stage}"
+        f"found {len(tables)} embeddings and no get_input_embeddings() that returns one; pass "
+        f"layer=, one of them or a list. Candidates: {_candidates(model)}"
     )
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from embnoise.backend import TokenArrays, format_value
-from embnoise_torch.model.documents import segments_of
+from embnoise_torch.model.documents import ADDITIVE, segments_of
 from embnoise_torch.model.layouts import SAME, Layout, are_equal, find_layout, is_same
 from embnoise_torch.model.model_call import CallTokens, filled, tells_padding
 from embnoise_torch.model.special_ids import SpecialIds
@@ -403,7 +403,8 @@ def _unreadable(call: CallTokens) -> Exception:
         # Read as "nonzero is real", an additive mask would mean the opposite of what it says.
         return TypeError(
             "attention_mask must be of a boolean or integer dtype, got "
-            f"{format_value(call.mask)}; a float mask may be additive (0 and -inf)"
+            f"{format_value(call.mask)}. If it is 1 for real tokens and 0 for padding, pass "
+            f"attention_mask.long(); {ADDITIVE}"
         )
     return ValueError(
         f"attention_mask must be of shape [B, L], got {format_value(call.mask)}: sequence lengths "
