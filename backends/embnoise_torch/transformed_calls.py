@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-__all__ = ["TRANSFORMATIONS"]
+__all__ = ["TRANSFORMATIONS", "CustomOperators"]
 
 Call: TypeAlias = Callable[[Tensor], Tensor]
 
@@ -44,7 +44,7 @@ def _remat(call: Call, x: Tensor) -> Tensor:
     return gradient
 
 
-class _CustomOperators(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class CustomOperators(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes the calls of operators that are not PyTorch's own, with copies of their arguments."""
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class _CustomOperators(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _opcheck(call: Call, x: Tensor) -> Tensor:
-    with _CustomOperators() as operators:
+    with CustomOperators() as operators:
         output = call(x)
     for operator, args, kwargs in operators.calls:
         torch.library.opcheck(operator, args, kwargs)
