@@ -223,11 +223,16 @@ def test_an_additive_mask_is_seen(gpu, monkeypatch):
         assert model(input_ids=ids, attention_mask=mask, labels=ids).loss.isnan()
 
 
-@needs_triton
-def test_a_captured_graph_is_refused(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+@pytest.mark.parametrize("kernel", ["Triton's", "PyTorch's"])
+@pytest.mark.parametrize("device", ["cuda", "xpu"])
+def test_a_captured_graph_is_refused(kernel, device, monkeypatch):
+    if kernel == "Triton's" and not installed("triton"):
+        pytest.skip("Triton is not installed")
+    module = getattr(torch, device)
+    monkeypatch.setattr(module, "is_current_stream_capturing", lambda: True)
+    used = KERNEL if kernel == "Triton's" else TorchKernel()
     with pytest.raises(RuntimeError, match="the same noise in every replay"):
-        KERNEL.plan(torch.zeros(1, 8), neftune(), None, torch.device("cuda"))
+        used.plan(torch.zeros(1, 8), neftune(), None, torch.device(device))
 
 
 def graphs_of(function):
@@ -255,6 +260,8 @@ def names(graph):
 @needs_triton
 def test_a_compiled_lookup(gpu):
     """Two operators, of which the second, and only that, may be in a CUDA graph."""
+    from torch._inductor.utils import get_first_incompatible_cudagraph_node  # noqa: PLC0415
+
     table, ids = nn.Embedding(11, 13), IDS["[B, L]"]
     expected = [add_noise(embedding(ids, table.weight).detach(), neftune(), step=n) for n in (0, 1)]
     with attach(table, neftune(), calls_per_step=1):
@@ -266,6 +273,8 @@ def test_a_compiled_lookup(gpu):
     (graph,) = graphs
     ours = [name for name in names(graph) if name.startswith("embnoise")]
     assert ours == ["embnoise.plan.default", "embnoise.lookup.default"]
+    # Without partitions, Inductor makes no CUDA graph of it.
+    assert get_first_incompatible_cudagraph_node(graph).target is torch.ops.embnoise.plan.default
     unsafe = torch.Tag.cudagraph_unsafe
     assert unsafe in torch.ops.embnoise.plan.default.tags
     assert unsafe not in torch.ops.embnoise.lookup.default.tags

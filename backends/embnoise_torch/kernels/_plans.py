@@ -13,7 +13,7 @@ from torch import Tensor
 from embnoise.backend import NUMPY, Noise, Prepared, TokenArrays, flat_plan, plan, uses_rms
 from embnoise_torch.namespace import Namespace
 
-__all__ = ["device_plan", "host_plan", "packed_plan", "unpacked_plan"]
+__all__ = ["check_uncaptured", "device_plan", "host_plan", "packed_plan", "unpacked_plan"]
 
 FlatPlan: TypeAlias = tuple[NDArray[np.float32], NDArray[np.uint32], NDArray[np.uint32]]
 
@@ -90,7 +90,11 @@ def packed_plan(x: Tensor, noise: Noise, prepared: Prepared, device: torch.devic
 
     The four are the bits of its magnitude, its sample, its position, and the step. A row is NaN if
     its documents, which are its mask as well, have a negative number: an additive mask, perhaps.
+
+    Raises:
+        RuntimeError: As for ``check_uncaptured``.
     """
+    check_uncaptured(device)
     magnitude, sample, position = device_plan(x, noise, prepared, device)
     documents = prepared.tokens.segment_ids
     if documents is not None and documents is prepared.tokens.mask:
@@ -100,6 +104,21 @@ def packed_plan(x: Tensor, noise: Noise, prepared: Prepared, device: torch.devic
     step = torch.full_like(sample, prepared.step % 2**32)
     words = torch.stack([sample, position, step], dim=1)
     return torch.cat([magnitude.view(torch.int32)[:, None], words.to(torch.int32)], dim=1)
+
+
+def check_uncaptured(device: torch.device) -> None:
+    """Raise if what a device is to do is captured in a graph.
+
+    Raises:
+        RuntimeError: A CUDA graph is captured, which would repeat the noise of this call.
+    """
+    captures = getattr(getattr(torch, device.type, None), "is_current_stream_capturing", None)
+    if captures is not None and captures():
+        raise RuntimeError(
+            "embnoise: a CUDA graph that is captured here would add the same noise in every "
+            "replay. Use torch.compile(mode='reduce-overhead'), which leaves out of its graphs "
+            "what draws the noise, or capture what follows the embedding"
+        )
 
 
 def unpacked_plan(plan: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -24,7 +24,7 @@ from embnoise.backend import (
     uses_rms,
 )
 from embnoise_torch.kernels._codes import TABLE, code_of
-from embnoise_torch.kernels._plans import packed_plan
+from embnoise_torch.kernels._plans import check_uncaptured, packed_plan
 from embnoise_torch.kernels.registry import Kernel, register_kernel
 
 __all__ = ["TritonKernel"]
@@ -119,12 +119,7 @@ class TritonKernel:
         Raises:
             RuntimeError: A CUDA graph is captured, which would repeat the noise of this call.
         """
-        if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-            raise RuntimeError(
-                "embnoise: a CUDA graph that is captured here would add the same noise in every "
-                "replay. Use torch.compile(mode='reduce-overhead'), which leaves out of its graphs "
-                "what draws the noise, or capture what follows the embedding"
-            )
+        check_uncaptured(device)
         if uses_rms(noise):
             return packed_plan(x, noise, prepared, device)
         batch, length, dim = prepared.shape
