@@ -316,7 +316,7 @@ class AttachedSource(_CountingSource):
         if not (calls or self._special.placeholders or self.untold.looks_at_ids):
             return Described(given)
         if ids is not None and isinstance(self.noise.length, str):
-            check_rows(ids, calls)
+            check_rows(ids, calls, self._special.padding)
         described = Described(NOTHING)
         if calls or self._special.placeholders:
             looks = self._looks_at_positions > 0 and isinstance(self.noise.length, str)

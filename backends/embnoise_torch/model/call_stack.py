@@ -132,7 +132,7 @@ def tell_full_rows(
             if arguments[name] is not None:
                 return False
         if (mask := arguments.get("attention_mask")) is not None:
-            return _is_full(mask, shape)
+            return _is_full(mask, shape) and not (looks and _are_of_others(calls, shape))
         if (looks or caller.has_unknown) and untold_in(arguments):
             return False
     return True
@@ -145,6 +145,12 @@ def _tells_nothing(caller: Caller, arguments: ModelCall, ids: Tensor) -> bool:
         and TELLING.isdisjoint(arguments)
         and any(each is ids for each in arguments.values())
     )
+
+
+def _are_of_others(calls: tuple[ActiveCall, ...], shape: tuple[int, ...]) -> bool:
+    """Whether some call has ids of another shape, of which a part may be looked up."""
+    given = (arguments.get("input_ids") for _, arguments in calls)
+    return any(isinstance(ids, Tensor) and ids.shape != shape for ids in given)
 
 
 def _is_full(mask: Any, shape: tuple[int, ...]) -> bool:

@@ -18,7 +18,7 @@ _HIGHEST_FIRST = 2
 """The highest position at which whole rows begin: RoBERTa counts from its padding's, which is 1."""
 
 
-def check_rows(ids: Tensor, calls: Sequence[CallTokens]) -> None:
+def check_rows(ids: Tensor, calls: Sequence[CallTokens], padding: int | None) -> None:
     """Raise if what is looked up is a column of a call's ids, or its rows in one.
 
     Nothing would tell the length of the rows then, if there is no mask. Of a longer part of the
@@ -27,6 +27,7 @@ def check_rows(ids: Tensor, calls: Sequence[CallTokens]) -> None:
     Args:
         ids: What is looked up.
         calls: The active calls.
+        padding: The id of padding, if it is known. The rest of the rows may be nothing else.
     """
     whole = [call for call in calls if call.ids is not None and call.ids.shape == ids.shape]
     if whole and all(_follows_others(call) for call in whole):
@@ -50,7 +51,7 @@ def check_rows(ids: Tensor, calls: Sequence[CallTokens]) -> None:
                 f"{tuple(rows.shape)} that it was called with, so nothing tells their L. Look up "
                 "whole rows, or pass neftune(length=L)"
             )
-        if _are_part(ids, rows.to(ids)):
+        if _are_part(ids, rows.to(ids), _real_in(call, rows, padding)):
             warnings.warn(
                 "embnoise: the model looks up a part of each row that it was called with, and "
                 "L is that of the part. If it looks the rest up by itself, the noise is too "
@@ -60,8 +61,15 @@ def check_rows(ids: Tensor, calls: Sequence[CallTokens]) -> None:
             )
 
 
-def _are_part(ids: Tensor, rows: Tensor) -> bool:
-    """Whether ids are some columns of the rows, one after another.
+def _real_in(call: CallTokens, rows: Tensor, padding: int | None) -> Tensor:
+    """Which tokens of the rows of a call may be real ones, boolean."""
+    if call.mask is not None and call.mask.shape == rows.shape:
+        return call.mask != 0
+    return torch.ones_like(rows, dtype=torch.bool) if padding is None else rows != padding
+
+
+def _are_part(ids: Tensor, rows: Tensor, real: Tensor) -> bool:
+    """Whether ids are some columns of the rows, one after another, and some real tokens are not.
 
     One token less than the rows have is what a model may shift by.
     """
@@ -70,7 +78,11 @@ def _are_part(ids: Tensor, rows: Tensor) -> bool:
         return False
     fitting = rows[:, : rows.shape[1] - length + 1] == ids[:, :1]
     begins = fitting.all(dim=0).nonzero().flatten().tolist()
-    return any(torch.equal(rows[:, begin : begin + length], ids) for begin in begins)
+    for begin in begins:
+        part = slice(begin, begin + length)
+        if torch.equal(rows[:, part], ids):
+            return int(real.sum()) > int(real[:, part].sum())
+    return False
 
 
 def warns_of_starts(calls: Sequence[CallTokens], padding: int | None) -> bool:
