@@ -62,7 +62,10 @@ def test_one_argument(name, value, compiled):
         *((name, ENDS.diff()) for name in ("lengths", "seqlens", "sizes")),
         ("seqlens_list", ENDS.diff().tolist()),
         ("lengths", torch.tensor([4, 6])),
-        ("doc_ids", torch.repeat_interleave(torch.arange(3), ENDS.diff())),
+        *(
+            (name, torch.repeat_interleave(torch.arange(3), ENDS.diff()))
+            for name in ("doc_ids", "batch", "batch_index")
+        ),
         ("mask", torch.arange(18) < 12),
     ],
 )
@@ -113,6 +116,28 @@ def test_what_is_something_else(name, value):
 )
 def test_one_row_without_documents(name, value):
     assert told(name, value, IDS.reshape(1, -1)) == []
+
+
+@pytest.mark.parametrize("name", ["tgt_mask", "attn_mask", "keep", "hidden"])
+def test_a_causal_mask_where_there_are_as_many_rows_as_tokens(name):
+    ids = torch.arange(36).reshape(6, 6)
+    mask = torch.ones(6, 6, dtype=torch.bool).tril()
+    additive = torch.zeros(6, 6).masked_fill(~mask, -torch.inf)
+    for value in (mask, ~mask, mask.long(), additive):
+        assert told(name, value, ids) == []
+
+
+def test_padded_ids_in_a_batch_that_is_nothing_else():
+    class Bare(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.e = nn.Embedding(50, 8)
+
+        def forward(self, batch, batch_idx):
+            return self.e(batch)
+
+    ids = torch.tensor([[9, 0, 0, 0, 0, 0], [7, 8, 0, 0, 0, 0]])
+    assert messages(Bare(), ids, batch_idx=0) == []
 
 
 class Batch(nn.Module):

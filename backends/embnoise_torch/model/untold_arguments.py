@@ -36,6 +36,7 @@ _PADDING = re.compile(
 )
 _DOCUMENTS = re.compile(
     r"(.*_)?(segments?|seg|documents?|docs?|sequences?|seq)_?(ids?|idx|index|numbers?)"
+    r"|batch(_(idx|index|vector))?"  # the graphs of nodes
 )
 _NEITHER = re.compile(
     r"loss|label|prompt|completion|assistant|response|action|answer|reward|image|pixel|video|audio|"
@@ -101,6 +102,8 @@ def _masks_ids(name: str, call: ModelCall) -> bool:
 def tells_padding_by_name(given: Tensor, ids: Tensor) -> bool:
     """Whether a mask or lengths by its name fits ids, and tells that not all rows are full."""
     rows, length = shape = (1, *ids.shape)[-2:]
+    if _is_causal(given):
+        return False
     if given.ndim == 2:
         # Of rows without padding, all values are the same, whatever they are.
         return tuple(given.shape) in (shape, shape[::-1]) and bool((given != given[0, 0]).any())
@@ -123,8 +126,10 @@ def tells_documents(given: Tensor, ids: Tensor) -> bool:
         return False
     given = given.reshape(shape)
     changes = given[:, 1:] != given[:, :-1]
-    # The ids of the tokens of documents change more often.
-    if not 0 < int(changes.sum()) <= changes.numel() / 2:
+    # The ids of the tokens of documents change more often, unless they are padded.
+    if not 0 < int(changes.sum()) <= changes.numel() / 2 or bool(
+        (given.to(ids.device) == ids).all()
+    ):
         return False
     # 0, 0, 1, 1 are the two segments of BERT.
     return bool((given > 1).any() | (given < 0).any()) or _falls(given)
@@ -133,7 +138,7 @@ def tells_documents(given: Tensor, ids: Tensor) -> bool:
 def tells_unnamed(given: Tensor, ids: Tensor) -> bool:
     """Whether values can hardly be anything but a mask, or lengths, that tell padding."""
     rows, length = shape = (1, *ids.shape)[-2:]
-    if given.numel() == 0:
+    if given.numel() == 0 or _is_causal(given):
         return False
     if tuple(given.shape) == shape:
         bits = given.bool()
@@ -154,6 +159,13 @@ def tells_unnamed(given: Tensor, ids: Tensor) -> bool:
     is_cumulative = given[0] == 0
     lengths = given.diff() if is_cumulative else given
     return len(lengths) > 1 and bool((lengths > 0).all()) and int(lengths.sum()) == length
+
+
+def _is_causal(given: Tensor) -> bool:
+    """Whether a square mask hides from each token those that follow it."""
+    if given.ndim != 2 or given.shape[0] != given.shape[1] or len(given) < 2:
+        return False
+    return torch.equal(given != given[0, 0], torch.ones_like(given, dtype=torch.bool).triu(1))
 
 
 def _falls(given: Tensor) -> bool:
