@@ -14,11 +14,11 @@ from torch import nn
 from embnoise import backend
 from embnoise.backend import Counter, Noise, TokenFunctions
 from embnoise_torch import _compat
-from embnoise_torch.model.call_stack import check_labels
+from embnoise_torch.model.call_stack import Caller, check_labels
 from embnoise_torch.model.find import find_callers
 from embnoise_torch.model.forward_override import Forward, ForwardOverride
 from embnoise_torch.model.listener import Listener
-from embnoise_torch.model.model_call import ModelCall
+from embnoise_torch.model.model_call import ModelCall, may_have_ids
 from embnoise_torch.model.special_ids import SpecialIds, special_ids_of
 from embnoise_torch.noisy_layer import NoisyLayer
 from embnoise_torch.optimizer import FollowedOptimizer, OptimizerArgument
@@ -176,10 +176,12 @@ class Handle(TraceableState, backend.Handle):
         if not self._seen.end_step():
             self._warn_of_no_noise()
 
-    def _check_lookups(self, module: nn.Module) -> None:
+    def _check_lookups(self, caller: Caller, arguments: ModelCall) -> None:
         """The outermost call has returned."""
+        if not (caller.module.training and torch.is_grad_enabled()):
+            return
         # A lookup may also have come before the call, for its inputs_embeds.
-        if module.training and torch.is_grad_enabled() and not self._seen.end_call():
+        if not self._seen.end_call() and (caller.tells or may_have_ids(arguments)):
             self._warn_of_no_noise()
 
     def _restore(self) -> bool:

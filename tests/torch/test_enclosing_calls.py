@@ -323,12 +323,31 @@ class Multitask(nn.Module):
         return self.text(x) if task == "text" else self.image(x)
 
 
+class Bare(nn.Module):
+    """The same in one module, none of whose arguments has a known name."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.image = nn.Embedding(50, 8), nn.Linear(3, 8)
+
+    def forward(self, images=None, texts=None, labels=None):
+        return self.image(images) if texts is None else self.embed(texts)
+
+
 def test_a_call_of_something_else_may_look_nothing_up():
     model = Multitask()
     with attach(model, NOISE) as handle:
         model(torch.ones(2, 3), "image")
         assert torch.equal(model(batch()), expected(batch()))
         assert handle.lookups == 1
+    model = Bare()
+    with attach(model, NOISE) as handle:
+        model(images=torch.ones(2, 3), labels=torch.ones(2, dtype=torch.long))
+        model(texts=batch())
+        assert handle.lookups == 1
+    model.embed.train(False)
+    with attach(model, NOISE), pytest.warns(RuntimeWarning, match="got no noise"):
+        model(texts=batch())
     model = Multitask()
     model.text.embed.train(False)
     with attach(model, NOISE), pytest.warns(RuntimeWarning, match="got no noise"):

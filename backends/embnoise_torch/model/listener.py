@@ -21,8 +21,8 @@ class Listener:
     """Hears the calls of some modules, from ``start`` to ``stop``.
 
     Args:
-        returned: Called with a module that ``checks`` whose call has returned, if no other one that
-            does was around it.
+        returned: Called with a caller that ``checks`` and its arguments when its call has returned,
+            if no other one that does was around it.
 
     Attributes:
         thread: The calls that have not returned yet, of each thread.
@@ -31,7 +31,7 @@ class Listener:
         given: What the user's functions may name beside the arguments of these calls.
     """
 
-    def __init__(self, returned: Callable[[nn.Module], None]) -> None:
+    def __init__(self, returned: Callable[[Caller, ModelCall], None]) -> None:
         self.thread = ThreadCalls()
         self.traced = Calls()
         self.given: ModelCall = {}
@@ -85,7 +85,7 @@ class Listener:
                 finally:
                     calls.active = before
                 if outermost:
-                    self._returned(module)
+                    self._returned(caller, arguments)
                 return result
 
             return listening

@@ -32,6 +32,7 @@ __all__ = [
     "filled",
     "flat_calls",
     "is_unread",
+    "may_have_ids",
     "telling_batch",
     "tells_padding",
     "tokens_in",
@@ -289,6 +290,18 @@ def _may_be_ids(name: str, value: Any, unlike: Iterable[str]) -> bool:
         and not (value.is_floating_point() or value.dtype is torch.bool)
         and not any(part in name for part in unlike)
     )
+
+
+def may_have_ids(call: ModelCall) -> bool:
+    """Whether anything in a call may be what is looked up, and not features or settings alone."""
+    for name, value, _ in entries_of(call):
+        if isinstance(value, Tensor):
+            numbers = value.is_floating_point() or value.is_complex() or value.dtype is torch.bool
+            if not (numbers or any(part in name for part in _NOT_TOKENS)):
+                return True
+        elif not (value is None or isinstance(value, str | int | float)):
+            return True
+    return False
 
 
 def _beside(call: ModelCall, ids: Tensor) -> Tensor | None:
