@@ -139,7 +139,7 @@ class AttachedNoise(EmbeddingNoise):
         self.layers = ()
         # A tf.function that was traced meanwhile keeps the noise in it. Not by `_set_pauses`: with
         # JAX, an error in the first step of `fit` leaves no variable of the model a value.
-        self._open_pauses.number = 1
+        self._state.pauses = 1
 
     def _record(self) -> None:
         self.last_call.begin(self, [self, *self.layers])
@@ -188,7 +188,7 @@ class AttachedNoise(EmbeddingNoise):
             if lookups == 0:
                 self._advance(x, now)
             else:
-                self._assign(now._replace(lookups=now.lookups + 1))
+                self._state.advance(now._replace(lookups=now.lookups + 1))
             model_call.begun[self] = (start, lookups + 1)
             return noised
 

@@ -32,11 +32,9 @@ from embnoise_keras._compat import (
 )
 from embnoise_keras.functional import add_noise, refuse_ragged
 from embnoise_keras.replicas import replica
-from embnoise_keras.variables import LastCall, Pauses, State
+from embnoise_keras.variables import Count, LastCall
 
 __all__ = ["EmbeddingNoise"]
-
-_COUNT = len(Counter._fields)
 
 
 @keras.saving.register_keras_serializable("embnoise")
@@ -89,8 +87,7 @@ class EmbeddingNoise(NoiseState, keras.layers.Layer):  # type: ignore[misc]
         self.supports_masking = True
         with keras.name_scope(self.name, caller=self):
             # The dtype is that of the iterations of Keras's optimizers.
-            self._state = State("count", shape=(_COUNT,), dtype="int")
-            self._open_pauses = Pauses("pauses", dtype="int")
+            self._state = Count()
         self.last_call = LastCall()
         # There is nothing to build, unless a subclass has something.
         self.built = type(self).build is keras.Layer.build
@@ -106,7 +103,7 @@ class EmbeddingNoise(NoiseState, keras.layers.Layer):  # type: ignore[misc]
     def save_own_variables(self, store: Any) -> None:
         """Save the count, and the weights of a subclass."""
         super().save_own_variables(store)
-        store["count"] = self._count
+        store["count"] = self._count[: len(Counter._fields)]
 
     def load_own_variables(self, store: Any) -> None:
         """Load what ``save_own_variables`` saved.
@@ -188,7 +185,7 @@ class EmbeddingNoise(NoiseState, keras.layers.Layer):  # type: ignore[misc]
         """``x`` with noise; while paused, with the same bits."""
         tokens.check(embedding_shape(x))
         # Compiled code takes `active` as data, so pausing silences what is compiled already.
-        active, where = self._open_pauses.state == 0, tokens.where
+        active, where = self._state.active, tokens.where
         if where is None:
             where = ops.broadcast_to(active, ops.shape(x)[:-1])
         else:
@@ -214,7 +211,7 @@ class EmbeddingNoise(NoiseState, keras.layers.Layer):  # type: ignore[misc]
         return tokens._replace(sample_ids=ids)
 
     def _counter(self) -> Counter:
-        """The counter as tensors that later assignments leave alone.
+        """The counter as tensors.
 
         Raises:
             ValueError: JAX traces the call by itself.
@@ -226,20 +223,16 @@ class EmbeddingNoise(NoiseState, keras.layers.Layer):  # type: ignore[misc]
                 "the same noise: call it on all tokens outside of that, or pass step= and "
                 "sample_ids=. In a jax.jit of your own, use stateless_call with the variables"
             )
-        return Counter(*ops.unstack(ops.copy(self._count.value), _COUNT))
+        return self._state.counter
 
     def _advance(self, x: Any, counter: Counter) -> None:
         """Count a call with embeddings ``x``."""
         batch = ops.cast(_batch(x), self._count.dtype)
-        self._assign(counter.after(batch, calls_per_step=self.calls_per_step, xp=ops))
-
-    def _assign(self, counter: Counter) -> None:
-        """Store the counter after a call, which does not count while paused."""
-        after = ops.cast(ops.stack([*counter]), self._count.dtype)
-        self._count.assign(ops.where(self._open_pauses.state == 0, after, self._count.value))
+        self._state.advance(counter.after(batch, calls_per_step=self.calls_per_step, xp=ops))
 
     def _counters(self) -> dict[str, Counter]:
-        return {self.name: Counter(*map(int, ops.convert_to_numpy(self._synced(self._state))))}
+        values = ops.convert_to_numpy(self._synced())
+        return {self.name: Counter(*map(int, values[: len(Counter._fields)]))}
 
     def _set_counters(self, counters: Mapping[str, Counter]) -> None:
         (counter,) = counters.values()
@@ -247,23 +240,23 @@ class EmbeddingNoise(NoiseState, keras.layers.Layer):  # type: ignore[misc]
         for name, value in counter._asdict().items():
             if value > largest:
                 raise ValueError(f"{name} must be at most {largest}, got {value}")
-        self._synced(self._state).assign([*counter])
+        self._synced().assign([*counter])
 
     def _pauses(self) -> int:
-        return self._open_pauses.number
+        return self._state.pauses
 
     def _set_pauses(self, pauses: int) -> None:
-        self._synced(self._open_pauses)
-        self._open_pauses.number = pauses
+        self._synced()
+        self._state.pauses = pauses
 
-    def _synced(self, state: State) -> Any:
-        """The variable of a state, to be read or set from outside of compiled code."""
-        if not has_value(state.state):
+    def _synced(self) -> Any:
+        """The variable of the count, to be read or set from outside of compiled code."""
+        if not has_value(self._count):
             raise RuntimeError(
                 f"{self.name!r} has no state while fit runs with JAX; call "
                 "model.jax_state_sync() before reading or setting it"
             )
-        return state.state
+        return self._count
 
     def compute_output_spec(self, x: Any, **_: Any) -> Any:
         """The shape and dtype of ``x``."""

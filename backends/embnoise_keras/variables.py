@@ -9,9 +9,10 @@ from typing import Any
 import keras
 from keras import ops
 
+from embnoise.backend import Counter
 from embnoise_keras._compat import add_state
 
-__all__ = ["LastCall", "Pauses", "State"]
+__all__ = ["Count", "LastCall", "State"]
 
 
 class State(keras.random.SeedGenerator):  # type: ignore[misc]
@@ -57,33 +58,65 @@ def _replicated(shape: tuple[int, ...]) -> dict[str, Any]:
     return {"layout": keras.distribution.TensorLayout(axes, distribution.device_mesh)}
 
 
-class _OpenPauses(keras.Variable):  # type: ignore[misc]
-    """A variable that nobody else sets: its value is ``number`` after any assignment."""
+class _CountVariable(keras.Variable):  # type: ignore[misc]
+    """A counter, and then how many contexts without noise are open.
 
-    number = 0
-
-    def assign(self, value: Any) -> Any:
-        return super().assign(self.number)
-
-
-class Pauses(State):
-    """How many contexts without noise are open, as state.
-
-    A state tree has it as well, and one that was saved in such a context would turn the noise off
-    for good where it is restored. So the number is kept in Python, and the variable follows it.
+    A state tree has the variable, and one that was saved in such a context would turn the noise off
+    for good where it is restored. So that number is kept in Python as well: whoever assigns to the
+    variable sets the counter alone.
     """
 
-    _kind = _OpenPauses
+    pauses = 0
+
+    def assign(self, value: Any) -> Any:
+        value = ops.cast(value, self.dtype)[: len(Counter._fields)]
+        return super().assign(ops.append(value, ops.cast([self.pauses], self.dtype)))
+
+    def move(self, value: Any) -> Any:
+        """Assign all of ``value``: in compiled code, ``pauses`` is that of when it was traced."""
+        return super().assign(value)
+
+    def _restore_from_tensors(self, restored: Any) -> Any:
+        # By `tf.train.Checkpoint`, which does not call `assign`.
+        done = super()._restore_from_tensors(restored)
+        self.assign(self.value)
+        return done
+
+
+class Count(State):
+    """The counter of a layer, and how many contexts without noise are open, as state."""
+
+    _kind = _CountVariable
+
+    def __init__(self) -> None:
+        super().__init__("count", shape=(len(Counter._fields) + 1,), dtype="int")
 
     @property
-    def number(self) -> int:
-        """How many are open."""
-        return int(self.state.number)
+    def counter(self) -> Counter:
+        """The counter as tensors that later assignments leave alone."""
+        *counter, _ = ops.unstack(ops.copy(self.state.value), len(Counter._fields) + 1)
+        return Counter(*counter)
 
-    @number.setter
-    def number(self, value: int) -> None:
-        self.state.number = value
-        self.state.assign(value)
+    @property
+    def active(self) -> Any:
+        """Whether no context without noise is open, as a tensor."""
+        return self.state.value[-1] == 0
+
+    def advance(self, counter: Counter) -> None:
+        """Store the counter after a call, which does not count while paused."""
+        value = self.state.value
+        after = ops.cast(ops.stack([*counter, value[-1]]), self.state.dtype)
+        self.state.move(ops.where(self.active, after, value))
+
+    @property
+    def pauses(self) -> int:
+        """How many contexts without noise are open."""
+        return int(self.state.pauses)
+
+    @pauses.setter
+    def pauses(self, number: int) -> None:
+        self.state.pauses = number
+        self.state.assign(self.state.value)
 
 
 class LastCall:

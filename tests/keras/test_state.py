@@ -313,7 +313,7 @@ def test_the_count_is_no_weight():
     layer = EmbeddingNoise(NOISE)
     assert layer.weights == []
     names = [variable.name for variable in layer.non_trainable_variables]
-    assert names == ["count", "pauses"]
+    assert names == ["count"]
 
 
 def test_a_handle_continues_in_the_middle_of_a_step():
