@@ -46,6 +46,7 @@ __all__ = [
     "sync_state",
     "takes_gradients",
     "tracing",
+    "untold_model",
     "with_keras_mask",
 ]
 
@@ -258,6 +259,32 @@ def may_be_default() -> bool:
         return False
     training = signature(context.entry_layer.call).parameters.get("training")
     return training is not None and training.default is False
+
+
+def untold_model() -> Any:
+    """The model that ``fit`` trains, if its ``call`` has no argument ``training``, or ``None``.
+
+    Keras then tells none of its layers that it trains. With JAX, see ``takes_gradients``.
+    """
+    context = get_global_attribute("current_call_ctx")
+    model = context and context.entry_layer
+    if getattr(model, "train_function", None) is None or not _is_recorded():
+        return None
+    return None if "training" in signature(model.call).parameters else model
+
+
+def _is_recorded() -> bool:
+    """Whether what runs is recorded for gradients, unlike in ``evaluate``."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        from tensorflow.python.eager import record  # noqa: PLC0415, only on this backend
+
+        return bool(record.could_possibly_record())
+    if backend == "torch":
+        import torch  # noqa: PLC0415
+
+        return torch.is_grad_enabled()
+    return False
 
 
 class GraphCall(NamedTuple):

@@ -20,6 +20,7 @@ from embnoise.backend import (
 from embnoise_keras.calls import is_wrapped
 from embnoise_keras.find import layers_of
 from embnoise_keras.handle import AttachedNoise, Handle, name_of, noise_layers
+from embnoise_keras.layer import lacks_training
 
 __all__ = ["attach"]
 
@@ -108,10 +109,6 @@ def attach(
     # A model without a call of its own is trained by a train_step that calls what is in it.
     own = isinstance(model, keras.Model) and call is not keras.Model.call
     if own and "training" not in signature(call).parameters:
-        warnings.warn(
-            f"embnoise: {type(model).__name__}.call has no argument `training`, so Keras does not "
-            "tell its layers that it trains: there will be no noise, and no dropout, in fit",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+        attached.has_warned = True
+        warnings.warn(lacks_training(model), RuntimeWarning, stacklevel=2)
     return Handle(model, layers, attached, functions, at)

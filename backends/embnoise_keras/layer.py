@@ -29,12 +29,13 @@ from embnoise_keras._compat import (
     keras_mask,
     may_be_default,
     takes_gradients,
+    untold_model,
 )
 from embnoise_keras.functional import add_noise, refuse_ragged
 from embnoise_keras.replicas import replica
 from embnoise_keras.variables import Count, LastCall
 
-__all__ = ["EmbeddingNoise"]
+__all__ = ["EmbeddingNoise", "lacks_training"]
 
 
 @keras.saving.register_keras_serializable("embnoise")
@@ -89,6 +90,7 @@ class EmbeddingNoise(NoiseState, keras.layers.Layer):  # type: ignore[misc]
             # The dtype is that of the iterations of Keras's optimizers.
             self._state = Count()
         self.last_call = LastCall()
+        self.has_warned = False  # that there is no noise in `fit`
         # There is nothing to build, unless a subclass has something.
         self.built = type(self).build is keras.Layer.build
 
@@ -172,7 +174,15 @@ class EmbeddingNoise(NoiseState, keras.layers.Layer):  # type: ignore[misc]
         return noisy
 
     def _warn_if_untold(self, training: bool | None) -> None:
-        if takes_gradients(self._count) and (training is None or may_be_default()):
+        """Warn, once, if there is no noise in ``fit`` since nobody passed ``training``."""
+        if self.has_warned:
+            return
+        model = untold_model() if training is None else None
+        if model is not None:
+            self.has_warned = True
+            warnings.warn(lacks_training(model), RuntimeWarning, stacklevel=2)
+        elif takes_gradients(self._count) and (training is None or may_be_default()):
+            self.has_warned = True
             warnings.warn(
                 f"embnoise: {self.name!r} adds no noise, since the `call` of a model in `fit` does "
                 "not hand `training` on: with JAX, Keras does not do that by itself, so dropout is "
@@ -297,3 +307,11 @@ class EmbeddingNoise(NoiseState, keras.layers.Layer):  # type: ignore[misc]
 
 def _batch(x: Any) -> Any:
     return ops.shape(x)[0] if len(x.shape) == 3 else 1
+
+
+def lacks_training(model: Any) -> str:
+    """What to say of a model whose ``call`` has no argument ``training``."""
+    return (
+        f"embnoise: {type(model).__name__}.call has no argument `training`, so Keras does not "
+        "tell its layers that it trains: there will be no noise, and no dropout, in fit"
+    )

@@ -201,6 +201,34 @@ def test_whether_gradients_are_taken():
     assert not seen[False], hint
 
 
+@pytest.mark.skipif(JAX, reason="takes_gradients tells")
+def test_which_model_in_fit_has_no_argument_training():
+    hint = changed("CallContext, Model.train_function or record", "untold_model")
+    seen = []
+
+    class Watch(keras.layers.Layer):
+        def call(self, x, training=None):
+            seen.append(_compat.untold_model())
+            return x
+
+    class Model(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.inner = sequential(Watch())
+
+        def call(self, ids):
+            return self.inner(ids)
+
+    model = Model()
+    model.compile("sgd", "mse")
+    model(IDS)
+    assert set(seen) == {None}, hint
+    fit(model)
+    assert seen[-1] is model, hint
+    model.evaluate(IDS, TARGETS, verbose=0)
+    assert seen[-1] is None, hint
+
+
 def test_whether_training_may_be_a_default():
     hint = changed("CallContext", "may_be_default")
     seen = []

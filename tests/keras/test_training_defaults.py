@@ -1,11 +1,13 @@
-"""Layers whose ``training`` is ``False`` by default, in a model that does not hand it on."""
+"""Models and layers that do not tell what is in them whether they train."""
+
+import warnings
 
 import keras
 import pytest
 
 from embnoise import neftune
 from embnoise_keras import EmbeddingNoise, attach
-from tests.keras.models import DIM, VOCABULARY, fit
+from tests.keras.models import DIM, IDS, TARGETS, VOCABULARY, fit, sequential
 
 NOISE = neftune(50.0)
 JAX = keras.backend.backend() == "jax"
@@ -70,3 +72,73 @@ def test_training_that_is_passed_is_not_warned_of(make):
     assert handed_on.step == 2
     frozen = noise_in_fit(Explicit(make()), lambda training: {"training": False})
     assert frozen.step == 0
+
+
+class WithoutTraining(keras.Model):
+    """Its ``call`` has no argument ``training``."""
+
+    def __init__(self, *noise):
+        super().__init__()
+        self.inner = sequential(*noise)
+
+    def call(self, ids):
+        return self.inner(ids)
+
+
+class OnPurpose(WithoutTraining):
+    """Says by itself whether there is noise."""
+
+    mode = True
+
+    def call(self, ids):
+        return self.inner(ids, training=self.mode)
+
+
+@pytest.fixture
+def warned():
+    """Counts the warnings about noise so far."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        yield lambda: sum(str(each.message).startswith("embnoise: ") for each in said)
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_a_model_without_the_argument_is_warned_of_once_in_fit(warned, eager):
+    layer = EmbeddingNoise(NOISE)
+    model = WithoutTraining(layer)
+    model.compile("sgd", "mse", run_eagerly=eager)
+    model(IDS)
+    model.predict(IDS, verbose=0)
+    model.evaluate(IDS, TARGETS, verbose=0)
+    assert warned() == 0
+    fit(model)
+    assert warned() == 1
+    fit(model, epochs=2)
+    model.evaluate(IDS, TARGETS, verbose=0)
+    assert warned() == 1
+    assert (layer.step, layer.lookups) == (0, 0)
+
+
+def test_a_model_that_attach_warned_of_is_not_warned_of_again(warned):
+    model = WithoutTraining()
+    model.compile("sgd", "mse")
+    with attach(model, NOISE) as handle:
+        assert warned() == 1
+        fit(model)
+        assert handle.step == 0
+    assert warned() == 1
+    with attach(model.inner, NOISE):
+        assert warned() == 1
+        fit(model)
+    assert warned() == 2
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_a_model_that_passes_training_on_purpose_is_not_warned_of(mode):
+    layer = EmbeddingNoise(NOISE)
+    model = OnPurpose(layer)
+    model.mode = mode
+    model.compile("sgd", "mse")
+    fit(model)
+    model(IDS)
+    assert layer.step == (3 if mode else 0)
