@@ -39,6 +39,9 @@ from embnoise_keras.model_call import ModelCall, running_calls
 
 __all__ = ["Lookups", "around_lookups", "knows_padding"]
 
+_FIRST = 8
+"""In how many lookups values are read that are only warned of. Each read waits for a GPU."""
+
 
 @contextmanager
 def around_lookups(layer: Any, noised: Callable[[Any, Any, int], Any], at: str) -> Iterator[None]:
@@ -111,6 +114,7 @@ class Lookups:
         self._transposed: bool | None = None  # what the last lookup that told was
         self._has_padding_mask = False  # whether a batch told that attention_mask is [B, L]
         self._has_warned = False  # of a mask that does not tell padding
+        self._looks_at_values = _FIRST  # in how many more lookups values are read
 
     def noised(
         self,
@@ -235,9 +239,12 @@ class Lookups:
         own = None if is_hidden(ids) else self._mask_of_keras(ids)
         if own is not None:
             mask = as_reordered(mask, own)
-        looked_up, told = known_value(ids), known_value(mask)
-        if self._has_warned or is_hidden(ids) or looked_up is None or told is None:
+        if self._has_warned or is_hidden(ids) or not self._looks_at_values:
             return mask
+        looked_up, told = known_value(ids), known_value(mask)
+        if looked_up is None or told is None:
+            return mask
+        self._looks_at_values -= 1
         leaves = [each for call in calls for each in call.inputs.leaves.values()]
         given = [known_value(each) for each in leaves if shape_of(each) == shape_of(ids)]
         if is_of_other_ids(told, looked_up, [each for each in given if each is not None]):

@@ -9,12 +9,13 @@ from keras import ops
 
 import embnoise
 from embnoise import neftune
-from embnoise_keras import attach
+from embnoise_keras import attach, lookups
 from tests.keras.models import DIM, IDS, MASK, VOCABULARY, Probe, numpy, probed
 
 NOISE = neftune(50.0)
 INPUTS = {"token_ids": IDS, "padding_mask": MASK}
 REVERSED = MASK[:, ::-1]
+FULL = np.ones_like(IDS)
 
 
 class Computing(keras.Model):
@@ -71,6 +72,20 @@ def test_ids_in_the_same_order_keep_their_mask(change, mask_zero):
 @pytest.mark.parametrize("build", [Computing, graph])
 def test_ids_in_another_order_have_the_mask_of_an_embedding_that_knows_padding(build):
     check(build(reverse, mask_zero=True), REVERSED)
+
+
+def test_values_are_read_in_the_first_calls_alone(monkeypatch):
+    model, read = Computing(reverse), []
+    monkeypatch.setattr(lookups, "known_value", lambda tensor: read.append(tensor) or FULL)
+    inputs = {"token_ids": ops.convert_to_tensor(FULL), "padding_mask": ops.ones_like(FULL)}
+    model(inputs)
+    with attach(model, NOISE):
+        for _ in range(8):
+            model(inputs, training=True)
+        first = len(read)
+        assert first > 0
+        model(inputs, training=True)
+        assert len(read) == first
 
 
 @pytest.mark.parametrize("build", [Computing, graph])

@@ -156,6 +156,13 @@ def test_a_stateless_call_in_what_jax_traces():
     ]
     for each in calls:
         np.testing.assert_allclose(each()[0], expected, rtol=0, atol=1e-6)
+
+    @jax.jit
+    def recomputed_with_all_of_the_state_from_outside(state):
+        return jax.checkpoint(lambda x: call(state, x))(x)
+
+    with pytest.raises(ValueError, match="use stateless_call with the variables"):
+        recomputed_with_all_of_the_state_from_outside(state)
     after, parts = jax.lax.scan(lambda state, row: call(state, row[None])[::-1], state, x)
     assert int(after[0][0]) == 4
     assert are_different(numpy(parts))
