@@ -43,6 +43,8 @@ class Interceptor:
     ) -> None:
         self.called: set[str] = set()
         """The paths and patterns by which there was noise."""
+        self.embeddings: dict[str, tuple[int, ...]] = {}
+        """The embeddings of the model that were called, as candidates for ``layer``."""
         self.misused = ""
         """What to say of token arrays that went to a lookup of other ids, if any did."""
         self._first_ids: dict[str, Any] = {}
@@ -89,6 +91,8 @@ class Interceptor:
         # A call inside a call of the same module belongs to a class that extends another.
         inside = bool(self._inside) if self._places.only else path in self._inside
         place, name = (None, path) if inside else self._found(module, path)
+        if isinstance(module, nn.Embed) and self._is_inside(module):
+            self.embeddings[self._own(path)] = (module.num_embeddings, module.features)
         own = self._noise_of(module, kwargs)
         if own is not None and self._is_inside(module):
             self._present[path] = own
@@ -120,11 +124,14 @@ class Interceptor:
 
     def _found(self, module: nn.Module, path: str) -> tuple[str | None, str]:
         """The place of a module, and its path: that in the model, if it is known by this one."""
-        place, around = self._places.find(module, path), f"{self._running}/"
-        if place is not None or not self._running or not path.startswith(around):
+        place, own = self._places.find(module, path), self._own(path)
+        if place is not None or own == path:
             return place, path
-        own = path.removeprefix(around)
         return self._places.find(module, own), own
+
+    def _own(self, path: str) -> str:
+        """The path in the model of a module with a path in those around it."""
+        return path.removeprefix(f"{self._running}/") if self._running else path
 
     def _is_inside(self, module: nn.Module) -> bool:
         """Whether the call of a module is inside one of the model."""

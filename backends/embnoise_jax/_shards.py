@@ -43,7 +43,8 @@ def resolve_channels(channels: Any, dim: int, noise: Noise) -> tuple[Any, int]:
         offset = check_integer("the offset of channels", offset, minimum=0)
         if offset + dim > total:
             raise ValueError(
-                f"channels must hold the {dim} channels of x, got (offset, total) = {channels}"
+                f"channels must be (offset, total) with offset + {dim} <= total, since x has {dim} "
+                f"channels, got {channels}"
             )
     elif jnp.shape(offset) != () or not jnp.issubdtype(offset.dtype, jnp.integer):
         raise TypeError(f"the offset of channels must be an integer, got {format_value(offset)}")

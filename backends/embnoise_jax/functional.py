@@ -104,9 +104,9 @@ def add_noise(
         True
     """
     if not isinstance(x, Array):
-        hint = ""
+        hint = "; pass jnp.asarray(x)" if isinstance(x, np.ndarray | list | tuple) else ""
         if isinstance(x, np.ndarray):
-            hint = "; pass jnp.asarray(x), or call embnoise.add_noise, which takes NumPy's arrays"
+            hint += ", or call embnoise.add_noise, which takes NumPy's arrays"
         raise TypeError(f"x must be a jax.Array, got {format_value(x)}{hint}")
     tokens = TokenArrays(mask, segment_ids, positions, sample_ids, where)
     if not isinstance(step, Array) and hasattr(step, "__jax_array__"):

@@ -25,7 +25,7 @@ from embnoise.backend import (
     resolve_step,
 )
 from embnoise_jax._counting import add_counted_noise, pack
-from embnoise_jax._find import tokens_by_layer
+from embnoise_jax._find import list_embeddings, tokens_by_layer
 from embnoise_jax._linen_interceptor import Interceptor
 from embnoise_jax._linen_modules import ONLY, Places, is_same
 from embnoise_jax.functional import add_noise
@@ -232,9 +232,12 @@ def attach(
     missed = [path for path in paths if path not in interceptor.called]
     if missed:
         whom = "no nn.Embed was" if layer is None else f"{', '.join(missed)} was not"
+        others = interceptor.embeddings
+        candidates = f" The embeddings that were: {list_embeddings(others)}." if others else ""
         warnings.warn(
             f"embnoise: {whom} called inside "
-            "attach(), so there was no noise. Pass layer= if the model has another embedding, "
+            f"attach(), so there was no noise.{candidates} "
+            "Pass layer= if the model has another embedding, "
             "attach to the model that is called or one with the same fields, give model.bind(...) "
             "a name before you call a layer of it, and enter attach() inside a function that is "
             "compiled ahead of time.",

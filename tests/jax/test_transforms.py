@@ -165,6 +165,8 @@ def test_a_raw_key_is_refused_with_what_to_pass():
 def test_arrays_of_numpy_and_of_8_bits_are_refused_with_what_to_do():
     with pytest.raises(TypeError, match=r"pass jnp\.asarray\(x\), or call embnoise\.add_noise"):
         add_noise(np.zeros((2, 3), np.float32), neftune(), step=0)
+    with pytest.raises(TypeError, match=r"pass jnp\.asarray\(x\)$"):
+        add_noise([[0.0, 1.0]], neftune(), step=0)
     with pytest.raises(TypeError, match=r"got float8_e4m3fn: add the noise in one of these"):
         add_noise(jnp.zeros((2, 3), jnp.float8_e4m3fn), neftune(), step=0)
 
@@ -188,7 +190,7 @@ def test_channels_are_parts_of_the_embeddings(distribution):
         ((0, 20.0), neftune(), TypeError, r"the total of channels must be an integer, got 20\.0"),
         ((0.5, 40), neftune(), TypeError, r"the offset of channels must be an integer, got 0\.5"),
         ((0, 19), neftune(), ValueError, "the total of channels must be at least 20, got 19"),
-        ((21, 40), neftune(), ValueError, r"hold the 20 channels of x, got .* \(21, 40\)"),
+        ((21, 40), neftune(), ValueError, r"with offset \+ 20 <= total.* got \(21, 40\)"),
         ((-1, 40), neftune(), ValueError, "the offset of channels must be at least 0, got -1"),
         ((0, 40), neftune(scale="relative"), ValueError, "None with scale='relative'"),
     ],
