@@ -10,7 +10,7 @@ import keras
 from keras import ops
 
 from embnoise.backend import Counter
-from embnoise_keras._compat import add_state
+from embnoise_keras._compat import add_state, has_value
 
 __all__ = ["Count", "LastCall", "State"]
 
@@ -116,7 +116,8 @@ class Count(State):
     @pauses.setter
     def pauses(self, number: int) -> None:
         self.state.pauses = number
-        self.state.assign(self.state.value)
+        if has_value(self.state):
+            self.state.assign(self.state.value)
 
 
 class LastCall:
