@@ -32,7 +32,6 @@ __all__ = [
     "graph_places",
     "has_value",
     "is_mapped",
-    "is_recomputed",
     "is_repeated_in",
     "is_traced_apart",
     "kept_global_generator",
@@ -40,6 +39,7 @@ __all__ = [
     "known_value",
     "may_be_default",
     "outlives",
+    "refuse_recomputed",
     "remove_state",
     "run_layer_test",
     "states",
@@ -95,9 +95,16 @@ def forget_train_function(model: Any) -> None:
         model.make_train_function()
 
 
-def is_recomputed(layer: Any) -> bool:
-    """Whether ``keras.RematScope`` recomputes a layer, of which Keras tells by a private name."""
-    return getattr(layer, "_remat_mode", None) is not None
+def refuse_recomputed(layer: Any) -> None:
+    """Raise if ``keras.RematScope`` recomputes a layer, of which Keras tells by a private name."""
+    scope = getattr(layer, "_remat_mode", None)
+    if scope is None or scope.mode == "activations":  # those alone
+        return
+    if scope.mode != "list_of_layers" or layer.name in scope.layer_names:
+        raise ValueError(
+            f"{layer.name!r} is in a keras.RematScope, and what it recomputes would draw "
+            "other noise: make it outside of the scope"
+        )
 
 
 def outlives(tensor: Any, ids: Any) -> bool:
@@ -266,8 +273,7 @@ def untold_model() -> Any:
 
     Keras then tells none of its layers that it trains. With JAX, see ``takes_gradients``.
     """
-    context = get_global_attribute("current_call_ctx")
-    model = context and context.entry_layer
+    model: Any = getattr(get_global_attribute("current_call_ctx"), "entry_layer", None)
     if getattr(model, "train_function", None) is None or not _is_recorded():
         return None
     return None if "training" in signature(model.call).parameters else model
@@ -275,12 +281,11 @@ def untold_model() -> Any:
 
 def _is_recorded() -> bool:
     """Whether what runs is recorded for gradients, unlike in ``evaluate``."""
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
+    if keras.backend.backend() == "tensorflow":
         from tensorflow.python.eager import record  # noqa: PLC0415, only on this backend
 
         return bool(record.could_possibly_record())
-    if backend == "torch":
+    if keras.backend.backend() == "torch":
         import torch  # noqa: PLC0415
 
         return torch.is_grad_enabled()

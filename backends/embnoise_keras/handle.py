@@ -15,7 +15,7 @@ from embnoise_keras._compat import (
     add_state,
     all_layers,
     forget_train_function,
-    is_recomputed,
+    refuse_recomputed,
     remove_state,
     states,
     sync_state,
@@ -55,11 +55,7 @@ class Handle(backend.Handle):
         self._attached = attached
         self._around = enclosing_layers(model, layers)
         for each in (*layers, *self._around):
-            if is_recomputed(each):
-                raise ValueError(
-                    f"{each.name!r} is in a keras.RematScope, and what it recomputes would draw "
-                    "other noise: make it outside of the scope"
-                )
+            refuse_recomputed(each)
         sync_state(model)
         # Later, in a compiled step, nothing could be computed.
         known = bool(functions.describes) or all(map(knows_padding, layers))

@@ -28,6 +28,7 @@ from embnoise_keras._compat import (
     is_traced_apart,
     keras_mask,
     may_be_default,
+    refuse_recomputed,
     takes_gradients,
     untold_model,
 )
@@ -63,7 +64,8 @@ class EmbeddingNoise(NoiseState, keras.layers.Layer):  # type: ignore[misc]
 
     Raises:
         TypeError: An argument of the wrong type.
-        ValueError: ``calls_per_step`` is below 1, or the noise's schedule is unbound.
+        ValueError: ``calls_per_step`` is below 1, the noise's schedule is unbound, or a
+            ``keras.RematScope`` would recompute the layer.
 
     Example:
         >>> import keras
@@ -83,6 +85,7 @@ class EmbeddingNoise(NoiseState, keras.layers.Layer):  # type: ignore[misc]
         check_noise(noise).alpha_at(0)
         # Without autocast the embeddings keep the dtype that they come in.
         super().__init__(autocast=False, **options)
+        refuse_recomputed(self)
         self.noise = noise
         self.calls_per_step = check_integer("calls_per_step", calls_per_step, minimum=1)
         self.supports_masking = True

@@ -292,6 +292,9 @@ def test_a_second_embedding_needs_another_stream():
     attach(model, neftune(), layer="two").remove()
 
 
+LISTED = {"mode": "list_of_layers", "layer_names": ["block"]}
+
+
 class Recomputed(keras.layers.Layer):
     def __init__(self):
         super().__init__()
@@ -306,6 +309,18 @@ def test_a_layer_that_is_recomputed_is_refused():
         block = Recomputed()
     with pytest.raises(ValueError, match=r"'inside' is in a keras.RematScope.*outside"):
         attach(keras.Sequential([block]), neftune())
+    with (
+        keras.RematScope(mode="full"),
+        pytest.raises(ValueError, match=r"'noise' is in a keras.RematScope.*outside"),
+    ):
+        EmbeddingNoise(neftune(), name="noise")
+
+
+@pytest.mark.parametrize("scope", [{"mode": "activations"}, LISTED])
+def test_a_scope_that_recomputes_other_layers_is_none(scope):
+    with keras.RematScope(**scope):
+        model = keras.Sequential([keras.layers.Embedding(8, 4), EmbeddingNoise(neftune())])
+    attach(model, neftune(stream="attached")).remove()
 
 
 def test_a_call_of_a_model_s_own_is_given_back():
