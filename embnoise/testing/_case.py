@@ -15,7 +15,20 @@ __all__ = ["Case"]
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A layer to test and its claims; made by ``case``, which documents and checks the fields."""
+    """A layer to test and its claims. ``case`` makes one, and checks what it is given.
+
+    Attributes:
+        name: The name in tests and reports.
+        make_layer: ``make_layer(*, dim, alpha, seed)`` returns a fresh layer.
+        driver: The framework's driver.
+        inputs: What the layer takes: ``"embeddings"`` or ``"ids"``.
+        call: ``call(layer, inputs, *, training, mask, step, segment_ids)``, or ``None`` for a layer
+            that is called with these keywords itself.
+        claims: What the layer claims.
+        padding_id: The id of padding, for ``"ids"``.
+        expected_failures: Reasons for the checks that are known to fail, by code, or by code and
+            dtype.
+    """
 
     name: str
     make_layer: Callable[..., Any]
