@@ -84,9 +84,10 @@ def over_batches(
 
 def _drawn(draw: Any, st: Any) -> Batch:
     width = draw(st.integers(1, 9))
+    lengths = tuple(draw(st.lists(st.integers(0, width), min_size=1, max_size=4)))
     return Batch(
-        tuple(draw(st.lists(st.integers(0, width), min_size=1, max_size=4))),
-        width,
+        lengths,
+        width + (len(lengths) == width),  # EN49 reports what goes wrong if B == L
         draw(st.integers(1, 33)),
         draw(st.booleans()),
         draw(st.floats(2**-4, 2**4, width=32)),

@@ -110,7 +110,7 @@ class CheckContext:
         holds: bool,
         seen: str,
         likely: str | Callable[[], str],
-        premises: tuple[str, ...] = (),
+        premises: tuple[str, ...] | Callable[[], tuple[str, ...]] = (),
     ) -> None:
         """Count an assertion, and raise if it does not hold.
 
@@ -118,11 +118,12 @@ class CheckContext:
             holds: Whether it holds.
             seen: What was observed and what was expected.
             likely: The likely cause, or a function that works it out.
-            premises: More checks without which this assertion shows nothing.
+            premises: More checks without which this assertion shows nothing, or a function that
+                works them out.
         """
         self.assertions += 1
         if not holds:
-            self.premises += premises
+            self.premises += premises if isinstance(premises, tuple) else premises()
             raise ClaimViolatedError(seen, likely if isinstance(likely, str) else likely())
 
     def layer(

@@ -27,6 +27,8 @@ class Findings:
     """The masks and segment ids that the layer turned out to require, which it takes as any."""
     not_finite: list[str] = field(default_factory=list)
     """The codes of the checks that found NaN or infinite values."""
+    apart: dict[tuple[object, ...], bool] = field(default_factory=dict)
+    """Whether some rows, tokens or channels differ from the rest, by dtype, profile and seed."""
     running: list[tuple[object, ...]] = field(default_factory=list)
     """The checks that failed and whose premises are being looked at.
 

@@ -8,7 +8,7 @@ from embnoise.testing._case import Case
 from embnoise.testing.registry import CHECKS, Spec
 from embnoise.testing.report import Result
 
-__all__ = ["FIRST", "premises_of", "root_of"]
+__all__ = ["FIRST", "ONE_SIZE", "is_statistic", "premises_of", "root_of"]
 
 FIRST = "EN01"
 """The check that all others build on."""
@@ -19,6 +19,19 @@ _OF_IDS = "EN17"
 
 _OF_PAIRS = "EN36"
 """The check of pairs of rows, which is at the root of what else is wrong with one of a pair."""
+
+
+ONE_SIZE = "EN52"
+"""The check of single rows, tokens and channels. If some of them differ from the rest, it is at the
+root of what is wrong with all noise."""
+
+_OF_VALUES = ("EN40", "EN42")
+"""The exact checks that nevertheless rest on how the values are distributed."""
+
+
+def is_statistic(spec: Spec) -> bool:
+    """Whether a check measures all noise, and so is misled by single rows, tokens or channels."""
+    return spec.code != ONE_SIZE and (spec.random or spec.code in _OF_VALUES)
 
 
 def premises_of(spec: Spec, case: Case) -> tuple[str, ...]:

@@ -24,11 +24,12 @@ from embnoise.testing.failures import (
     raised_by_layer,
 )
 from embnoise.testing.findings import Findings
-from embnoise.testing.premises import FIRST, premises_of, root_of
+from embnoise.testing.premises import FIRST, ONE_SIZE, is_statistic, premises_of, root_of
 from embnoise.testing.profiles import PROFILES, Profile, profile_of
 from embnoise.testing.random_state import keeping_random_state
-from embnoise.testing.registry import Spec
+from embnoise.testing.registry import CHECKS, Spec
 from embnoise.testing.report import Report, Result, reproduction
+from embnoise.testing.slices import are_apart
 
 __all__ = ["Check", "check_layer", "iter_checks", "parametrize_with_checks"]
 
@@ -106,12 +107,14 @@ class Check:
                 status, message = self._outcome(context)
             assertions = context.assertions
             depends = tuple(sorted(context.depends))
-            if self.spec.code == FIRST:
-                builds_on = (FIRST,)  # in float32
-            else:
-                builds_on += depends + context.premises
             if status == "passed":
                 builds_on = depends
+            elif self.spec.code != FIRST:
+                builds_on += depends + context.premises
+            if status == "failed" and is_statistic(self.spec) and self._is_apart():
+                builds_on += (ONE_SIZE,)
+            if status != "passed":
+                builds_on += (self.spec.code,)  # in float32
         except ERRORS as error:  # from a function in the claims, or from the driver
             untestable = (
                 error
@@ -153,6 +156,22 @@ class Check:
         dtype = self.dtype if tested else "float32"
         premise = replace(self, spec=spec, dtype=dtype)
         return None if premise._key in self.findings.running else premise.result()
+
+    def _is_apart(self) -> bool:
+        """Whether some rows, tokens or channels of the noise differ from the rest."""
+        spec = CHECKS[ONE_SIZE]
+        if spec.claimed(self.case.claims) is not None:
+            return False
+        tested = self.dtype in spec.tested(self.case.dtypes, self.profile)
+        dtype = self.dtype if tested else "float32"
+        key, found = (dtype, self.profile, self.seed), self.findings.apart
+        if key not in found:
+            context = CheckContext(
+                self.case, ONE_SIZE, dtype, self.profile, self.seed, self.findings
+            )
+            with keeping_random_state(self.case.driver):
+                found[key] = are_apart(context)
+        return found[key]
 
     def _compared(self, status: str, message: str) -> tuple[str, str]:
         """The outcome, compared with what was expected."""

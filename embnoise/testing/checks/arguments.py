@@ -25,10 +25,10 @@ def _same(context: CheckContext, left: np.ndarray, right: np.ndarray) -> bool:
 
 @check("EN55", dtypes="all", claimed=needs_repeats, premises=(*NOISE, "EN15"))
 def evaluation_draws_nothing(context: CheckContext) -> None:
-    """Evaluation between training calls does not change the noise of these.
+    """Evaluation between training calls does not change their noise.
 
-    Nor does evaluation without gradients, as it mostly runs. Fails for layers that draw in
-    evaluation mode and drop the draw, or seed their generator again when the mode changes.
+    Nor does evaluation without gradients, which is how it usually runs. Fails for layers that draw
+    in evaluation mode and drop the draw, or seed their generator again when the mode changes.
     """
     inputs = context.batch(fill="normal")
     start = context.first_step()

@@ -31,7 +31,7 @@ def compiled_equals_eager(context: CheckContext) -> None:
     """Under the framework's compiler the noise equals that of uncompiled calls, step by step.
 
     For a layer that follows a global seed, which a compiler may read in another way, the compiled
-    noise must have the claimed size and distribution instead, and be another one at each step. The
+    noise must have the claimed size and distribution instead, and differ from step to step. The
     gradient passes through a compiled call unchanged, and an input that needs one gets the noise.
     Fails for layers whose noise is drawn while tracing and frozen, that are compiled once for both
     modes, or that add other noise in compiled training.

@@ -54,7 +54,7 @@ def _longest(context: CheckContext) -> int:
 
 @check("EN44", claimed=_own_seed, premises=SEEDS)
 def all_seeds_differ(context: CheckContext) -> None:
-    """Seeds that are any number apart draw other noise: neighbors, and those far away.
+    """Any two seeds draw different noise, whether they are neighbors or far apart.
 
     Fails for layers that keep a seed in few bits, take its remainder by some number, or divide it;
     or that take 0 for "not given" (``seed or 42``).
@@ -170,8 +170,8 @@ def noise_endures(context: CheckContext) -> None:
     The noise of all these steps is drawn anew, centered and of the claimed distribution, and a
     layer that counts its calls holds no more after them. With a schedule, the steps are those whose
     noise is not far below the largest. Fails for layers whose count wraps, whose noise repeats
-    after some round number of steps, is another one from some step on, or ends; or that keep
-    something of every call.
+    after some round number of steps, changes from some step on, or ends; or that keep something of
+    every call.
     """
     claims = context.claims
     if claims.schedule is not None:

@@ -8,11 +8,24 @@ import numpy as np
 
 from embnoise.testing.claims import Claims
 from embnoise.testing.context import CheckContext
-from embnoise.testing.diagnosis import NO_NOISE
+from embnoise.testing.diagnosis import NO_NOISE, other_distribution
 from embnoise.testing.inputs import Array, Inputs
 from embnoise.testing.registry import SIZE, check, needs_distribution
-from embnoise.testing.statistics import RATE, band, cdf_distance, distinct_least, once_in
-from embnoise.testing.tables import CLOSED_FORM, LATTICE, has_few_values, value_count
+from embnoise.testing.statistics import (
+    RATE,
+    band,
+    cdf_distance,
+    distinct_least,
+    once_in,
+    rms_window,
+)
+from embnoise.testing.tables import (
+    CLOSED_FORM,
+    LATTICE,
+    has_few_values,
+    value_count,
+    zero_share,
+)
 
 _BITS = 16
 """The bits of the coarsest correct draw, unless the dtype has fewer."""
@@ -25,6 +38,44 @@ def _many_values(claims: Claims) -> str | None:
     return needs_distribution(claims)
 
 
+def names_it(context: CheckContext, units: Array) -> tuple[str, ...]:
+    """The check that names what is wrong with a distribution: several of them see it.
+
+    Args:
+        context: The check's.
+        units: Some units, without padding.
+    """
+    noisy, sizes = units[units != 0], abs(units)
+    signs = sizes.max() <= (1 + 2 * context.grid) * sizes.min()
+    if signs or other_distribution(units, context.distribution):
+        return ("EN31",) if rms_window(context.distribution, 1) is None else ("EN30",)
+    if _has_few_values(context, noisy):
+        return ("EN28",)
+    silent = 1 - noisy.size / units.size
+    return ("EN53",) if silent > _CLEAN + zero_share(context.distribution) else ("EN30",)
+
+
+def _named_elsewhere(context: CheckContext, units: Array) -> tuple[str, ...]:
+    """The checks that name why there are few values, if it is not that a draw is rounded."""
+    names = names_it(context, units)
+    return () if names == ("EN28",) else (*names, "EN31")
+
+
+_CLEAN = 0.005
+"""The share of units that are 0 and not by chance."""
+
+
+def _has_few_values(context: CheckContext, units: Array) -> bool:
+    """Whether units have fewer distinct values than a correct draw has."""
+    return np.unique(units).size < _least(context, units.size)
+
+
+def _least(context: CheckContext, count: int) -> int:
+    """The least number of distinct values that so many units have."""
+    bits = min(round(math.log2(2 / context.grid)), _BITS)
+    return distinct_least(context.distribution, count, bits)
+
+
 @check("EN28", dtypes="all", claimed=_many_values, random=True, premises=SIZE)
 def enough_values(context: CheckContext) -> None:
     """The noise has about as many distinct values as a draw with 16 bits.
@@ -33,11 +84,9 @@ def enough_values(context: CheckContext) -> None:
     may have embeddings of another dtype than its table. Fails for layers that draw from few
     integers, round their draw, or repeat it.
     """
-    distribution = context.distribution
     units = context.sampled()
     context.expect(bool(units.any()), "there is no noise in training mode", NO_NOISE)
-    bits = min(round(math.log2(2 / context.grid)), _BITS)
-    least = distinct_least(distribution, units.size, bits)
+    least = _least(context, units.size)
     found = np.unique(units).size
     context.expect(
         found >= least,
@@ -45,6 +94,7 @@ def enough_values(context: CheckContext) -> None:
         f"expected at least {least}",
         "the draw is rounded to a coarse grid (a few random integers, a low-precision draw), "
         "or one draw is repeated over rows, tokens or channels",
+        lambda: _named_elsewhere(context, units),
     )
 
 
@@ -69,7 +119,13 @@ def mean_is_zero(context: CheckContext) -> None:
     )
 
 
-@check("EN31", dtypes="all", claimed=needs_distribution, random=True, premises=SIZE)
+@check(
+    "EN31",
+    dtypes="all",
+    claimed=needs_distribution,
+    random=True,
+    premises=(*SIZE, "EN30"),
+)
 def cdf(context: CheckContext) -> None:
     """The distribution function of the noise is the claimed one, within the DKW band.
 
@@ -86,6 +142,7 @@ def cdf(context: CheckContext) -> None:
         f"{distribution.name} one at {where:.3g} of {context.claims.formula}, expected within "
         f"{allowed:.4f} (a correct layer fails this less than {once_in()})",
         lambda: context.cause(units, inputs),
+        lambda: names_it(context, units),
     )
 
 

@@ -36,8 +36,8 @@ def gradient_is_one(context: CheckContext) -> None:
 def gradient_of_any_batch(context: CheckContext) -> None:
     """The gradient passes unchanged in batches of any size, padded and packed, and in later calls.
 
-    Nor does its own size matter. Fails for layers that block the gradient of padding, scale it by a
-    size of the batch, clip it, or keep something of it from call to call.
+    The size of the gradient does not matter. Fails for layers that block the gradient of padding,
+    scale it by a size of the batch, clip it, or keep something of it from call to call.
     """
     shape = context.profile.shape("float32")
     lengths = ([shape[1], shape[1] // 2, 5] * shape[0])[: shape[0]]
@@ -228,8 +228,8 @@ def clean_without_gradients(context: CheckContext) -> None:
     """While gradients are turned off there is no noise, in training mode either.
 
     Trainers generate text and run reference passes on a model that they never switch to evaluation
-    mode. So it is in padded batches. Afterwards there is new noise again. Fails for layers that
-    look at their mode only, or that do not forget such a pass.
+    mode. This also applies to padded batches. Afterwards there is new noise again. Fails for layers
+    that look at their mode only, or that do not forget such a pass.
     """
     for mask in (None, RAGGED):
         context.transcript.clear()
@@ -270,7 +270,7 @@ def _clean_without_gradients(context: CheckContext, inputs: Inputs) -> None:
     "EN58",
     inputs=("embeddings",),
     claimed=needs_repeats,
-    premises=(*NOISE, "EN05"),
+    premises=(*NOISE, "EN05", "EN13"),
 )
 def same_noise_with_gradient(context: CheckContext) -> None:
     """An input that needs a gradient, as in training, gets the noise of one that needs none.

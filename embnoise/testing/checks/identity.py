@@ -27,8 +27,9 @@ OWN = (
 def eval_is_identity(context: CheckContext) -> None:
     """In evaluation mode the output is the input, bit for bit; for ids, a lookup without noise.
 
-    So it is without gradients. Fails for layers that add noise in every mode, or scale the tokens
-    without noise. For a layer that embeds ids, two calls must agree, and so must rows of equal ids.
+    The same holds when gradients are disabled. Fails for layers that add noise in every mode, or
+    scale the tokens without noise. For a layer that embeds ids, two calls must agree, and so must
+    rows of equal ids.
     """
 
     def body(batch: Batch) -> None:

@@ -22,6 +22,7 @@ from embnoise.testing.failures import NotClaimedError
 from embnoise.testing.inputs import RAGGED, SMALL, Array
 from embnoise.testing.lags import most_correlated
 from embnoise.testing.registry import DRAWS, check
+from embnoise.testing.slices import in_noise
 from embnoise.testing.statistics import RATE, once_in, run_length
 from embnoise.testing.tables import splits_at_median
 
@@ -34,17 +35,19 @@ def _differ(context: CheckContext, which: str) -> None:
     units = context.layer(dim=inputs.dim).units(inputs, context.first_step())
     units = np.moveaxis(context.independent(units), AXES[which], 0)
     context.expect(bool(units.any()), "there is no noise in training mode", NO_NOISE)
-    keys = [np.round(part, 5).tobytes() for part in units]
+    # Parts without noise are for the checks of its size.
+    keys = {k: np.round(part, 5).tobytes() for k, part in enumerate(units) if part.any()}
     first: dict[bytes, int] = {}
-    twins = [(first[key], k) for k, key in enumerate(keys) if first.setdefault(key, k) != k]
+    twins = [(first[key], k) for k, key in keys.items() if first.setdefault(key, k) != k]
+    distinct = len(set(keys.values()))
     pair = f"{which} {twins[0][0]} and {twins[0][1]}" if twins else ""
-    scope = "all of them share" if len(set(keys)) == 1 else f"{len(twins)} of {len(keys)} repeat"
+    scope = "all of them share" if distinct == 1 else f"{len(twins)} of {len(keys)} repeat"
     context.expect(
         not twins,
         f"{pair} have the same noise ({scope} one draw)",
         f"one draw is shared by {which}: its shape has a 1 instead of the number of {which} and is "
         f"broadcast; or, in JAX, one key is used for all {which} under vmap"
-        if len(set(keys)) == 1
+        if distinct == 1
         else f"one draw is shared by {which}: it is for a part of them, and is repeated or "
         "reversed for the rest",
     )
@@ -86,7 +89,8 @@ def _uncorrelated(context: CheckContext, left: Array, right: Array, which: str) 
     distribution = context.claims.distribution_rule
     if distribution is not None and splits_at_median(distribution):
         median = distribution.median
-        pairs["sizes"] = (np.sign(abs(left) - median), np.sign(abs(right) - median))
+        one, other = (np.sign(abs(each) - median) * in_noise(each) for each in (left, right))
+        pairs["sizes"] = one, other
     for name, (one, other) in pairs.items():
         together = float((one * other).mean() - one.mean() * other.mean())
         context.expect(
@@ -207,7 +211,7 @@ def _of_one_size(units: Array) -> Array:
 def pairs_cancel(context: CheckContext) -> None:
     """The rows 2i and 2i + 1 of a batch have opposite noise (SymNoise, arXiv 2312.01523).
 
-    So it is in padded and large batches. The last of an odd number of rows has noise too.
+    This also applies to padded and large batches. The last of an odd number of rows has noise too.
     Fails for layers that draw for each row, or pair other rows.
     """
     pairs = "each row of a pair has its own draw, or the pairs are other rows"

@@ -108,8 +108,8 @@ def dtype_kept(context: CheckContext) -> None:
     """The output in training has the dtype and the device of the embeddings.
 
     Fails for layers whose noise is drawn in float32 (or float64) and promotes the sum, which
-    doubles the memory of all that follows, in large, padded or packed batches perhaps; or that draw
-    on the CPU for inputs on another device.
+    doubles the memory of all that follows, sometimes only in large, padded or packed batches; or
+    that draw on the CPU for inputs on another device.
     """
     _keeps_dtype(context, context.batch(fill="normal"))
     context.transcript.clear()

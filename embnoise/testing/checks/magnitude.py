@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from embnoise._distributions import Distribution
 from embnoise.testing.batches import Batch, over_batches
+from embnoise.testing.checks.distribution import names_it
 from embnoise.testing.claims import Claims
 from embnoise.testing.context import CheckContext
 from embnoise.testing.diagnosis import cause_of_ratio, is_close, other_count
@@ -188,9 +189,9 @@ def length_of_packed_rows(context: CheckContext) -> None:
     """In a packed row the noise of every document has the magnitude for that document's length.
 
     ``segment_ids`` separate the documents; a layer without that parameter claims nothing about
-    packed rows. Padding may be anywhere, documents be many, and their numbers be any that differ
-    in a row. Fails for layers that count the whole row: 16 documents of 128 tokens in a row of
-    2,048 get a quarter of the noise.
+    packed rows. Padding may be anywhere, a row may hold many documents, and their numbers may be
+    any that differ. Fails for layers that count the whole row: 16 documents of 128 tokens in a row
+    of 2,048 get a quarter of the noise.
     """
     if context.claims.length != "tokens":
         raise NotClaimedError(f"length={context.claims.length!r}")
@@ -262,7 +263,7 @@ def _rows_have_their_length(
     slack = 2 * context.usual_slack(inputs)
     # The same factor for all lengths is not the lengths' fault.
     alike = max(seen) <= 1.1 * min(seen)
-    premises = (*(("EN08", "EN10") if alike else ()), *DISTRIBUTION)
+    premises = (*(("EN08",) if alike else ()), "EN10", *DISTRIBUTION)
     for (b, s, where), found in zip(documents, seen, strict=True):
         length, count = int(where.sum()), int(where.sum()) * dim
         low, high = amplitude_window(distribution, count, RATE / (5 * len(documents)))
@@ -351,4 +352,5 @@ def rms(context: CheckContext) -> None:
         f"the RMS of the noise is {found:.4g} of {context.claims.formula}, expected {low:.4g} to "
         f"{high:.4g} (a correct layer fails this less than {once_in()})",
         lambda: context.cause(units, inputs),
+        lambda: names_it(context, units),
     )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from embnoise.testing.context import GRID, CheckContext
 from embnoise.testing.diagnosis import RIGHT_ALONE, cause_of_ratio
 from embnoise.testing.failures import NotClaimedError, NotFiniteError, UntestableError
-from embnoise.testing.inputs import PACKED, RAGGED, SMALL, Inputs, left_mask, right_mask
+from embnoise.testing.inputs import PACKED, RAGGED, SMALL, Array, Inputs, left_mask, right_mask
 from embnoise.testing.registry import DISTRIBUTION, NOISE, SIZE, check, needs_length, needs_repeats
 from embnoise.testing.right_rows import (
     DRAWS,
@@ -21,7 +21,7 @@ from embnoise.testing.right_rows import (
     units_of,
 )
 from embnoise.testing.runs import repeated_run
-from embnoise.testing.statistics import RATE, amplitude, amplitude_window
+from embnoise.testing.statistics import RATE, amplitude, amplitude_window, band, rms_window
 
 HOLES = np.array(
     [[1, 0, 1, 1, 0, 1, 1], [0, 0, 1, 0, 1, 0, 0], [1, 1, 0, 0, 0, 1, 1], [0, 1, 1, 1, 1, 1, 0]],
@@ -65,7 +65,7 @@ def padding_anywhere(context: CheckContext) -> None:
     """Padding on the left, on the right and between tokens counts alike.
 
     With ``padding="right"`` only that on the right is tested. A layer that embeds ids and takes a
-    mask goes by the mask, also for tokens that have the id of padding, as an end of text may. In
+    mask goes by the mask, also for tokens that have the id of padding, as the end of a text may. In
     packed rows L is that of the documents, in 16 bits too. Fails for layers that take the place of
     the last token for the length, or multiply with a mask that they made from the lengths.
     """
@@ -172,7 +172,8 @@ BLOCKS = (0, 16, 32, 128, 256, 512, 1024, 2048, 4096)
 def long_rows_and_wide_channels(context: CheckContext) -> None:
     """In large batches all rows, tokens and channels get noise of their own, of the claimed size.
 
-    Fails for layers with a limit: a table of 512 positions, a kernel that covers 128 channels.
+    It is centered, and has the claimed RMS. Fails for layers with a limit: a table of 512
+    positions, a kernel that covers 128 channels.
     """
     rule = context.claims.distribution_rule
     for which, (axis, shape) in LARGE.items():
@@ -199,16 +200,50 @@ def long_rows_and_wide_channels(context: CheckContext) -> None:
         known = 1.0 if rule else seen[0]
         slack = 2 * context.usual_slack(inputs) + 2.0**-16
         for start, found, part in zip(starts, seen, parts, strict=True):
-            count = context.independent(part).size
-            low, high = amplitude_window(rule, count, RATE / (3 * len(parts)))
+            rate = RATE / (9 * len(parts))
+            low, high = amplitude_window(rule, context.independent(part).size, rate)
             ratio = found / known if known else 0.0
             context.expect(
                 low - slack <= ratio <= high + slack,
                 f"the {which} from {start} on get {ratio:.4g} of {context.claims.formula}, "
                 f"expected {low:.4g} to {high:.4g} (B, L, d = {shape})",
                 _cause_of_part(context, which, shape, seen, ratio),
-                (*DISTRIBUTION, "EN19"),
+                (*DISTRIBUTION, "EN19") if ratio else (),
             )
+            _expect_same_shape(context, part, f"the {which} from {start} on", rate, slack)
+
+
+def _expect_same_shape(
+    context: CheckContext, part: Array, which: str, rate: float, slack: float
+) -> None:
+    """Expect the noise of a part of a large batch to be centered, and of the claimed distribution.
+
+    Args:
+        context: The check's.
+        part: The units of the part.
+        which: What part it is, for messages.
+        rate: The probability that chance exceeds each of the two bounds.
+        slack: What rounding may change of a size.
+    """
+    part, rule = context.independent(part), context.claims.distribution_rule
+    mean, allowed = float(np.sign(part).mean()), 2 * band(part.size, rate) + context.grid
+    context.expect(
+        abs(mean) <= allowed,
+        f"the signs of the noise of {which} have the mean {mean:+.3f}, expected within "
+        f"{allowed:.3f}",
+        "from there on the noise is not centered, or on one side of 0",
+        ("EN08", "EN29"),
+    )
+    if rule is None or (window := rms_window(rule, part.size, rate)) is None:
+        return
+    size = float(np.sqrt(np.square(part).mean()))
+    context.expect(
+        window[0] - slack <= size <= window[1] + slack * max(1.0, window[1]),
+        f"the RMS of the noise of {which} is {size:.4g} of {context.claims.formula}, expected "
+        f"{window[0]:.4g} to {window[1]:.4g}",
+        "from there on the noise has another distribution",
+        (*DISTRIBUTION, "EN30"),
+    )
 
 
 def _cause_of_part(

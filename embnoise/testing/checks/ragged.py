@@ -35,9 +35,9 @@ SHAPE = PROFILES["quick"].batch
 def padded_as_good_as_full(context: CheckContext) -> None:
     """In a padded batch the noise is drawn as in a full one: anew for every row, token and step.
 
-    A row that is all padding leaves the others their noise, and a mask of ones changes nothing.
-    Fails for layers that take another path if there is a mask, as most training does: one draw for
-    all rows, a generator that is seeded again, a distribution of another shape.
+    A row that is all padding does not change the noise of the others, and a mask of ones changes
+    nothing. Fails for layers that take another path if there is a mask, as most training does: one
+    draw for all rows, a generator that is seeded again, a distribution of another shape.
     """
     layer = context.layer()
     if context.case.inputs == "embeddings" and not layer.gets("mask"):

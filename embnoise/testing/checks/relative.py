@@ -28,8 +28,8 @@ SIZES, OF_TOKENS = (0.01, 4.0, 16.0, 0.25), (0.1, 1.0, 3.0)
 def rms_of_each_sequence(context: CheckContext) -> None:
     """With a scale that uses the embeddings' RMS, that of each sequence's own real tokens counts.
 
-    The rows have RMS of 0.02 to 20, others at the second step, their tokens different ones, and
-    padding has larger ones. An eps of up to 1e-5 may be added under the root. Embeddings of the
+    The rows have an RMS of 0.02 to 20, which changes from step to step and from token to token, and
+    padding has a larger one. An eps of up to 1e-5 may be added under the root. Embeddings of
     opposite signs in another order get the same noise. Fails for layers that use the RMS of the
     batch, of an earlier one or of the padding too, or another norm, or none, or that have a least
     RMS; and for those whose noise follows single values.
@@ -131,8 +131,8 @@ def _norm_of(inputs: Inputs, clean: Array, seen: Array) -> str:
 def rms_of_each_document(context: CheckContext) -> None:
     """In packed rows, a scale that uses the embeddings' RMS takes that of each document's tokens.
 
-    The documents of a row have RMS of 1/64 to 64, and one is 0. Fails for layers that use the RMS
-    of the row, or sum over a document by a difference of float32 sums over the row.
+    The documents of a row have an RMS of 1/64 to 64, and that of one is 0. Fails for layers that
+    use the RMS of the row, or sum over a document by a difference of float32 sums over the row.
     """
     if context.claims.length != "tokens":
         raise NotClaimedError(f"length={context.claims.length!r}")

@@ -292,7 +292,7 @@ def _claims_ranks(claims: Claims) -> str | None:
 def ranks_differ(context: CheckContext) -> None:
     """The ranks of a data-parallel run draw different noise of the claimed size from one seed.
 
-    Nor has a rank the noise of another one at another step, or with another seed. Ranks are seeded
+    No rank has the noise of another one at another step, or with another seed. Ranks are seeded
     alike, so that their weights agree. Fails for layers that draw from that seed alone, and so add
     one draw to the different data of all ranks; that take the rank within a node (LOCAL_RANK) for
     the rank; or that add the rank to the seed or the step.

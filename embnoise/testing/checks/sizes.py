@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 
-from embnoise._distributions import Distribution
-from embnoise.testing.checks.distribution import distance_from_claimed
+from embnoise.testing.checks.distribution import distance_from_claimed, names_it
 from embnoise.testing.claims import Claims
 from embnoise.testing.context import CheckContext
 from embnoise.testing.diagnosis import NO_NOISE
@@ -17,6 +15,7 @@ from embnoise.testing.inputs import Array
 from embnoise.testing.magnitudes import claimed_magnitudes
 from embnoise.testing.registry import (
     DISTRIBUTION,
+    DRAWS,
     NOISE,
     SEVERAL,
     SIZE,
@@ -24,37 +23,20 @@ from embnoise.testing.registry import (
     needs_distribution,
     needs_repeats,
 )
-from embnoise.testing.right_rows import change_and_units, fresh, other_scale
+from embnoise.testing.right_rows import change_and_units, other_scale
+from embnoise.testing.slices import in_noise, many_units, odd_slices, slack_of
 from embnoise.testing.statistics import (
     RATE,
     amplitude,
     amplitude_window,
     once_in,
-    rms_window,
     run_length,
     sums_least,
 )
 from embnoise.testing.tables import LATTICE, has_few_values
 
-VALUES = 2**18
-"""How many values the sizes are taken from; a quarter in 16 bits."""
-
 CELLS = 2.0**17
 """Values are counted in so many cells per unit, or in 16 bits in the cells of the coarsest draw."""
-
-
-def _many_units(context: CheckContext) -> Array:
-    """Units of several draws, one below the other: [draws, B, L, d]."""
-    inputs = context.sample()
-    step = context.first_step()
-    values = VALUES if context.dtype == "float32" else VALUES // 4
-    draws = max(1, values // math.prod(inputs.shape))
-    found = []
-    for draw in range(draws):
-        context.transcript.clear()
-        units = fresh(context, draw, inputs.dim).units(inputs, step)
-        found.append(context.independent(units))
-    return np.stack(found)
 
 
 @check(
@@ -62,78 +44,39 @@ def _many_units(context: CheckContext) -> Array:
     dtypes="usual",
     claimed=needs_distribution,
     random=True,
-    premises=(*NOISE, "EN12", "EN34", *SEVERAL),
+    premises=(*DRAWS, "EN12", *SEVERAL),
 )
 def one_size_for_all(context: CheckContext) -> None:
     """Every row, every token and every channel has noise of the claimed size.
 
-    Nor is the noise of a token or a channel made to add up to 0. Fails for layers that give one
-    channel, the first token or the last row more or less.
+    The noise of none of them is on one side of 0, or made to add up to 0. Fails for layers that
+    give one channel, the first token or the last row more or less. Where some rows, tokens or
+    channels differ from the rest, other statistics of the noise are not tested.
     """
-    units = _many_units(context)
+    units = many_units(context)
     rule = context.distribution
-    slack = 2 * context.usual_slack(context.sample()) + 2.0**-16
     context.expect(bool(units.any()), "there is no noise in training mode", NO_NOISE)
-    found = []
-    for axis, which in ((3, "channel"), (2, "token"), (1, "row")):
-        slices = np.moveaxis(units, axis, 0).reshape(units.shape[axis], -1)
-        for measure, sizes, (low, high) in _measured(rule, slices, RATE / 2 / sum(units.shape[1:])):
-            off = (sizes < low - slack) | (sizes > high + slack * max(1.0, high))
-            if not off.any():
-                continue
-            middle = float(np.median(sizes)) or 1.0
-            reach = high / max(low, 1e-9) + slack
-            alike = bool(((sizes * reach >= middle) & (sizes <= middle * reach)).all())
-            spread = float(sizes.max()) / max(float(sizes.min()), 1e-9)
-            worst = int(np.where(off, abs(sizes - 1), -1.0).argmax())
-            said = (
-                f"{which} {worst} has {sizes[worst]:.4g} of the claimed {measure}, expected "
-                f"{low:.4g} to {high:.4g} ({int(off.sum())} of {sizes.size} {which}s are off; a "
-                f"correct layer fails this less than {once_in()})"
-            )
-            # If nearly all are off, and by the same, another distribution makes them so.
-            roots = np.sqrt(np.square(slices).mean(axis=1))
-            same = bool(off.mean() > 0.9 and roots.max() <= 1.2 * roots.min())
-            likely = (
-                "the noise is normalized, or has another distribution"
-                if same
-                else f"one {which} or some of them are scaled by another factor than the rest"
-            )
-            others = (*DISTRIBUTION, "EN08", "EN10", "EN30") if same else ()
-            found.append((alike, -spread, said, likely, others))
-    alike, _, said, likely, premises = min(found, default=(False, 0.0, "", "", ()))
-    if alike:
+    odd = odd_slices(context, units)
+    if odd is not None and odd.alike:
         raise NotTestedError("all noise has another size, which EN08, EN10 or EN30 reports")
-    context.expect(
-        not found,
-        said,
-        likely,
-        premises,
-    )
+    others: tuple[str, ...] = ()
+    if odd is not None and odd.other:
+        others = (*DISTRIBUTION, "EN08", "EN10", "EN30", "EN34")
+    if odd is not None and odd.silent:
+        others = ("EN50",)  # they are beyond a limit
+    context.expect(odd is None, odd.said if odd else "", odd.likely if odd else "", others)
     for which, axes in (("token", (3,)), ("channel", (1, 2))):
         sums = units.sum(axis=axes)
         count = units.size // sums.size
         least = sums_least(rule, sums.size, count, RATE / 4)
         share = float(np.square(sums).mean()) / (count * rule.rms**2)
         context.expect(
-            share >= least - slack,
+            share >= least - slack_of(context),
             f"the sums of the noise over each {which} have {share:.4g} of the mean square that "
             f"independent noise gives, expected at least {least:.4g} (a correct layer fails this "
             f"less than {once_in()})",
             f"the noise of each {which} is centered: its mean is subtracted",
         )
-
-
-def _measured(
-    rule: Distribution, slices: Array, rate: float
-) -> Iterator[tuple[str, Array, tuple[float, float]]]:
-    """How large each slice is, by two measures, and the range of that; 1 is right."""
-    count = slices.shape[1]
-    sizes = np.array([amplitude(rule, each) for each in slices])
-    yield "largest noise", sizes, amplitude_window(rule, count, rate / 4)
-    if window := rms_window(rule, count, rate / 4):
-        roots = np.sqrt(np.square(slices).mean(axis=1)) / rule.rms
-        yield "RMS", roots, (window[0] / rule.rms, window[1] / rule.rms)
 
 
 ODD = 3, 33, 65
@@ -149,9 +92,9 @@ def _sizes(context: CheckContext) -> dict[str, tuple[int, int, int]]:
 def sizes_of_models(context: CheckContext) -> None:
     """Batches of powers of two and of odd numbers, and of many values, get the claimed noise.
 
-    These are a million, or half of that in the quick profile. Fails for layers that divide a batch
-    into blocks, and lose the rest of the last one or meet a special case where nothing is left; and
-    for those that run out of counters.
+    There are a million values, or half as many in the quick profile. Fails for layers that divide a
+    batch into blocks, and lose the rest of the last one or meet a special case where nothing is
+    left; and for those that run out of counters.
     """
     rule = context.claims.distribution_rule
     for what, shape in _sizes(context).items():
@@ -172,6 +115,7 @@ def sizes_of_models(context: CheckContext) -> None:
                 not silent,
                 f"{about} {which}s {silent[:5]} get no noise ({len(silent)} of them)",
                 likely,
+                ("EN50",),
             )
         words = np.round(units.reshape(-1, shape[2]) * 2.0**15).astype(np.int64)
         if run_length(rule, words) <= shape[2]:
@@ -193,7 +137,7 @@ def sizes_of_models(context: CheckContext) -> None:
                 f"{allowed:.4f}",
                 "the noise is almost as claimed, but only almost, as the sum of a few uniform "
                 "draws is for a Gaussian one",
-                (*DISTRIBUTION, "EN19", "EN30"),
+                (*DISTRIBUTION, "EN19", "EN30", "EN53"),
             )
         parts = np.split(units, [units.shape[0] // 2])
         for half, part in zip(("first", "second"), parts, strict=True):
@@ -250,8 +194,16 @@ def no_value_too_often(context: CheckContext) -> None:
         f"{count} of {units.size} units are {value:.4g}, expected at most {allowed} (a correct "
         f"layer fails this less than {once_in()})",
         likely,
-        DISTRIBUTION if value else ("EN08", "EN10"),  # where noise is too small, it rounds to 0
+        lambda: (*_other_reasons(units, value), *names_it(context, units)),
     )
+
+
+def _other_reasons(units: Array, value: float) -> tuple[str, ...]:
+    """The checks that report why a value may be frequent, besides those of the distribution."""
+    if value:
+        return DISTRIBUTION
+    # Where noise is too small, it rounds to 0; and beyond a limit there may be none.
+    return ("EN08", "EN10") if in_noise(units).all() else ("EN08", "EN10", "EN50")
 
 
 def _chernoff(count: int, share: float, rate: float) -> int:

@@ -133,6 +133,16 @@ def tiled(limit, axis):
     return units
 
 
+def beyond(limit, axis, change):
+    """The units from a limit on, changed."""
+
+    def units(units, call):
+        kept, rest = np.split(units, [limit], axis)
+        return np.concatenate([kept, change(rest)], axis)
+
+    return units
+
+
 def smaller_beyond(limit, axis):
     def noise(noise, call):
         noise = noise.copy()
@@ -238,6 +248,10 @@ FAULTS = [
             ("channels", 2, 128), ("channels", 2, 768), ("channels", 2, 4096),
         )
     ),
+    fault("one-sided tokens from 512", "EN50", "on one side of 0",
+          "positive noise alone on tokens from 512 on", units=beyond(512, 1, abs)),
+    fault("signs in rows from 512", "EN50", "another distribution",
+          "signs alone in rows from 512 on", units=beyond(512, 0, np.sign)),
     fault("smaller tokens from 1024", "EN50", "changes along the tokens",
           "half of the noise on tokens from 1024 on", noise=smaller_beyond(1024, 1)),
     fault("smaller channels from 512", "EN50", "changes along the channels",

@@ -42,6 +42,17 @@ def odd(name, which, text, index, factor):
                  noise=scaled(index, factor))  # fmt: skip
 
 
+def one_sided(name, which, text, index):
+    def units(units, call):
+        units = units.copy()
+        if units.size:
+            units[index] = abs(units[index])
+        return units
+
+    return fault(f"one-sided {name}", "EN52", f"{which} .*not centered, or on one side", text,
+                 units=units)  # fmt: skip
+
+
 def in_bfloat16(magnitude, call):
     """Rounded to 8 bits of mantissa."""
     mantissa, exponent = np.frexp(magnitude)
@@ -66,10 +77,18 @@ FAULTS = [
     odd("odd tokens", "token", "every second token with half of the noise", np.s_[:, 1::2], 0.5),
     odd("last row", "row|token|channel", "the last row with half of the noise", np.s_[-1], 0.5),
     odd("first row", "row|token|channel", "the first row with 0.8 of the noise", np.s_[0], 0.8),
-    fault("doubled channel", "EN10", "at most", "one channel with twice the noise",
-          noise=scaled(np.s_[..., 3], 2.0)),
-    fault("doubled first token", "EN10", "at most", "the first token with twice the noise",
-          noise=scaled(np.s_[:, 0], 2.0)),
+    odd("doubled channel", "channel 3", "one channel with twice the noise", np.s_[..., 3], 2.0),
+    odd("doubled first token", "token 0", "the first token with twice the noise", np.s_[:, 0], 2.0),
+    odd("rows from 2", "row|token|channel", "all rows but two with half of the noise", np.s_[2:],
+        0.5),
+    one_sided("last token", "token", "the last token with positive noise alone", np.s_[:, -1]),
+    one_sided("odd channels", "channel", "every second channel with positive noise alone",
+              np.s_[..., 1::2]),
+    one_sided("first row", "row|token|channel", "the first row with positive noise alone",
+              np.s_[0]),
+    fault("signs in odd rows", "EN52", "row", "every second row with signs alone",
+          units=lambda units, call: np.where(np.arange(len(units))[:, None, None] % 2,
+                                             np.sign(units), units)),
     fault("fading along the row", "EN52", "token", "noise that fades along the row",
           noise=lambda noise, call: noise * np.linspace(1, 0.6, noise.shape[1])[:, None]),
     fault("fading along the channels", "EN52", "channel", "noise that fades along the channels",
