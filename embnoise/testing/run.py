@@ -109,12 +109,12 @@ class Check:
             depends = tuple(sorted(context.depends))
             if status == "passed":
                 builds_on = depends
-            elif self.spec.code != FIRST:
+            elif self.spec.code == FIRST:
+                builds_on = (FIRST,)  # in float32
+            else:
                 builds_on += depends + context.premises
             if status == "failed" and is_statistic(self.spec) and self._is_apart():
                 builds_on += (ONE_SIZE,)
-            if status != "passed":
-                builds_on += (self.spec.code,)  # in float32
         except ERRORS as error:  # from a function in the claims, or from the driver
             untestable = (
                 error

@@ -11,7 +11,7 @@ from tests.testing.zoo import some
 
 
 def failed(*, units=lambda units: units, mask=lambda mask: mask, profile="quick"):
-    """The codes and dtypes of the checks that fail for NEFTune by hand with a changed part."""
+    """The codes of the checks that fail for NEFTune by hand with a changed part."""
 
     def make(*, dim, alpha, seed):
         def layer(x, *, training, mask, step):
@@ -27,7 +27,7 @@ def failed(*, units=lambda units: units, mask=lambda mask: mask, profile="quick"
 
     change_mask = mask
     report = check_layer(case("mine", make, driver="numpy"), profile=profile, raises=False)
-    return [(each.code, each.dtype) for each in report.results if each.wrong]
+    return {each.code for each in report.results if each.wrong}
 
 
 PLACES = {
@@ -60,7 +60,7 @@ def test_a_part_of_another_size_or_sign_is_one_message(part):
         return units
 
     code = "EN24" if change == "without noise" else "EN52"
-    assert failed(units=units) == [(code, "float32")]
+    assert failed(units=units) == {code}
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_a_part_of_another_size_or_sign_is_one_message(part):
     ids=["1% clean", "10% clean", "signs", "three values", "five values", "large ones"],
 )
 def test_another_distribution_is_one_message(units, code):
-    assert failed(units=units) == [(code, "float32")]
+    assert failed(units=units) == {code}
 
 
 @pytest.mark.sweep
@@ -93,12 +93,12 @@ def test_no_noise_beyond_a_limit_is_one_message(beyond):
         units[beyond] = 0
         return units
 
-    assert failed(units=units, profile="default") == [("EN50", "float32")]
+    assert failed(units=units, profile="default") == {"EN50"}
 
 
 def test_channels_without_noise_are_not_called_the_same_draw():
     units = lambda units: units * (np.arange(units.shape[2]) < 90)  # noqa: E731, of 95
-    assert failed(units=units) == [("EN50", "float32")]
+    assert failed(units=units) == {"EN50"}
 
 
 @pytest.mark.sweep
@@ -111,7 +111,7 @@ def test_a_mask_that_is_changed_if_b_is_l_is_one_message(change):
     def mask(mask):
         return change(mask) if mask.shape[0] == mask.shape[1] else mask
 
-    assert failed(mask=mask, profile="default") == [("EN49", "float32")]
+    assert failed(mask=mask, profile="default") == {"EN49"}
 
 
 @pytest.mark.parametrize("framework", params("torch"))
@@ -144,5 +144,5 @@ def test_an_exception_in_the_gradient_is_one_message(framework):
     mine = case("mine", make, driver=framework, claims=Claims(compilable=False))
     report = check_layer(mine, profile="quick", raises=False)
     wrong = [each for each in report.results if each.wrong]
-    assert [(each.code, each.dtype) for each in wrong] == [("EN13", "float32")]
+    assert {each.code for each in wrong} == {"EN13"}
     assert "raised ZeroDivisionError: no gradient" in wrong[0].message
