@@ -60,6 +60,13 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
         session.config.add_cleanup(gc.unfreeze)
 
 
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """What the tests of a module have compiled stays as well."""
+    if nextitem is not None and nextitem.path != item.path:
+        gc.collect()
+        gc.freeze()
+
+
 def pytest_report_header() -> str:
     """The frameworks that are tested, and why the others are not."""
     reasons = {name: frameworks.why_not(name) for name in frameworks.FRAMEWORKS}

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         EN36 pairs_cancel
         The rows 2i and 2i + 1 of a batch have opposite noise (SymNoise, arXiv 2312.01523).
         <BLANKLINE>
-        So it is in padded and large batches. The last of an odd number of rows has noise too.
+        This also applies to padded and large batches. The last of an odd number of rows has noise.
         Fails for layers that draw for each row, or pair other rows.
         0
     """

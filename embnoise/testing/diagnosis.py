@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from embnoise._distributions import DISTRIBUTIONS, GAUSSIAN, Distribution
 from embnoise.testing.inputs import Array
 from embnoise.testing.statistics import amplitude, amplitude_window, extreme_window
+from embnoise.testing.tables import has_few_values
 
 __all__ = [
     "ELSE",
@@ -270,7 +271,12 @@ def cause_of_noise(
         guess = guess or _nearest(
             kurtosis, distribution, root, within=0.02 if in_range else math.inf
         )
-    if guess is None and in_range:
+    if guess is None and in_range and _is_coarse(units, distribution):
+        guess = (
+            "the draw is rounded to a coarse grid, whose last values are not the ends of the "
+            "range: it has a low precision, perhaps that of bfloat16"
+        )
+    elif guess is None and in_range:
         guess = (
             f"the scale is too small, by a factor of {size:.4g}, or what is larger is clipped"
             if is_close(kurtosis, distribution.kurtosis)
@@ -283,6 +289,12 @@ def cause_of_noise(
 
 _MANY = 4000
 """How many units show the shape of their distribution."""
+
+
+def _is_coarse(units: Array, distribution: Distribution) -> bool:
+    """Whether units have few values, and the distribution has many."""
+    few = _MANY < units.size > 16 * np.unique(units).size
+    return few and not has_few_values(distribution)
 
 
 def _off_center(units: Array, distribution: Distribution) -> str | None:

@@ -45,11 +45,13 @@ class Odd:
     """Whether nearly all are off, and by the same, as another distribution makes them."""
     silent: bool = False
     """Whether those that are off have no noise at all, and are not among the first few."""
+    most: bool = False
+    """Whether most are off: then there is no rest from which some differ."""
 
     @property
     def apart(self) -> bool:
         """Whether some slices differ from the rest."""
-        return not (self.alike or self.other or self.silent)
+        return not (self.alike or self.other or self.silent or self.most)
 
 
 def many_units(context: CheckContext) -> Array:
@@ -122,6 +124,7 @@ def _of_other_size(
             alike=bool(((sizes * reach >= middle) & (sizes <= middle * reach)).all()),
             other=other,
             silent=not slices[off].any(),
+            most=bool(off.mean() > 0.6),
         )
 
 

@@ -315,7 +315,7 @@ FAULTY = [
     bad(OneSided, "EN08", "one-sided", "noise on one side of 0"),
     bad(Half, "EN08", "half the amplitude", "half the amplitude"),
     bad(Normal, "EN10", "gaussian rather than uniform", "a Gaussian claimed as uniform"),
-    bad(Coarse, "EN53", "rounded to one value", "drawn in bfloat16 for float32"),
+    bad(Coarse, "EN08", "coarse grid.*bfloat16", "drawn in bfloat16 for float32"),
     bad(PerToken, "EN10", r"sqrt\(d\) instead of sqrt\(L\*d\)", "sqrt(d) for sqrt(L*d)"),
     bad(BatchCounted, "EN08", "the batch is counted", "sqrt(B*L*d) for sqrt(L*d)"),
     bad(PaddedLength, "EN19", "padding included", "padded length used"),

@@ -879,7 +879,7 @@ FAULTY = [
     bad(MagnitudeAsDeviation, "EN10", r"times sqrt\(3\)",
         "times sqrt(3): the range for the deviation"),
     bad(Normal, "EN10", "gaussian rather than uniform", "a Gaussian claimed as uniform"),
-    bad(Clipped, "EN31", "clipped", "a clipped Gaussian claimed as uniform"),
+    bad(Clipped, "EN30", "clipped", "a clipped Gaussian claimed as uniform"),
     bad(Coarse, "EN28", "255 distinct", "a draw of 8 bits"),
     bad(Shifted, "EN29", "not centered", "a draw that is not centered", GAUSSIAN),
     bad(Rare, "EN30", "smaller than the others", "half of the draws too small"),

@@ -211,7 +211,7 @@ def _of_one_size(units: Array) -> Array:
 def pairs_cancel(context: CheckContext) -> None:
     """The rows 2i and 2i + 1 of a batch have opposite noise (SymNoise, arXiv 2312.01523).
 
-    This also applies to padded and large batches. The last of an odd number of rows has noise too.
+    This also applies to padded and large batches. The last of an odd number of rows has noise.
     Fails for layers that draw for each row, or pair other rows.
     """
     pairs = "each row of a pair has its own draw, or the pairs are other rows"

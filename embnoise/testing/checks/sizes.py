@@ -62,6 +62,8 @@ def one_size_for_all(context: CheckContext) -> None:
     others: tuple[str, ...] = ()
     if odd is not None and odd.other:
         others = (*DISTRIBUTION, "EN08", "EN10", "EN30", "EN34")
+    elif odd is not None and odd.most:
+        others = ("EN32", "EN33", "EN34")  # each slice has one size
     if odd is not None and odd.silent:
         others = ("EN50",)  # they are beyond a limit
     context.expect(odd is None, odd.said if odd else "", odd.likely if odd else "", others)
