@@ -18,6 +18,10 @@ from tests import frameworks
 with contextlib.suppress(ImportError):
     import triton  # noqa: F401
 
+# Hypothesis looks for what refers to a random generator, and does not find it once it is frozen.
+with contextlib.suppress(ImportError):
+    import hypothesis  # noqa: F401
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """``--frameworks``."""
