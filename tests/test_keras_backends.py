@@ -38,16 +38,16 @@ GROUPS = {
         [
             *("keras/test_layer.py", "keras/test_keras_own_tests.py"),
             *("keras/test_masks_in_fit.py", "keras/test_loops.py"),
-            *("keras/test_training_defaults.py", "keras/test_computed_ids.py"),
         ],
         [],
-        47,
+        32,
     ),
     "state": (["keras/test_state.py", "keras/test_compat.py"], ["wrong_st"], 30),
     "masks": (
         [
             *("keras/test_masks.py", "keras/test_graph_masks.py", "keras/test_nested_inputs.py"),
             *("keras/test_variadic_calls.py", "keras/test_quantized.py"),
+            *("keras/test_training_defaults.py", "keras/test_computed_ids.py"),
         ],
         ["names_its_inputs"],
         80,

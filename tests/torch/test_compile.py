@@ -139,10 +139,10 @@ def test_lengths_that_vary_compile_as_often_as_without_noise():
         model = llama()
         fast, counter = compiled(model)
         handle = attach(model, neftune()) if noisy else None
-        for length in (5, 6, 7, 9, 12):
+        for length in (5, 6, 9):
             ids = batch(length=length)
             fast(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids).loss.backward()
-        assert handle is None or handle.lookups == 5
+        assert handle is None or handle.lookups == 3
         return counter.frame_count
 
     assert frames(noisy=True) == frames(noisy=False)
