@@ -46,7 +46,7 @@ class Odd:
     silent: bool = False
     """Whether those that are off have no noise at all, and are not among the first few."""
     most: bool = False
-    """Whether most are off: then there is no rest from which some differ."""
+    """Whether most are off, each by another factor: there is no rest from which some differ."""
 
     @property
     def apart(self) -> bool:
@@ -124,7 +124,7 @@ def _of_other_size(
             alike=bool(((sizes * reach >= middle) & (sizes <= middle * reach)).all()),
             other=other,
             silent=not slices[off].any(),
-            most=bool(off.mean() > 0.6),
+            most=bool(off.mean() > 0.6 and roots[off].max() > 1.2 * roots[off].min()),
         )
 
 

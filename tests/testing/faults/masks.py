@@ -272,7 +272,7 @@ FAULTS = [
           mask=before("mask")),
     fault("length of the call before", "EN51", "an earlier call", "the lengths of the call before",
           length=before("length")),
-    fault("longest row so far", "EN51", "an earlier call", "the longest row so far",
+    fault("longest row so far", "EN19", "longest row", "the longest row so far",
           length=largest),
     fault("longest row of the batch", "EN19", "longest row", "the longest row's length for all",
           length=lambda value, call: np.full_like(value, value.max(initial=0))),
