@@ -143,7 +143,7 @@ if is_tested("jax"):
 
     _OF_JAX = to_jax, np.asarray, jax_verb(add_noise)
     BACKENDS += [
-        Backend("jax", *_OF_JAX, fused=False, examples=4),
+        Backend("jax", *_OF_JAX, fused=False, examples=3),
         *(
             Backend(f"jax-{name}", *_OF_JAX, partial(as_on, name), fused=False, examples=2)
             for name in ("cuda", "tpu")
@@ -163,7 +163,7 @@ if KERAS:
             jax_verb(add_noise) if KERAS == "jax" else add_noise,
             fused=KERAS == "torch",
             # JAX and PyTorch are tested by themselves too.
-            examples={"tensorflow": 6, "jax": 3, "torch": 8}[KERAS],
+            examples={"tensorflow": 4, "jax": 3, "torch": 8}[KERAS],
         )
     )
 

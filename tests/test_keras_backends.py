@@ -18,7 +18,7 @@ from tests.frameworks import KERAS_BACKEND, needs
 ROOT = Path(__file__).parent.parent
 # What these show depends on the backend least: of the adapter under the noise, another group tells.
 SLOW = {
-    "jax": {"attach", "kit", "masks", "models", "properties", "state"},
+    "jax": {"answers", "attach", "kit", "masks", "models", "properties", "state"},
     "torch": {"attach", "kit", "layer", "masks", "models", "properties", "state"},
 }
 # The files, what is left out of them, and how many tests pass at least.

@@ -172,8 +172,7 @@ def test_a_functional_model_of_two_towers(kind, named):
         check(halves, *[(embed, *each) for each in reversed(BOTH)])
 
 
-@pytest.mark.parametrize("dtype", [bool, np.int32])
-@pytest.mark.parametrize("computes", [False, True])
+@pytest.mark.parametrize(("dtype", "computes"), [(bool, False), (np.int32, True)])
 def test_a_mask_without_a_name_is_warned_of(dtype, computes):
     model, inputs = Lookups((0,), computes=computes), (IDS, MASK.astype(dtype))
     with pytest.warns(RuntimeWarning, match=r"inputs/1 of shape \(\w+, 5\) has no name, so it"):

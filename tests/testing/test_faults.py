@@ -7,7 +7,7 @@ from tests.testing.faults.families import correct, faulty
 from tests.testing.zoo import holds, is_caught, raises_no_alarm, some
 
 # Each how many faults are tested by default; the others are for the sweep.
-EVERY = {"torch": 6, "jax": 12, "keras": 12}
+EVERY = {"torch": 8, "jax": 12, "keras": 12}
 TESTED = [framework for framework in EVERY if is_tested(framework)]
 CORRECT = [layer for framework in TESTED for layer in correct(framework)]
 FAULTY = [layer for framework in TESTED for layer in some(faulty(framework), EVERY[framework])]

@@ -25,6 +25,6 @@ def test_no_false_alarm(layer):
     raises_no_alarm(layer, [1])
 
 
-@pytest.mark.parametrize("layer", some(FAULTY, 4), ids=name)
+@pytest.mark.parametrize("layer", some(FAULTY, 6), ids=name)
 def test_a_fault_is_named(layer):
     is_caught(layer)
