@@ -19,6 +19,14 @@ def scaled(index, factor):
     return noise
 
 
+def hollow(units):
+    """No sizes from 0.4 to 0.6: others instead, with the same mean square."""
+    sizes = abs(units)
+    lower, upper = 0.2 + (sizes - 0.4) * 0.2 / 0.12, 0.6 + (sizes - 0.52) * 0.2 / 0.08
+    moved = np.where((sizes > 0.4) & (sizes < 0.6), np.where(sizes < 0.52, lower, upper), sizes)
+    return np.copysign(moved, units)
+
+
 def clean(share, seed=3):
     """A share of the elements gets no noise."""
 
@@ -106,6 +114,8 @@ FAULTS = [
     fault("dropped by the half", "EN53", "no noise", "dropout on the noise", noise=clean(0.5)),
     fault("small noise dropped", "EN53", "no noise", "small noise set to 0",
           units=on_units(lambda units: units * (abs(units) > 0.01))),
+    fault("hollow", "EN31", "distribution function", "no noise of middling size",
+          units=on_units(hollow)),
     fault("magnitude in bfloat16", "EN10", "a little too large: rounded to 16 bits",
           "the magnitude rounded to bfloat16", magnitude=in_bfloat16),
     fault("clipped at 0.99", "EN53", "clipped", "noise clipped at 0.99 of its range",
