@@ -10,7 +10,7 @@ This file holds the class and all built-in distributions.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from statistics import NormalDist
@@ -30,6 +30,7 @@ __all__ = [
     "RADEMACHER",
     "UNIFORM",
     "Distribution",
+    "mirrors",
     "resolve_distribution",
 ]
 
@@ -37,6 +38,16 @@ LATTICE_SIZE = 65_536
 """How many points the lattice has."""
 
 DISTRIBUTIONS: Registry[Distribution] = Registry("distribution")
+
+
+def mirrors(quantile: Callable[[float], float], tails: Sequence[float]) -> bool | None:
+    """Whether a quantile function is symmetric at some tails; ``None`` if undefined there."""
+    try:
+        return all(
+            math.isclose(-quantile(tail), quantile(1 - tail), rel_tol=1e-3) for tail in tails
+        )
+    except (ArithmeticError, TypeError, ValueError):
+        return None
 
 
 @dataclass(frozen=True)
@@ -107,7 +118,7 @@ class Distribution:
                 f"{float(half.max())}, got {self.bound}"
             )
         # With a median of 0, it may be written for the upper half alone.
-        if half[0] > 1e-3 * half.max() and not self._is_symmetric():
+        if half[0] > 1e-3 * half.max() and mirrors(self.quantile, (0.05, 0.25, 0.45)) is False:
             low, high = (float(self.quantile(place)) for place in (0.25, 0.75))
             raise ValueError(
                 f"quantile of distribution {self.name!r} must be symmetric, with quantile(1 - p) "
@@ -136,16 +147,6 @@ class Distribution:
     def bounded(self) -> bool:
         """Whether the unit values have a bound."""
         return math.isfinite(self.bound)
-
-    def _is_symmetric(self) -> bool:
-        """Whether the lower half of the quantile function, if it has one, mirrors the upper one."""
-        try:
-            return all(
-                math.isclose(-self.quantile(tail), self.quantile(1 - tail), rel_tol=1e-3)
-                for tail in (0.05, 0.25, 0.45)
-            )
-        except (ArithmeticError, TypeError, ValueError):  # it is not defined there
-            return True
 
     def _moment(self, order: int) -> float:
         return math.fsum(float(value) ** order for value in self.table) / LATTICE_SIZE

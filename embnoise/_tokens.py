@@ -74,19 +74,22 @@ class TokenArrays(NamedTuple):
         """
         for name in ("mask", "where"):
             array = getattr(self, name)
-            if array is not None and dtype_kind(array) == "int" and (lowest := _lowest(array)) < 0:
+            if array is None or dtype_kind(array) != "int":
+                continue
+            if (lowest := _lowest(_known(array))) < 0:
                 raise ValueError(
                     f"{name} must be at least 0 (nonzero marks a token), got {lowest}; it may be "
                     f"additive (0 and a large negative number): pass {name} == 0 or {name} != 0"
                 )
         if self.segment_ids is None:
             return
-        if (lowest := _lowest(self.segment_ids)) < 0:
+        segments = _known(self.segment_ids)
+        if (lowest := _lowest(segments)) < 0:
             raise ValueError(f"segment_ids must be at least 0 (0 marks padding), got {lowest}")
         if self.positions is None:
             return
         of_rows = self.sample_ids is None or _per_row(self.sample_ids, batch)
-        if of_rows and _may_repeat(_known(self.positions), _known(self.segment_ids)):
+        if of_rows and _may_repeat(_known(self.positions), segments):
             warnings.warn(
                 "embnoise: segment_ids and positions are given without sample_ids for each token: "
                 "documents of a row have the same noise wherever their positions are equal, as "
@@ -145,9 +148,8 @@ def _known(array: Array) -> NDArray[Any] | None:
         return None
 
 
-def _lowest(array: Array) -> int:
-    """The lowest value of an array, at most 0; 0 where its values are not known."""
-    values = _known(array)
+def _lowest(values: NDArray[Any] | None) -> int:
+    """The lowest of some values, at most 0; 0 where they are not known."""
     return 0 if values is None else int(values.min(initial=0))
 
 

@@ -54,6 +54,8 @@ class Comparisons:
         ]
         self._found: dict[str, list[_Comparison]] = {}
         self._unclear: dict[str, str] = {}  # by inputs, arguments that may tell their padding
+        if not self._nodes:
+            return
         with keeping_random_state():
             for name, source in graph_inputs(model).items():
                 if len(source.shape) == 2 and (tokens := _vocabulary(source.dtype)):

@@ -13,6 +13,7 @@ from embnoise._distributions import Distribution
 from embnoise.testing.context import CheckContext
 from embnoise.testing.failures import UntestableError
 from embnoise.testing.inputs import Array
+from embnoise.testing.registry import DISTRIBUTION
 from embnoise.testing.right_rows import fresh
 from embnoise.testing.statistics import (
     RATE,
@@ -47,6 +48,15 @@ class Odd:
     """Whether those that are off have no noise at all, and are not among the first few."""
     most: bool = False
     """Whether most are off, each by another factor: there is no rest from which some differ."""
+
+    @property
+    def builds_on(self) -> tuple[str, ...]:
+        """The checks that report why they are off, if it is no matter of slices."""
+        if self.silent:
+            return ("EN50",)  # they are beyond a limit
+        if self.other:
+            return (*DISTRIBUTION, "EN08", "EN10", "EN30", "EN34")
+        return ("EN32", "EN33", "EN34") if self.most else ()  # each slice has one size
 
     @property
     def apart(self) -> bool:

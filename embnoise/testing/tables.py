@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
-from embnoise._distributions import GAUSSIAN, LATTICE_SIZE, UNIFORM, Distribution
+from embnoise._distributions import GAUSSIAN, LATTICE_SIZE, UNIFORM, Distribution, mirrors
 
 __all__ = [
     "CLOSED_FORM",
@@ -86,17 +85,7 @@ def upper_quantile(distribution: Distribution, tail: float) -> float:
         return -NormalDist().inv_cdf(tail)
     if tail >= 2.0**-40:
         return float(distribution.quantile(1 - tail))
-    if not _agrees(distribution.quantile, (2.0**-10, 2.0**-20, 2.0**-30)):
+    if not mirrors(distribution.quantile, (2.0**-10, 2.0**-20, 2.0**-30)):
         return math.inf
     value = -float(distribution.quantile(tail))
     return value if value >= distribution.table[LATTICE_SIZE - 1] else math.inf
-
-
-def _agrees(quantile: Callable[[float], float], tails: Sequence[float]) -> bool:
-    """Whether a function is defined and symmetric at some tails."""
-    try:
-        return all(
-            math.isclose(-quantile(tail), quantile(1 - tail), rel_tol=1e-3) for tail in tails
-        )
-    except (ArithmeticError, TypeError, ValueError):
-        return False

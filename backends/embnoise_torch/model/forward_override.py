@@ -72,10 +72,7 @@ class ForwardOverride:
         accelerate's ``remove_hook_from_module`` does. Any other forward may call this one.
         """
         forward = vars(self.module).get("forward")
-        before, earlier = self._previous, [type(self.module).forward]
-        while before is not None:
-            earlier.append(_function_of(before))
-            before = getattr(before, "__wrapped__", None)
+        earlier = [type(self.module).forward, *map(_function_of, _chain(self._previous))]
         return self.active and (forward is None or _function_of(forward) in earlier)
 
     def undo(self) -> None:
@@ -137,11 +134,16 @@ class ForwardOverride:
 
 def _overrides_of(module: nn.Module) -> Iterator[ForwardOverride]:
     """The overrides of a module, from the outermost to the innermost."""
-    forward = vars(module).get("forward")
-    while forward is not None:
+    for forward in _chain(vars(module).get("forward")):
         override = _override_in(forward)
         if override is not None and override.module is module:
             yield override
+
+
+def _chain(forward: Forward | None) -> Iterator[Forward]:
+    """A forward, the one that it wraps, and so on."""
+    while forward is not None:
+        yield forward
         forward = getattr(forward, "__wrapped__", None)
 
 

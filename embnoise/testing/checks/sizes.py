@@ -59,14 +59,8 @@ def one_size_for_all(context: CheckContext) -> None:
     odd = odd_slices(context, units)
     if odd is not None and odd.alike:
         raise NotTestedError("all noise has another size, which EN08, EN10 or EN30 reports")
-    others: tuple[str, ...] = ()
-    if odd is not None and odd.other:
-        others = (*DISTRIBUTION, "EN08", "EN10", "EN30", "EN34")
-    elif odd is not None and odd.most:
-        others = ("EN32", "EN33", "EN34")  # each slice has one size
-    if odd is not None and odd.silent:
-        others = ("EN50",)  # they are beyond a limit
-    context.expect(odd is None, odd.said if odd else "", odd.likely if odd else "", others)
+    said, likely, others = (odd.said, odd.likely, odd.builds_on) if odd else ("", "", ())
+    context.expect(odd is None, said, likely, others)
     for which, axes in (("token", (3,)), ("channel", (1, 2))):
         sums = units.sum(axis=axes)
         count = units.size // sums.size
