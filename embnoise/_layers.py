@@ -123,6 +123,9 @@ def refuse_equal_streams(
         wanted: The noise of each layer that is to get some.
         present: The noise that the model has: that of other layers, and of its ``EmbeddingNoise``.
         key_of: What tells noises apart: by default the Philox key, for seeds that are numbers.
+
+    Raises:
+        ValueError: One would; the error names both layers.
     """
     names = {key_of(noise): name for name, noise in present.items()}
     for name, noise in wanted.items() if names else ():

@@ -36,7 +36,12 @@ def did_you_mean(name: object, known: Iterable[str], cutoff: float = 0.6) -> str
 
 
 def check_choice(name: str, value: object, accepted: Sequence[str]) -> None:
-    """Raise unless ``value`` is one of the ``accepted`` strings."""
+    """Raise unless ``value`` is one of the ``accepted`` strings.
+
+    Raises:
+        TypeError: ``value`` is not a string.
+        ValueError: It is another one; the error suggests the nearest.
+    """
     if not isinstance(value, str):
         raise TypeError(f"{name} must be one of {list(accepted)}, got {format_value(value)}")
     if value not in accepted:
@@ -78,7 +83,12 @@ def check_amplitude(
 
 
 def check_integer(name: str, value: object, *, minimum: int | None = None) -> int:
-    """``value`` as an int of at least ``minimum``; booleans and floats are refused."""
+    """``value`` as an int of at least ``minimum``.
+
+    Raises:
+        TypeError: ``value`` is not an integer; a boolean is none.
+        ValueError: It is below ``minimum``.
+    """
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be an integer, got {format_value(value)}")
     if minimum is not None and value < minimum:
@@ -87,14 +97,22 @@ def check_integer(name: str, value: object, *, minimum: int | None = None) -> in
 
 
 def check_bool(name: str, value: object) -> bool:
-    """``value`` if it is a bool."""
+    """``value`` if it is a bool.
+
+    Raises:
+        TypeError: It is none; nor is a number, or an array of one element.
+    """
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, got {format_value(value)}")
     return value
 
 
 def check_callable(name: str, value: object) -> None:
-    """Raise unless ``value`` can be called."""
+    """Raise unless ``value`` can be called.
+
+    Raises:
+        TypeError: It cannot.
+    """
     if not callable(value):
         raise TypeError(f"{name} must be a callable, got {format_value(value)}")
 
@@ -115,7 +133,12 @@ def can_take(function: Callable[..., Any], *args: Any, **kwargs: Any) -> bool:
 def check_keys(
     owner: str, given: Mapping[str, object], known: Sequence[str], required: Sequence[str] = ()
 ) -> None:
-    """Raise if ``given`` has a key that is not ``known``, or lacks a ``required`` one."""
+    """Raise if ``given`` has a key that is not ``known``, or lacks a ``required`` one.
+
+    Raises:
+        TypeError: ``given`` is not a mapping.
+        ValueError: It has such a key, or lacks one. The error calls it ``owner``.
+    """
     if not isinstance(given, Mapping):
         raise TypeError(f"{owner} must be a mapping with {list(known)}, got {format_value(given)}")
     for key in given:

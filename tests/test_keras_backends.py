@@ -42,7 +42,11 @@ GROUPS = {
         [],
         32,
     ),
-    "state": (["keras/test_state.py", "keras/test_compat.py"], ["wrong_st"], 30),
+    "state": (
+        ["keras/test_state.py", "keras/test_compat.py", "keras/test_compat_graph.py"],
+        ["wrong_st"],
+        30,
+    ),
     "masks": (
         [
             *("keras/test_masks.py", "keras/test_graph_masks.py", "keras/test_nested_inputs.py"),

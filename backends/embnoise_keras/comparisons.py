@@ -15,7 +15,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from embnoise_keras._compat import GraphNode, graph_inputs, graph_nodes
+from embnoise_keras._compat_graph import GraphNode, graph_inputs, graph_nodes
 from embnoise_keras.masks import is_mask_of_layer
 from embnoise_keras.random_state import keeping_random_state, without_updates
 

@@ -7,7 +7,8 @@ from typing import Any
 import keras
 
 from embnoise.backend import check_layers, format_value, match_layers
-from embnoise_keras._compat import all_layers, graph_calls
+from embnoise_keras._compat import all_layers
+from embnoise_keras._compat_graph import graph_calls
 from embnoise_keras.masks import stem
 
 __all__ = ["layers_of"]

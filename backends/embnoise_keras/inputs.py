@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import keras
 import numpy as np
 
-from embnoise_keras._compat import graph_inputs, graph_places
+from embnoise_keras._compat_graph import graph_inputs, graph_places
 
 __all__ = ["Inputs", "Names", "Place", "label", "shape_of"]
 

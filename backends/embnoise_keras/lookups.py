@@ -16,14 +16,8 @@ import keras
 from keras import ops
 
 from embnoise.backend import TokenArrays, TokenFunctions, naming, no_hidden_states
-from embnoise_keras._compat import (
-    GraphCall,
-    graph_calls,
-    keras_mask,
-    known_value,
-    outlives,
-    with_keras_mask,
-)
+from embnoise_keras._compat import keras_mask, known_value, outlives, with_keras_mask
+from embnoise_keras._compat_graph import GraphCall, graph_calls
 from embnoise_keras.calls import around_calls
 from embnoise_keras.comparisons import Comparisons
 from embnoise_keras.functional import refuse_ragged
