@@ -71,6 +71,11 @@ class BytesIgnored(Uniform):
         return super().forward(x, torch.ones_like(mask) if mask.dtype == torch.uint8 else mask)
 
 
+class SignedBytesIgnored(Uniform):
+    def forward(self, x, mask):
+        return super().forward(x, torch.ones_like(mask) if mask.dtype == torch.int8 else mask)
+
+
 # Packed rows.
 
 
@@ -424,6 +429,7 @@ FAULTY = [
     bad(NoneIfARowIsEmpty, "EN63", "all padding", "no noise if one row is all padding"),
     bad(ScaledByRowsWithTokens, "EN63", "all padding", "scaled by the share of empty rows"),
     bad(BytesIgnored, "EN48", "uint8 is ignored", "a mask of bytes ignored"),
+    bad(SignedBytesIgnored, "EN48", "int8 is ignored", "a mask of signed bytes ignored"),
     bad(PositionsRestart, "EN64", "one draw", "documents of a row with equal noise"),
     bad(PaddingBehindDocuments, "EN64", "segment_ids == 0", "padding behind documents noised"),
     bad(FourDocuments, "EN20", "document 5|document 4",

@@ -48,6 +48,17 @@ def spread(axis, distance, change=lambda part: part):
     return within(changed)
 
 
+def pairs(axis, start=512, change=lambda part: part):
+    """From ``start`` on, every second part of an axis is made from the one before it."""
+
+    def changed(units):
+        later = np.take(units, range(start, units.shape[axis]), axis)
+        early = np.take(units, range(min(start, units.shape[axis])), axis)
+        return np.concatenate([early, spread(axis, 1, change)(later, None)], axis)
+
+    return within(changed)
+
+
 def put(source, target, change=lambda part: part):
     """One token or channel is made from another, given as indices."""
 
@@ -217,6 +228,15 @@ FAULTS = [
           units=put(np.s_[:, :, 2], np.s_[:, :, 5], lambda part: part[:, ::-1])),
     fault("one channel negated", "EN42", "negated", "one channel that is another, negated",
           units=put(np.s_[:, :, 0], np.s_[:, :, 4], np.negative)),
+    fault("rows in pairs from 512", "EN50", "fewer rows", "rows from 512 on in pairs, of one draw",
+          units=pairs(0)),
+    fault("tokens in pairs from 512", "EN50", "fewer tokens",
+          "tokens from 512 on in pairs, of one draw (16-bit positions)", units=pairs(1)),
+    fault("tokens in pairs from 2048, negated", "EN50", "fewer tokens",
+          "tokens from 2,048 on in pairs, the second negated",
+          units=pairs(1, 2048, np.negative)),
+    fault("channels in pairs from 512", "EN50", "fewer channels",
+          "channels from 512 on in pairs, of one draw", units=pairs(2)),
     fault("half taken from two tokens before", "EN41", "2 tokens apart",
           "half of a token taken from two tokens before", units=partly(2, 1)),
     fault("half taken from three channels before", "EN41", "3 channels apart",
