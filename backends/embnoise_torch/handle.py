@@ -14,11 +14,12 @@ from torch import nn
 from embnoise import backend
 from embnoise.backend import Counter, Noise, TokenFunctions
 from embnoise_torch import _compat
+from embnoise_torch.model.batches import ModelCall
 from embnoise_torch.model.call_stack import Caller, check_labels
 from embnoise_torch.model.find import find_callers
 from embnoise_torch.model.forward_override import Forward, ForwardOverride
 from embnoise_torch.model.listener import Listener
-from embnoise_torch.model.model_call import ModelCall, may_have_ids
+from embnoise_torch.model.model_call import may_have_ids
 from embnoise_torch.model.special_ids import SpecialIds, special_ids_of
 from embnoise_torch.noisy_layer import NoisyLayer
 from embnoise_torch.optimizer import FollowedOptimizer, OptimizerArgument

@@ -14,6 +14,8 @@ from embnoise_torch.model.special_ids import SpecialIds
 from embnoise_torch.model.untold_arguments import (
     tells_documents,
     tells_padding_by_name,
+    tells_positions,
+    tells_segments,
     tells_unnamed,
 )
 
@@ -22,6 +24,8 @@ __all__ = ["FIRST", "UntoldPadding", "warn_of_missed_calls"]
 _TELLS = {
     "unknown": tells_padding_by_name,
     "unknown_documents": tells_documents,
+    "unknown_segments": tells_segments,
+    "unknown_positions": tells_positions,
     "unnamed": tells_unnamed,
 }
 """What decides about the fields of ``CallTokens`` under whose names nothing is known."""

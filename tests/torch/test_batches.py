@@ -10,7 +10,7 @@ from torch import nn
 
 from embnoise import neftune
 from embnoise_torch import add_noise, attach
-from embnoise_torch.model.model_call import fields_of
+from embnoise_torch.model.batches import fields_of
 from tests.frameworks import EAGER_OR_COMPILED
 from tests.torch.models import zeroed
 from tests.torch.test_untold_padding import IDS, MASK, WARNED, messages

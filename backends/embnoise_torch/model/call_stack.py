@@ -10,16 +10,8 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from embnoise_torch.model.model_call import (
-    BESIDE_MASKS,
-    DECODER,
-    TELLING,
-    CallTokens,
-    ModelCall,
-    telling_batch,
-    tells_padding,
-    tokens_in,
-)
+from embnoise_torch.model.batches import BESIDE_MASKS, DECODER, TELLING, ModelCall, telling_batch
+from embnoise_torch.model.model_call import CallTokens, tells_padding, tokens_in
 from embnoise_torch.model.untold_arguments import untold_in
 
 __all__ = [

@@ -13,8 +13,8 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from embnoise.backend import check_layers, format_value, match_layers
 from embnoise_torch import _compat
+from embnoise_torch.model.batches import DECODER, TELLING
 from embnoise_torch.model.call_stack import Caller
-from embnoise_torch.model.model_call import DECODER, TELLING
 from embnoise_torch.model.untold_arguments import may_tell_padding
 from embnoise_torch.ranks.place import world
 

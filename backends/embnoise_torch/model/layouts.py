@@ -14,7 +14,7 @@ from torch import Tensor
 
 from embnoise_torch.model.special_ids import SpecialIds
 
-__all__ = ["SAME", "Layout", "are_equal", "find_layout", "is_same"]
+__all__ = ["SAME", "Layout", "are_equal", "are_in", "find_layout", "is_same"]
 
 
 class Layout(NamedTuple):
@@ -120,6 +120,12 @@ def is_same(left: Tensor, right: Tensor) -> bool:
 def are_equal(left: Tensor, right: Tensor) -> bool:
     """Whether two tensors have the same values."""
     return is_same(left, right) or (left.shape == right.shape and bool((left == right).all()))
+
+
+def are_in(ids: Tensor, rows: Tensor) -> bool:
+    """Whether all ids are somewhere in some rows."""
+    # PyTorch cannot compare few elements that are not contiguous.
+    return bool(torch.isin(ids.contiguous(), rows.contiguous()).all())
 
 
 def _is_moved(looked: Tensor, given: Tensor, mask: Tensor | None) -> bool:

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from embnoise_torch import _compat
+from embnoise_torch.model.batches import ModelCall
 from embnoise_torch.model.call_stack import Caller, Calls, ThreadCalls
 from embnoise_torch.model.forward_override import Forward, ForwardOverride
-from embnoise_torch.model.model_call import ModelCall
 
 __all__ = ["Listener"]
 

@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 from embnoise.backend import TokenArrays, format_value
 from embnoise_torch.model.documents import ADDITIVE, segments_of
 from embnoise_torch.model.layouts import SAME, Layout, are_equal, find_layout, is_same
-from embnoise_torch.model.model_call import CallTokens, filled, tells_padding
+from embnoise_torch.model.model_call import CallTokens, is_among, tells_padding, unfilled
 from embnoise_torch.model.special_ids import SpecialIds
 
 __all__ = ["ids_of_shape", "resolve_tokens"]
@@ -153,8 +153,10 @@ class _Lookup:
             for ids in (call.ids, call.other_ids):
                 if ids is None or ids.ndim not in (1, 2):
                     continue
-                given = ids.to(self.ids.device).reshape(-1, ids.shape[-1])
-                if ids is call.ids and self._is_beside(call, given):
+                given = ids.to(self.ids.device).reshape((1, *ids.shape)[-2:])
+                # Of two arguments that look like ids, a mask is that of the first.
+                same_shape = given.shape == self.ids.shape
+                if (ids is call.ids or same_shape) and self._is_beside(call, given):
                     return None
                 mask = call.mask if _is_readable(call.mask) else None
                 if mask is not None and mask.shape != given.shape:
@@ -169,14 +171,20 @@ class _Lookup:
                     self.joined = self.joined or self._joins(call, layout)
                 if layout is not None and self.special.placeholders:
                     self._hide(layout.apply(given))
-                if layout is not None or ids is call.ids:
+                if layout is not None and layout.lengthens and self._has_mask(call):
+                    return SAME  # the mask is that of the longer rows
+                if layout is not None or ids is call.ids or same_shape:
                     return layout
         return SAME if self._fits(call) else None
 
+    def _has_mask(self, call: CallTokens) -> bool:
+        """Whether the mask of a call has the shape of the lookup, rather than of the ids."""
+        return _is_readable(call.mask) and call.mask.shape == self.shape  # type: ignore[union-attr]
+
     def _is_beside(self, call: CallTokens, given: Tensor) -> bool:
-        """Whether the lookup is of an argument beside the ids of a call, and not of those."""
+        """Whether the lookup is of an argument beside the ids of a call, and not of these."""
         assert self.ids is not None
-        return _is_among(self.ids, call.beside) and not are_equal(self.ids, given)
+        return is_among(self.ids, call.beside) and not are_equal(self.ids, given)
 
     def _joins(self, call: CallTokens, layout: Layout) -> bool:
         """Whether the lookup is of a call's ids and of other arguments, whose masks are unknown."""
@@ -341,22 +349,10 @@ class _Lookup:
         return TokenArrays(segments, segments)
 
 
-def _is_among(ids: Tensor, arguments: Tensor | None) -> bool:
-    """Whether ids are exactly one of several arguments, which -1 fills up to one shape."""
-    if arguments is None:
-        return False
-    rows, length = arguments.shape[1:]
-    if len(ids) > rows or ids.shape[1] > length:
-        return False
-    equal = arguments.to(ids.device) == filled(ids, rows, length)
-    return bool(equal.flatten(1).all(dim=1).any())
-
-
 def _have_part(ids: Tensor, arguments: Tensor | None) -> bool:
-    """Whether some columns of ids, one after another, are one of several arguments: see above."""
-    for each in () if arguments is None else arguments.to(ids.device):
-        there = each >= 0
-        argument = each[there.any(1)][:, there.any(0)]
+    """Whether some columns of ids, one after another, are one of several arguments."""
+    for each in unfilled(arguments):
+        argument = each.to(ids.device)
         rows, length = argument.shape
         if rows == len(ids) and 0 < length <= ids.shape[1]:
             parts = ids.unfold(1, length, 1)

@@ -8,70 +8,44 @@ names with ``decoder_`` in front.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import SimpleNamespace
-from typing import Any, NamedTuple, TypeAlias, cast
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import pad
 
 from embnoise.backend import format_value
+from embnoise_torch.model.batches import (
+    CUMULATIVE,
+    NAMES,
+    TELLING,
+    ModelCall,
+    as_tensor,
+    entries_of,
+)
 
 __all__ = [
-    "BESIDE_MASKS",
-    "DECODER",
-    "TELLING",
     "WHERE",
     "CallTokens",
-    "ModelCall",
     "calls_in",
-    "entries_of",
-    "fields_of",
-    "filled",
     "flat_calls",
-    "is_unread",
+    "is_among",
     "may_have_ids",
-    "telling_batch",
     "tells_padding",
     "tokens_in",
+    "unfilled",
 ]
-
-ModelCall: TypeAlias = Mapping[str, Any]
-"""The arguments of a module's call, by name."""
-
-DECODER = "decoder_"
-"""What the names of a decoder's arguments begin with, beside those of its encoder."""
-
-_CUMULATIVE = ("cu_seq_lens_q", "cu_seq_lens", "cu_seqlens_q", "cu_seqlens")
-
-_NAMES = {
-    prefix: tuple(
-        f"{prefix}{name}" for name in ("input_ids", "attention_mask", "position_ids", "seq_idx")
-    )
-    for prefix in ("", DECODER)
-}
-
-BESIDE_MASKS = frozenset(
-    ("position_ids", "seq_idx", *_CUMULATIVE, "past_key_values", "cache_params")
-)
-"""The arguments that tell the documents of packed rows, or of earlier tokens, beside a mask."""
-
-TELLING = frozenset(name for names in (*_NAMES.values(), _CUMULATIVE) for name in names)
-"""A forward that takes one of these may know about its tokens."""
 
 _NOT_TOKENS = ("mask", "position", "type", "segment", "label", "cache", "length")
 """An integer argument with one of these in its name has no ids of tokens."""
 
-_NOT_IDS = (*_NOT_TOKENS, "target", "seq", "_")
+_NOT_IDS = (*_NOT_TOKENS, "target", "seq", "doc")
 """One with one of these in its name is not what is looked up, in a call without ``input_ids``."""
 
-_DATACLASS = "__dataclass_fields__"
-_PLAIN = (Tensor, bool, str)
-_NO_BATCHES = (Tensor, nn.Module, str, bytes, int, float, complex, list, np.ndarray, type)
-_DEPTH = 2
-"""How deep a batch may lie in others."""
+_OF_TOKENS = ("token", "input", "text", "word")
+"""One with one of these in its name is, rather than others."""
 
 
 class CallTokens(NamedTuple):
@@ -97,113 +71,38 @@ class CallTokens(NamedTuple):
     """What is a mask or lengths by its name, which is not one that is known: see ``untold_in``."""
     unknown_documents: Tensor | None = None
     """What is the numbers of documents by its name."""
+    unknown_segments: Tensor | None = None
+    """The same, which may also be the numbers of the two segments of BERT."""
+    unknown_positions: Tensor | None = None
+    """What is the positions of tokens by its name."""
     unnamed: Tensor | None = None
     """What may be any of these by its values alone."""
     beside: Tensor | None = None
-    """[n, B', L']: the other arguments that look like ids, beside ``input_ids``; -1 fills them."""
+    """[n, B', L']: the arguments that look like ids, beside these two; -1 fills them up."""
     cached: Tensor | None = None
     """Empty, if the call has a cache: a mask that is longer than the ids is then of that, too."""
     unread: Tensor | None = None
     """Empty, if all that the call has is an object that cannot be read."""
 
 
-def fields_of(batch: Any) -> ModelCall:
-    """What is in a batch: a mapping, a named tuple, a dataclass or a namespace; else nothing.
-
-    A class of its own may be any of these without saying so: what has ``keys``, or tensors.
-    """
-    if batch is None or isinstance(batch, _NO_BATCHES):
-        return {}
-    if isinstance(batch, Mapping):
-        return {name: value for name, value in batch.items() if isinstance(name, str)}
-    if isinstance(batch, tuple) or hasattr(type(batch), _DATACLASS):
-        names = getattr(type(batch), "_fields" if isinstance(batch, tuple) else _DATACLASS, ())
-        return {name: getattr(batch, name) for name in names}
-    if hasattr(batch, "keys") and hasattr(batch, "__getitem__"):
-        return {name: batch[name] for name in batch.keys() if isinstance(name, str)}  # noqa: SIM118
-    fields: ModelCall = getattr(batch, "__dict__", {})
-    if isinstance(batch, SimpleNamespace) or TELLING & set(fields):
-        return fields
-    return fields if any(isinstance(value, Tensor) for value in fields.values()) else {}
-
-
-def is_unread(call: ModelCall) -> bool:
-    """Whether the only argument of a call is an object that may be a batch and cannot be read."""
-    if len(call) != 1:
-        return False
-    (value,) = call.values()
-    plain = value is None or isinstance(value, (*_NO_BATCHES, Mapping, tuple))
-    return not (plain or fields_of(value))
-
-
-def telling_batch(call: ModelCall) -> ModelCall:
-    """The batch among the arguments of a call that tells about its tokens; nothing without one.
-
-    It may be in another one if it is the only one there that has ids.
-    """
-    values = _not_plain(call.values())
-    for depth in range(_DEPTH + 1 if values else 0):
-        batches = [fields for value in values for fields in _inside(value)]
-        telling = [each for each in batches if TELLING & set(each)]
-        if depth > 0:
-            telling = [each for each in telling if each.get("input_ids") is not None]
-        if telling:
-            return telling[0] if depth == 0 or len(telling) == 1 else {}
-        values = _not_plain(each for fields in batches for each in fields.values())
-    return {}
-
-
-def _not_plain(values: Iterable[Any]) -> list[Any]:
-    """Those that may be a batch or have one in them; most arguments of most calls are not."""
-    return [value for value in values if not (value is None or isinstance(value, _PLAIN))]
-
-
-def entries_of(batch: ModelCall, depth: int = 0) -> list[tuple[str, Any, int]]:
-    """What is in a batch and in what it contains: the name, "" in a tuple or a list, value, depth.
-
-    A list of integers is an entry.
-    """
-    found = []
-    for name, value in batch.items():
-        plain = value is None or isinstance(value, _PLAIN)
-        inside = [] if plain or depth == _DEPTH else _inside(value)
-        for each in inside:
-            found += entries_of(each, depth + 1)
-        if not inside:
-            found.append((name, value, depth))
-    return found
-
-
-def _inside(value: Any) -> list[ModelCall]:
-    """What is in a value: one batch, or for a tuple or a list one without a name for each entry."""
-    if fields := fields_of(value):
-        return [fields]
-    if isinstance(value, tuple | list) and not (value and isinstance(value[0], int)):
-        return [{"": each} for each in value]
-    return []
-
-
 def tokens_in(call: ModelCall, prefix: str) -> CallTokens:
     """What a call tells about its tokens, or with the prefix ``DECODER`` about its decoder's."""
-    given, *rest = map(call.get, _NAMES[prefix])
-    ids, cumulative = _tensor(given), None
+    given, *rest = map(call.get, NAMES[prefix])
+    ids, cumulative = as_tensor(given), None
     mask, positions, documents = map(_told, rest)
+    if positions is not None and positions.dtype is torch.bool:
+        positions = positions.long()
     if not prefix:
-        for name in _CUMULATIVE:
+        for name in CUMULATIVE:
             if (given := call.get(name)) is not None:
                 cumulative = _told(given)
     if mask is not None and ids is not None and ids.ndim == mask.ndim == 1:
         mask = mask[None]  # of one row
-    told = CallTokens(
-        ids,
-        None if prefix or ids is not None else _other_ids(call),
-        mask,
-        positions,
-        cumulative,
-        documents,
-    )
-    if not prefix and ids is not None:
-        told = told._replace(beside=_beside(call, ids))
+    others = [] if prefix else _like_ids(call)
+    other_ids = _likeliest(others) if ids is None else None
+    told = CallTokens(ids, other_ids, mask, positions, cumulative, documents)
+    if (known := other_ids if ids is None else ids) is not None:
+        told = told._replace(beside=_beside(known, others))
     if _has_cache(call):
         told = told._replace(cached=torch.empty(0))
     return told
@@ -219,7 +118,9 @@ def _has_cache(call: ModelCall) -> bool:
 
 def _holds_tokens(cache: Any) -> bool:
     """Whether something is a cache that is not empty; ``use_cache`` is none."""
-    if cache is None or isinstance(cache, bool | int | str):
+    if cache is None or isinstance(cache, bool | int | str | np.generic):
+        return False
+    if isinstance(cache, Tensor) and cache.ndim == 0:
         return False
     if not hasattr(cache, "get_seq_length"):
         return not hasattr(cache, "__len__") or len(cache) > 0
@@ -246,50 +147,41 @@ def calls_in(tensors: Sequence[Tensor | None]) -> list[CallTokens]:
     return [CallTokens(*tensors[start : start + size]) for start in range(0, len(tensors), size)]
 
 
-def _tensor(value: Any) -> Tensor | None:
-    """A tensor, a NumPy array or nested lists of numbers as a tensor; ``None`` for the rest."""
-    if value is None or isinstance(value, Tensor):
-        return value
-    if isinstance(value, np.ndarray):
-        return torch.from_numpy(value.copy())  # its strides may be negative
-    return None if _sizes(value) is None else torch.tensor(value, device="cpu")
-
-
-def _sizes(value: Any) -> tuple[int, ...] | None:
-    """The sizes of nested lists of numbers; ``None`` if they are ragged, or something else."""
-    if isinstance(value, int | float):
-        return ()
-    if not isinstance(value, list | tuple) or not value:
-        return None
-    first, *others = map(_sizes, value)
-    if first is None or any(each != first for each in others):
-        return None
-    return (len(value), *first)
-
-
 def _told(value: Any) -> Tensor | None:
     """The same; without a value if there is something that cannot be read.
 
     It may be a mask for each kind of layer, or a block mask.
     """
-    array = _tensor(value)
+    array = as_tensor(value)
     return torch.empty((0,) * 4) if array is None and value is not None else array
 
 
-def _other_ids(call: ModelCall) -> Tensor | None:
-    for name, value, _ in entries_of(call):
-        if _may_be_ids(name, value, _NOT_IDS):
-            return cast("Tensor", value)
-    return None
+def _like_ids(call: ModelCall) -> list[tuple[str, Tensor]]:
+    """The arguments that look like ids of tokens, by name, also those in a batch or a list."""
+    found = []
+    for name, value, depth in entries_of(call):
+        known = depth == 0 and name in TELLING
+        if known or not isinstance(value, Tensor) or value.ndim not in (1, 2):
+            continue
+        given = as_tensor(value)
+        if given is None or given.is_meta or given.dtype is torch.bool:
+            continue
+        if not (given.is_floating_point() or given.is_complex()) and not _is_no_token(name):
+            found.append((name, given))
+    return found
 
 
-def _may_be_ids(name: str, value: Any, unlike: Iterable[str]) -> bool:
-    return (
-        isinstance(value, Tensor)
-        and value.ndim in (1, 2)
-        and not (value.is_floating_point() or value.dtype is torch.bool)
-        and not any(part in name for part in unlike)
-    )
+def _is_no_token(name: str) -> bool:
+    return any(part in name for part in _NOT_TOKENS)
+
+
+def _likeliest(others: list[tuple[str, Tensor]]) -> Tensor | None:
+    """What is most likely looked up in a call without ``input_ids``, the first of several."""
+    likely = [each for each in others if not any(part in each[0] for part in _NOT_IDS)]
+    plain = [each for each in likely if "_" not in each[0]]
+    likely = plain or [each for each in likely if each[0].endswith(("ids", "tokens"))]
+    named = [each for each in likely if any(part in each[0] for part in _OF_TOKENS)]
+    return (named or likely)[0][1] if likely else None
 
 
 def may_have_ids(call: ModelCall) -> bool:
@@ -297,38 +189,48 @@ def may_have_ids(call: ModelCall) -> bool:
     for name, value, _ in entries_of(call):
         if isinstance(value, Tensor):
             numbers = value.is_floating_point() or value.is_complex() or value.dtype is torch.bool
-            if not (numbers or any(part in name for part in _NOT_TOKENS)):
+            if not (numbers or _is_no_token(name)):
                 return True
         elif not (value is None or isinstance(value, str | int | float)):
             return True
     return False
 
 
-def _beside(call: ModelCall, ids: Tensor) -> Tensor | None:
-    """The arguments beside ``input_ids`` that look like ids, also those in a batch or a list."""
-    named: list[tuple[str, Any]] = []
-    for name, value in call.items():
-        if isinstance(value, list):
-            named += [(name, each) for each in value]
-        elif isinstance(value, Tensor):
-            if name not in TELLING:
-                named.append((name, value))
-        elif value is not None:
-            named += fields_of(value).items()
-    others = [
+def _beside(ids: Tensor, others: list[tuple[str, Tensor]]) -> Tensor | None:
+    """The arguments that look like ids, other than those that are known."""
+    rest = [
         value.reshape((1, *value.shape)[-2:]).to(ids.device, torch.int64)
-        for name, value in named
-        if value is not ids and _may_be_ids(name, value, _NOT_TOKENS)
+        for _, value in others
+        if value is not ids
     ]
-    if not others:
+    if not rest:
         return None
-    rows, length = (max(sizes) for sizes in zip(*(each.shape for each in others), strict=True))
-    return torch.stack([filled(each, rows, length) for each in others])
+    rows, length = (max(sizes) for sizes in zip(*(each.shape for each in rest), strict=True))
+    return torch.stack([_filled(each, rows, length) for each in rest])
 
 
-def filled(ids: Tensor, rows: int, length: int) -> Tensor:
+def _filled(ids: Tensor, rows: int, length: int) -> Tensor:
     """Ids [B, L] in a larger array, filled up with -1, which is no id."""
     return pad(ids, (0, length - ids.shape[1], 0, rows - len(ids)), value=-1)
+
+
+def is_among(ids: Tensor, arguments: Tensor | None) -> bool:
+    """Whether ids [B, L] or [L] are exactly one of several arguments of ``CallTokens.beside``."""
+    if arguments is None:
+        return False
+    ids = ids.reshape((1, *ids.shape)[-2:])
+    rows, length = arguments.shape[1:]
+    if len(ids) > rows or ids.shape[1] > length:
+        return False
+    equal = arguments.to(ids.device) == _filled(ids, rows, length)
+    return bool(equal.flatten(1).all(dim=1).any())
+
+
+def unfilled(arguments: Tensor | None) -> Iterator[Tensor]:
+    """Each of several arguments of ``CallTokens.beside`` [B', L'], without what fills it up."""
+    for each in () if arguments is None else arguments:
+        there = each >= 0
+        yield each[there.any(1)][:, there.any(0)]
 
 
 def _in_completion(call: ModelCall) -> Tensor:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from embnoise_torch.model.layouts import find_layout
-from embnoise_torch.model.model_call import CallTokens
+from embnoise_torch.model.layouts import are_equal, are_in, find_layout
+from embnoise_torch.model.model_call import CallTokens, is_among, unfilled
 from embnoise_torch.model.special_ids import SpecialIds
 
 __all__ = ["check_rows", "is_of_others", "warns_of_starts"]
@@ -42,23 +42,69 @@ def check_rows(ids: Tensor, calls: Sequence[CallTokens], padding: int | None) ->
         rows = call.other_ids if call.ids is None else call.ids
         if rows is None or rows.ndim != 2 or 1 in rows.shape[1:] or ids.shape == rows.shape:
             continue
-        column = ids.numel() == len(rows) and bool((rows == ids.reshape(-1, 1)).all(dim=0).any())
-        column &= call.ids is not None or len(rows) > 1  # other ids may be equal by chance
-        if column or (ids.ndim == 1 and len(rows) > 1 and ids.numel() == rows.numel()):
-            raise ValueError(
-                f"the model looks up ids of shape {tuple(ids.shape)}, which are "
-                f"{'one token of each row' if column else 'all rows in one'} of the "
-                f"{tuple(rows.shape)} that it was called with, so nothing tells their L. Look up "
-                "whole rows, or pass neftune(length=L)"
-            )
-        if _are_part(ids, rows.to(ids), _real_in(call, rows, padding)):
-            warnings.warn(
-                "embnoise: the model looks up a part of each row that it was called with, and "
-                "L is that of the part. If it looks the rest up by itself, the noise is too "
-                "large: look up whole rows, or pass neftune(length=L)",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+        rows = rows.to(ids)
+        # Other ids than input_ids may be equal by chance.
+        column = _is_column(ids, rows) and (call.ids is not None or len(rows) > 1)
+        if column or (_mixes(ids, rows) and not is_among(ids, call.beside)):
+            raise _untold_length(ids, rows, column=column)
+        if _are_part(ids, rows, _real_in(call, rows, padding)):
+            _warn_of_part()
+    for rows in (each for call in calls for each in unfilled(call.beside)):
+        if rows.shape != ids.shape and min(rows.shape) > 1 and _is_column(ids, rows.to(ids)):
+            raise _untold_length(ids, rows, column=True)
+    if _is_token_of_rows(ids, calls):
+        _warn_of_part()
+
+
+def _is_column(ids: Tensor, rows: Tensor) -> bool:
+    return ids.numel() == len(rows) and bool((rows == ids.reshape(-1, 1)).all(dim=0).any())
+
+
+def _mixes(ids: Tensor, rows: Tensor) -> bool:
+    """Whether ids without an axis for rows are the tokens of several: all, or all real ones.
+
+    0, 1, 2, ... are a whole table, whatever the rows are.
+    """
+    if ids.ndim != 1 or len(rows) == 1 or len(ids) <= rows.shape[1]:
+        return False
+    if ids.numel() == rows.numel():
+        return True
+    counted = torch.equal(ids, torch.arange(len(ids), device=ids.device, dtype=ids.dtype))
+    return not counted and are_in(ids, rows)
+
+
+def _is_token_of_rows(ids: Tensor, calls: Sequence[CallTokens]) -> bool:
+    """Whether a call inside of another one was given these ids, one for each row of that."""
+    if ids.ndim not in (1, 2) or not 1 < ids.numel() == len(ids):
+        return False
+    inside = False
+    for call in calls:
+        given = call.other_ids if call.ids is None else call.ids
+        if given is None:
+            continue
+        if inside and given.ndim == 2 and len(given) == len(ids) < given.numel():
+            return not is_among(ids.flatten(), call.beside)
+        inside |= given.numel() == len(ids) and are_equal(given.flatten().to(ids), ids.flatten())
+    return False
+
+
+def _untold_length(ids: Tensor, rows: Tensor, *, column: bool) -> ValueError:
+    return ValueError(
+        f"the model looks up ids of shape {tuple(ids.shape)}, which are "
+        f"{'one token of each row' if column else 'all rows in one'} of the "
+        f"{tuple(rows.shape)} that it was called with, so nothing tells their L. Look up "
+        "whole rows, or pass neftune(length=L)"
+    )
+
+
+def _warn_of_part() -> None:
+    warnings.warn(
+        "embnoise: the model looks up a part of each row that it was called with, and "
+        "L is that of the part. If it looks the rest up by itself, the noise is too "
+        "large: look up whole rows, or pass neftune(length=L)",
+        RuntimeWarning,
+        stacklevel=2,
+    )
 
 
 def _real_in(call: CallTokens, rows: Tensor, padding: int | None) -> Tensor:
@@ -156,12 +202,12 @@ def is_of_others(ids: Tensor, calls: Sequence[CallTokens], special: SpecialIds) 
     found = False
     for call in calls:
         for given in (call.ids, call.other_ids, call.unnamed):
-            if given is None or given.ndim not in (1, 2):
+            if given is None or given.ndim not in (1, 2) or given.dtype is torch.bool:
                 continue
-            rows = given.to(looked.device).reshape(-1, given.shape[-1])
+            rows = given.to(looked.device).reshape((1, *given.shape)[-2:])
             if find_layout(looked, rows, None, special) is not None:
                 return False
-            if varies and not sure and bool(torch.isin(looked, rows).all()):
+            if varies and not sure and are_in(looked, rows):
                 return False  # a part of them, in some order
             found = found or given is call.ids or (sure and given is call.other_ids)
     return found

@@ -11,22 +11,20 @@ import re
 from functools import lru_cache
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from embnoise_torch import _compat
-from embnoise_torch.model.model_call import (
-    TELLING,
-    CallTokens,
-    ModelCall,
-    entries_of,
-    is_unread,
-)
+from embnoise_torch.model.batches import TELLING, ModelCall, as_tensor, entries_of, is_unread
+from embnoise_torch.model.model_call import CallTokens
 
 __all__ = [
     "may_tell_padding",
     "tells_documents",
     "tells_padding_by_name",
+    "tells_positions",
+    "tells_segments",
     "tells_unnamed",
     "untold_in",
 ]
@@ -38,6 +36,10 @@ _DOCUMENTS = re.compile(
     r"(.*_)?(segments?|seg|documents?|docs?|sequences?|seq)_?(ids?|idx|index|numbers?)"
     r"|batch(_(idx|index|vector))?"  # the graphs of nodes
 )
+_SEGMENTS = re.compile(r"seg|seq|sequence")
+_POSITIONS = re.compile(
+    r"((input|token|abs|absolute|seq)_?)?(pos|positions?)(_?(ids?|idx|index|indices))?"
+)
 _NEITHER = re.compile(
     r"loss|label|prompt|completion|assistant|response|action|answer|reward|image|pixel|video|audio|"
     r"speech|mel|feature|frame|head|causal|special|type|span|mlm|position|past|cache|"
@@ -45,7 +47,11 @@ _NEITHER = re.compile(
     r"^encoder|memory|cross"  # of what a decoder attends to
 )
 
-Field = Literal["unknown", "unknown_documents", "unnamed", ""]
+_ARRAYS = (Tensor, np.ndarray, list, tuple)
+
+Field = Literal[
+    "unknown", "unknown_documents", "unknown_segments", "unknown_positions", "unnamed", ""
+]
 
 
 @_compat.constant_in_dynamo
@@ -62,13 +68,17 @@ def _field_in_dynamo(name: str) -> Field:
 @lru_cache(maxsize=1024)
 def _field_of(name: str) -> Field:
     """The field of ``CallTokens`` for an argument; "" for what tells neither."""
+    if _POSITIONS.fullmatch(name):
+        return "unknown_positions"
     if _NEITHER.search(name):
         return ""
     if "target" in name:  # of a loss, or the tokens of a decoder
         return "unnamed"
     if _PADDING.fullmatch(name):
         return "unknown"
-    return "unknown_documents" if _DOCUMENTS.fullmatch(name) else "unnamed"
+    if not _DOCUMENTS.fullmatch(name):
+        return "unnamed"
+    return "unknown_segments" if _SEGMENTS.search(name) else "unknown_documents"
 
 
 def untold_in(call: ModelCall) -> list[CallTokens]:
@@ -79,16 +89,13 @@ def untold_in(call: ModelCall) -> list[CallTokens]:
     nothing = CallTokens(None, None, None, None, None, None)
     found = [nothing._replace(unread=torch.empty(0))] if is_unread(call) else []
     for name, value, depth in entries_of(call):
-        if not isinstance(value, Tensor | list) or (depth == 0 and name in TELLING):
+        if not isinstance(value, _ARRAYS) or (depth == 0 and name in TELLING):
             continue
-        given = value
-        if isinstance(value, list) and all(type(each) is int for each in value):
-            given = torch.tensor(value, device="cpu")
-        if not isinstance(given, Tensor) or given.ndim not in (1, 2):
+        given = as_tensor(value)
+        if given is None or given.ndim == 0 or given.is_meta or given.is_complex():
             continue
         field: Field = "unknown" if _masks_ids(name, call) else _field_in_dynamo(name)
-        floating = given.is_floating_point() or given.is_complex()
-        if field and (field == "unknown" or not floating):
+        if field and (field == "unknown" or not given.is_floating_point()):
             found.append(nothing._replace(**{field: given}))
     return found
 
@@ -102,17 +109,18 @@ def _masks_ids(name: str, call: ModelCall) -> bool:
 def tells_padding_by_name(given: Tensor, ids: Tensor) -> bool:
     """Whether a mask or lengths by its name fits ids, and tells that not all rows are full."""
     rows, length = shape = (1, *ids.shape)[-2:]
+    given = next(iter(_in_rows(given, shape)), given)
     if _is_causal(given):
         return False
-    if given.ndim == 2:
+    if given.ndim != 1:
         # Of rows without padding, all values are the same, whatever they are.
-        return tuple(given.shape) in (shape, shape[::-1]) and bool((given != given[0, 0]).any())
+        return tuple(given.shape) in (shape, shape[::-1]) and _varies(given)
     if len(given) == rows:
         return bool((given < length).any())
     if rows > 1 or len(given) == 0:
         return False
     if len(given) == length:  # a mask of the one row
-        return bool((given != given[0]).any())
+        return _varies(given)
     # Of flattened documents, their lengths or where they begin and end.
     is_cumulative = bool(given[0] == 0)
     end = int(given[-1] if is_cumulative else given.sum())
@@ -122,17 +130,33 @@ def tells_padding_by_name(given: Tensor, ids: Tensor) -> bool:
 def tells_documents(given: Tensor, ids: Tensor) -> bool:
     """Whether the numbers of documents by their name fit ids, and tell several in a row."""
     shape = (1, *ids.shape)[-2:]
-    if given.numel() == 0 or (1, *given.shape)[-2:] != shape:
+    if given.numel() == 0 or (1, *given.shape)[-2:] != shape or given.numel() != ids.numel():
         return False
     given = given.reshape(shape)
     changes = given[:, 1:] != given[:, :-1]
     # The ids of the tokens of documents change more often, unless they are padded.
-    if not 0 < int(changes.sum()) <= changes.numel() / 2 or bool(
-        (given.to(ids.device) == ids).all()
-    ):
+    few = 0 < int(changes.sum()) <= changes.numel() / 2
+    return few and not bool((given.to(ids.device) == ids).all())
+
+
+def tells_segments(given: Tensor, ids: Tensor) -> bool:
+    """The same, where 0, 0, 1, 1 may also be the two segments of BERT."""
+    return tells_documents(given, ids) and (
+        bool((given > 1).any() | (given < 0).any()) or _falls(given)
+    )
+
+
+def tells_positions(given: Tensor, ids: Tensor) -> bool:
+    """Whether positions by their name fit ids, count up, and start again in the middle of a row."""
+    rows, length = (1, *ids.shape)[-2:]
+    if given.ndim > 2 or (1, *given.shape)[-2:] not in ((rows, length), (1, length)) or length < 2:
         return False
-    # 0, 0, 1, 1 are the two segments of BERT.
-    return bool((given > 1).any() | (given < 0).any()) or _falls(given)
+    given = given.reshape(-1, length).long()
+    lowest = given.amin(dim=1, keepdim=True)
+    before, after = given[:, :-1], given[:, 1:]
+    starts = after == lowest
+    counts = bool((given[:, :1] == lowest).all()) and bool((starts | (after == before + 1)).all())
+    return counts and bool((starts & (before > lowest)).any())
 
 
 def tells_unnamed(given: Tensor, ids: Tensor) -> bool:
@@ -140,14 +164,11 @@ def tells_unnamed(given: Tensor, ids: Tensor) -> bool:
     rows, length = shape = (1, *ids.shape)[-2:]
     if given.numel() == 0 or _is_causal(given):
         return False
-    if tuple(given.shape) == shape:
-        bits = given.bool()
-        # A row is full, as it is of a batch that is as long as the longest; no prompt fills one.
-        some = bits.any(1)
-        is_mask = bool((given == bits).all()) and bool((some & ~bits.all(1)).any())
-        return is_mask and bool((bits.all(1) | ~some).any()) and (_falls(bits) or _falls(~bits))
-    if given.ndim == 2:
+    if given.ndim > 2 and bool((given != given.bool()).any()):
         return False
+    given, *others = _in_rows(given, shape) or [given]
+    if given.ndim > 1:
+        return tuple(given.shape) == shape and any(map(_is_mask, (given, *others)))
     if rows > 1:
         return (
             len(given) == rows
@@ -161,6 +182,40 @@ def tells_unnamed(given: Tensor, ids: Tensor) -> bool:
     return len(lengths) > 1 and bool((lengths > 0).all()) and int(lengths.sum()) == length
 
 
+def _in_rows(given: Tensor, shape: tuple[int, int]) -> list[Tensor]:
+    """An argument as lengths [B] or as a mask [B, L], of which it may be either one or the other.
+
+    A mask of queries and keys, [B, ..., L], is one of keys: of those that some query sees, or of
+    those that all do if it is true where nothing is seen. If either is that of full rows, so is it.
+    It is not known what other arguments with more axes than two are.
+    """
+    rows, length = shape
+    if given.ndim <= 2:
+        return [given[:, 0] if given.shape == (rows, 1) != shape else given]
+    if given.numel() == 0 or given.shape[-1] not in (1, length):
+        return []
+    if given.numel() == rows * length:
+        return [given.reshape(shape)]
+    if given.shape[-1] == 1 or len(given) % rows:
+        return []
+    seen = (given == given.max()).reshape(rows, -1, length)  # an additive mask is 0 there
+    keys = [seen.any(dim=1), seen.all(dim=1)]
+    return keys if all(map(_varies, keys)) else []
+
+
+def _is_mask(given: Tensor) -> bool:
+    """Whether values are 0 and 1 that begin or end each row."""
+    bits = given.bool()
+    # A row is full, as it is of a batch that is as long as the longest; no prompt fills one.
+    some = bits.any(1)
+    is_mask = bool((given == bits).all()) and bool((some & ~bits.all(1)).any())
+    return is_mask and bool((bits.all(1) | ~some).any()) and (_falls(bits) or _falls(~bits))
+
+
+def _varies(given: Tensor) -> bool:
+    return bool((given != given.flatten()[:1]).any())
+
+
 def _is_causal(given: Tensor) -> bool:
     """Whether a square mask hides from each token those that follow it."""
     if given.ndim != 2 or given.shape[0] != given.shape[1] or len(given) < 2:
@@ -170,4 +225,4 @@ def _is_causal(given: Tensor) -> bool:
 
 def _falls(given: Tensor) -> bool:
     """Whether no value of a row is larger than the one before."""
-    return bool((given[:, 1:].int() <= given[:, :-1].int()).all())
+    return bool((given[..., 1:].int() <= given[..., :-1].int()).all())
