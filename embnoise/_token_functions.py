@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -28,6 +29,7 @@ class TokenFunctions:
     Attributes:
         describes: Whether ``tokens`` was given.
         choice: Which of ``choices`` ``where`` is; "" if none.
+        where_names: The parameters of ``where``, if it is a function.
 
     Raises:
         TypeError: An argument of the wrong type, or a function with parameters without a name.
@@ -47,11 +49,13 @@ class TokenFunctions:
     ) -> None:
         self.describes = tokens is not None
         self.choice = ""
+        self.where_names: frozenset[str] = frozenset()
         self._tokens = None if tokens is None else bind_by_name("tokens", tokens)
         self._where: CallByName | None = None
         accepted = {"all": None, **(choices or {})}
         if callable(where):
             self._where = bind_by_name("where", where)
+            self.where_names = frozenset(inspect.signature(where).parameters)
         elif isinstance(where, str) and where in accepted:
             self._where = accepted[where]
             self.choice = "" if where == "all" else where

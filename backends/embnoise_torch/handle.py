@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Container, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -14,7 +14,7 @@ from torch import nn
 from embnoise import backend
 from embnoise.backend import Counter, Noise, TokenFunctions
 from embnoise_torch import _compat
-from embnoise_torch.model.batches import ModelCall
+from embnoise_torch.model.batches import TELLING, ModelCall
 from embnoise_torch.model.call_stack import Caller, check_labels
 from embnoise_torch.model.find import find_callers
 from embnoise_torch.model.forward_override import Forward, ForwardOverride
@@ -84,7 +84,8 @@ class Handle(TraceableState, backend.Handle):
         self._overrides: list[ForwardOverride] = []
         callers = find_callers(outermost, layers.values(), model if functions else None)
         check_labels(functions.choice, callers, layers)
-        tells = any(caller.tells or caller.has_unknown for caller in callers)
+        # A container without a forward is never called.
+        calls = any(type(caller.module).forward is not nn.Module.forward for caller in callers)
         with ExitStack() as undo:
             noises = backend.noise_by_layer(noise, layers)
             for number, (name, module) in enumerate(layers.items()):
@@ -96,7 +97,9 @@ class Handle(TraceableState, backend.Handle):
                     noises[name], sample_ids, calls_per_step, special, eager_calls
                 )
                 source.seen = self._seen
-                source.expects_calls = tells and not functions.describes
+                source.expects_calls = calls and not functions.describes
+                if functions.where_names - {"ids", "labels", *TELLING}:
+                    source.untold.looks_at_arguments = 0  # it may be what takes one of these
                 if named:  # whoever names an embedding knows what it looks up
                     source.untold.looks_at_others = 0
                 self._sources[name] = source
@@ -148,6 +151,14 @@ class Handle(TraceableState, backend.Handle):
     def _giving(self, arguments: ModelCall) -> AbstractContextManager[None]:
         """A context with arguments that the user's functions may name."""
         return self._listener.giving(arguments)
+
+    def _begin_batch(self, batch: Any) -> None:
+        """A trainer calls a user's function with a batch, which may call parts of the model."""
+        self._listener.begin_batch(batch)
+
+    def _end_batch(self) -> None:
+        """That function has returned."""
+        self._listener.end_batch()
 
     def __repr__(self) -> str:
         text = super().__repr__()

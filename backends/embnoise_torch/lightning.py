@@ -146,6 +146,7 @@ class NoiseCallback(Callback):
         """Set the noise's step to the trainer's, and log the amplitude."""
         if self.handle is not None:
             self.handle.step = trainer.global_step
+            self.handle._begin_batch(batch)  # training_step may call any part of the model
             if not trainer.barebones:
                 pl_module.log("noise_alpha", self.handle.alpha, batch_size=1)
 
@@ -154,6 +155,7 @@ class NoiseCallback(Callback):
     ) -> None:
         """Warn of a batch without noise."""
         if self.handle is not None:
+            self.handle._end_batch()
             self.handle._end_step()
 
     def on_before_optimizer_step(
@@ -176,6 +178,7 @@ class NoiseCallback(Callback):
     def _detach(self) -> None:
         if self.handle is not None:
             self._left = self.state_dict()
+            self.handle._end_batch()
             runs.end(self.handle)
             self.handle = None
 

@@ -173,14 +173,14 @@ class NoisyLayer:
         elif not calls and source.expects_calls and not source.paused:
             source.untold.warn_without_calls()
         look = source.untold.looks_closely
+        if look:
+            source.untold.looks_closely -= 1
         if ids is not None and self._reads_calls and tell_full_rows(calls, ids, x.shape[:-1], look):
-            if look:
-                source.untold.looks_closely -= 1
             full = not source.untold.looks_at_ids or any(
                 arguments.get("attention_mask") is not None for _, arguments in calls
             )
             return source.ready_lookup(x, ids, NOTHING, [], are_full=full)
-        return source.ready_lookup(x, ids, *self._token_arrays(x, ids))
+        return source.ready_lookup(x, ids, *self._token_arrays(x, ids, looks=look > 0))
 
     def _add_recorded(self, x: Tensor, ids: Tensor | None) -> Tensor:
         """``x`` with noise, under a transformation."""
@@ -199,12 +199,14 @@ class NoisyLayer:
         given, calls = self._token_arrays(x, ids)
         return [ids, *given, *flat_calls(calls)]
 
-    def _token_arrays(self, x: Tensor, ids: Tensor | None) -> tuple[TokenArrays, list[CallTokens]]:
+    def _token_arrays(
+        self, x: Tensor, ids: Tensor | None, *, looks: bool = True
+    ) -> tuple[TokenArrays, list[CallTokens]]:
         """What the user's functions tell about a lookup, and what the active calls do."""
         listener, number = self._listener, self._number
         compiling = torch.compiler.is_compiling()
         calls = listener.traced.active if compiling else listener.thread.active
-        told = around = call_tokens(calls, number)
+        told = around = call_tokens(calls, number, looks=looks)
         if is_dtensor(x):
             told = around = [CallTokens(*map(whole, call)) for call in told]
         if not self._functions:

@@ -329,11 +329,14 @@ class AttachedSource(_CountingSource):
                 self._looks_at_positions -= 1
                 if warns_of_starts(calls, self._special.padding):
                     self._looks_at_positions = 0
-        if ids is not None and not (are_full or any(map(tells_padding, calls))):
+        has_mask = are_full or any(map(tells_padding, calls))
+        if has_mask:
+            self.untold.check_mask(ids, described.tokens.mask)
+        elif ids is not None:
             self.untold.warn_of_unread(calls)
             self.untold.warn_of_others(ids, calls)
-            if given.where is None:  # where= may be what takes an argument of an unknown name
-                self.untold.warn_of_arguments(ids, calls)
+        self.untold.warn_of_arguments(ids, shape, calls, described.tokens, has_mask=has_mask)
+        if ids is not None and not has_mask:
             self.untold.warn_of_ids(ids, described.tokens.mask)
         if given.where is None:
             return described

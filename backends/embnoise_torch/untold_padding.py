@@ -5,13 +5,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
-from embnoise.backend import Noise
+from embnoise.backend import Noise, TokenArrays
 from embnoise_torch.model.model_call import CallTokens
-from embnoise_torch.model.row_parts import is_of_others
+from embnoise_torch.model.row_parts import is_of_others, parents_of
 from embnoise_torch.model.special_ids import SpecialIds
 from embnoise_torch.model.untold_arguments import (
+    DOCUMENTS,
     tells_documents,
     tells_padding_by_name,
     tells_positions,
@@ -60,8 +62,10 @@ class UntoldPadding:
         self._has_warned_of_unread = False
         self.looks_at_ids = FIRST if special.padding_shows_at else 0
         """In how many more lookups ids are searched for padding."""
-        self._looks_at_arguments = FIRST
+        self.looks_at_arguments = FIRST
         """In how many more of them an argument may turn out to be a mask."""
+        self._looks_at_masks = FIRST if special.padding_shows_at else 0
+        """In how many more of them a mask may turn out to be true for padding."""
         self.looks_at_others = FIRST
         """In how many more of them the ids are compared with those of the calls."""
         self.looks_closely = FIRST
@@ -147,28 +151,65 @@ class UntoldPadding:
             stacklevel=4,
         )
 
-    def warn_of_arguments(self, ids: Tensor, calls: Sequence[CallTokens]) -> None:
+    def check_mask(self, ids: Tensor | None, mask: Tensor | None) -> None:
+        """Raise if a mask is true for padding alone.
+
+        Args:
+            ids: What is looked up; ``None`` for hidden states.
+            mask: What a call tells about it.
+        """
+        if self._looks_at_masks == 0 or ids is None or mask is None or mask.shape != ids.shape:
+            return
+        self._looks_at_masks -= 1
+        padding = self._special.padding
+        real, others = mask != 0, torch.ne(ids, padding).to(mask.device)  # type: ignore[arg-type]
+        if bool((real != others).all()) and bool(real.any()) and bool(others.any()):
+            raise ValueError(
+                "attention_mask must be nonzero for real tokens and 0 for padding, got one that is "
+                f"nonzero where {padding} is, the id of padding, and nowhere else; if it is true "
+                "for padding, pass the model its opposite, or attach(..., tokens=...)"
+            )
+
+    def warn_of_arguments(
+        self,
+        ids: Tensor | None,
+        shape: tuple[int, int],
+        calls: Sequence[CallTokens],
+        tokens: TokenArrays,
+        *,
+        has_mask: bool,
+    ) -> None:
         """Warn if an argument of a call is a mask, lengths or documents by its shape and values.
 
         Args:
-            ids: What is looked up, for which no call tells a mask.
+            ids: What is looked up; ``None`` for hidden states.
+            shape: B and L.
             calls: The active calls.
+            tokens: What they tell.
+            has_mask: Whether one of them has a mask. Only documents are warned of then.
         """
+        if self.looks_at_arguments == 0:
+            return
         untold = [
             (tells, given)
             for call in calls
             for field, tells in _TELLS.items()
-            if (given := getattr(call, field)) is not None
+            if (given := getattr(call, field)) is not None and (field in DOCUMENTS or not has_mask)
         ]
-        if not untold or self._looks_at_arguments == 0:
+        if not untold:
             return
-        self._looks_at_arguments -= 1
-        if self._noise.alpha == 0:
+        self.looks_at_arguments -= 1
+        if self._noise.alpha == 0 or _has_documents(tokens):
             return
-        found = next((given for tells, given in untold if tells(given, ids)), None)
+        rows = [torch.zeros(shape, dtype=torch.int64) if ids is None else ids]
+        if ids is not None:
+            rows += parents_of(ids, calls)
+        found = next(
+            (given for tells, given in untold if any(tells(given, each) for each in rows)), None
+        )
         if found is None:
             return
-        self._looks_at_arguments = 0
+        self.looks_at_arguments = 0
         warnings.warn(
             f"embnoise: an argument of the model's call, of shape {tuple(found.shape)}, looks like "
             "a mask, lengths or documents under a name that is not known, unlike attention_mask, "
@@ -179,3 +220,9 @@ class UntoldPadding:
             RuntimeWarning,
             stacklevel=4,
         )
+
+
+def _has_documents(tokens: TokenArrays) -> bool:
+    """Whether some row has several documents, as far as a call tells."""
+    segments = tokens.segment_ids
+    return segments is not None and bool((segments > 1).any())

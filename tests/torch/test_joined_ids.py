@@ -39,7 +39,7 @@ def test_without_an_id_of_padding_it_is_refused(first, told):
     model = zeroed(Joined(first))
     with (
         attach(model, NOISE),
-        pytest.raises(ValueError, match=r"5 tokens more than its input_ids have.*tokens="),
+        pytest.raises(ValueError, match=r"5 tokens more than it was called with.*tokens="),
     ):
         model(ids, mask, answer, answer_mask)
 
@@ -72,7 +72,7 @@ def test_three_arguments_without_an_id_of_padding_are_refused():
     model = zeroed(Three())
     with (
         attach(model, NOISE),
-        pytest.raises(ValueError, match=r"8 tokens more than its input_ids have.*tokens="),
+        pytest.raises(ValueError, match=r"8 tokens more than it was called with.*tokens="),
     ):
         model(ids, mask, chosen, batch(2, 3, seed=2))
     with attach(model, NOISE):

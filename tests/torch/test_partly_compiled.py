@@ -88,6 +88,7 @@ SAMPLED = {"inner": "default", "embedding": "where", "graph break": "call", "who
 
 
 @hidden_states
+@pytest.mark.filterwarnings("ignore:.*under a name that is not known")  # where= tells no length
 @pytest.mark.parametrize(
     ("way", "named"),
     [

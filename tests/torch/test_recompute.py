@@ -89,6 +89,7 @@ def test_the_layer():
     assert net.noise.step == 2
 
 
+@pytest.mark.filterwarnings("ignore:embnoise. an embedding was called outside of a call")
 def test_gradients_are_those_without_checkpointing():
     def gradients(way):
         torch.manual_seed(0)

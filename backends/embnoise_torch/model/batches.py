@@ -140,7 +140,10 @@ def as_tensor(value: Any) -> Tensor | None:
     if value is None or isinstance(value, Tensor):
         given = value
     elif isinstance(value, np.ndarray):
-        readable = value.dtype.kind in "biufc" and value.dtype.isnative
+        # The compiler cannot ask for the dtype.
+        readable = torch.compiler.is_compiling() or (
+            value.dtype.kind in "biufc" and value.dtype.isnative
+        )
         given = torch.from_numpy(value.copy()) if readable else None  # strides may be negative
     else:
         given = None if _sizes(value) is None else torch.tensor(value, device="cpu")

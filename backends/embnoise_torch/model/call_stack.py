@@ -124,7 +124,7 @@ def tell_full_rows(
             if arguments[name] is not None:
                 return False
         if (mask := arguments.get("attention_mask")) is not None:
-            return _is_full(mask, shape) and not (looks and _are_of_others(calls, shape))
+            return _is_full(mask, shape) and not (looks and _tell_more(calls, shape))
         if (looks or caller.has_unknown) and untold_in(arguments):
             return False
     return True
@@ -139,10 +139,15 @@ def _tells_nothing(caller: Caller, arguments: ModelCall, ids: Tensor) -> bool:
     )
 
 
-def _are_of_others(calls: tuple[ActiveCall, ...], shape: tuple[int, ...]) -> bool:
-    """Whether some call has ids of another shape, of which a part may be looked up."""
+def _tell_more(calls: tuple[ActiveCall, ...], shape: tuple[int, ...]) -> bool:
+    """Whether calls may tell more than that rows have no padding.
+
+    Some call may have ids of another shape, of which a part is looked up, or documents.
+    """
     given = (arguments.get("input_ids") for _, arguments in calls)
-    return any(isinstance(ids, Tensor) and ids.shape != shape for ids in given)
+    return any(isinstance(ids, Tensor) and ids.shape != shape for ids in given) or any(
+        untold_in(arguments, has_mask=True) for _, arguments in calls
+    )
 
 
 def _is_full(mask: Any, shape: tuple[int, ...]) -> bool:
@@ -159,24 +164,29 @@ def _ones(shape: torch.Size, dtype: torch.dtype) -> Tensor:
     return torch.ones(shape, dtype=dtype, device="cpu")
 
 
-def call_tokens(calls: tuple[ActiveCall, ...], embedding: int) -> list[CallTokens]:
+def call_tokens(
+    calls: tuple[ActiveCall, ...], embedding: int, *, looks: bool = False
+) -> list[CallTokens]:
     """What the active calls tell about a lookup, the innermost first.
 
     Args:
         calls: The active calls, the outermost first.
         embedding: The number of the embedding.
+        looks: Whether a call that has a mask may tell documents under another name.
     """
     told: list[CallTokens] = []
     inside = [embedding]
     for caller, arguments in reversed(calls):
         if not caller.has_decoder:
             told.append(tokens_in(arguments, ""))
-            if not tells_padding(told[-1]):
-                told += untold_in(arguments)
+            has_mask = tells_padding(told[-1])
+            if looks or not has_mask:
+                told += untold_in(arguments, has_mask=has_mask)
         elif sides := [caller.sides[each] for each in inside if each in caller.sides]:
             told.append(tokens_in(arguments, sides[0]))
-            if sides[0] != DECODER and not tells_padding(told[-1]):
-                told += untold_in(arguments)
+            has_mask = tells_padding(told[-1])
+            if sides[0] != DECODER and (looks or not has_mask):
+                told += untold_in(arguments, has_mask=has_mask)
         else:
             # On an unknown side, only ids can tell which arguments are about the lookup.
             both = tokens_in(arguments, ""), tokens_in(arguments, DECODER)

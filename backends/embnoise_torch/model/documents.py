@@ -164,11 +164,14 @@ def _starts(
     counting = torch.where(rises.any(dim=1, keepdim=True), pad(rises, (0, 1)), real)
     lowest = torch.where(counting, positions, positions.max()).amin(dim=1, keepdim=True)
     still = (after == before) & both
-    shared = (still & (after != lowest)).any(dim=1, keepdim=True)
+    alike = still & (after != lowest)
+    if padding is not None:
+        padding = padding.to(positions.device)
+        alike = alike & ~padding.cummin(1).values[:, 1:]  # positions of padding on the left
+    shared = alike.any(dim=1, keepdim=True)
     shared |= ((positions == lowest) | ~real).all(dim=1, keepdim=True)
     falls, restarts = after < before, after <= lowest
     if padding is not None:
-        padding = padding.to(positions.device)
         restarts = restarts | padding[:, 1:]
         real = real & ~padding
     inside = falls & real[:, 1:] & real[:, :-1]

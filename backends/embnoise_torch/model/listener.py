@@ -16,6 +16,11 @@ from embnoise_torch.model.forward_override import Forward, ForwardOverride
 
 __all__ = ["Listener"]
 
+_TRAINER = Caller(
+    nn.Identity(), -1, ["batch"], False, {}, tells=False, has_unknown=False, checks=False
+)
+"""Stands for a trainer, which calls the model or parts of it for a batch."""
+
 
 class Listener:
     """Hears the calls of some modules, from ``start`` to ``stop``.
@@ -57,6 +62,14 @@ class Listener:
         for override in self._overrides:
             replaced |= override.restore()
         return replaced
+
+    def begin_batch(self, batch: Any) -> None:
+        """Hear a batch as if the model was called with it, until ``end_batch``."""
+        self.thread.active = ((_TRAINER, _TRAINER.arguments((batch,), {})),)
+
+    def end_batch(self) -> None:
+        """Hear it no more."""
+        self.thread.active = ()
 
     @contextmanager
     def giving(self, arguments: ModelCall) -> Iterator[None]:

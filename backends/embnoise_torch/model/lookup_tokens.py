@@ -13,15 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from embnoise.backend import TokenArrays, format_value
-from embnoise_torch.model.documents import ADDITIVE, segments_of
+from embnoise.backend import TokenArrays
+from embnoise_torch.model.documents import segments_of
 from embnoise_torch.model.layouts import SAME, Layout, are_equal, find_layout, is_same
 from embnoise_torch.model.model_call import CallTokens, is_among, tells_padding, unfilled
+from embnoise_torch.model.refused_masks import HINT, is_float, is_readable, of_others, unreadable
 from embnoise_torch.model.special_ids import SpecialIds
 
 __all__ = ["ids_of_shape", "resolve_tokens"]
-
-_HINT = "pass attach(..., tokens=...), a function that returns the mask of what is looked up"
 
 
 def ids_of_shape(shape: tuple[int, int], calls: Sequence[CallTokens]) -> Tensor | None:
@@ -76,11 +75,13 @@ def resolve_tokens(
     for call in calls:
         layout = lookup.layout_of(call)
         if layout is None:
-            about_others = tells_padding(call) or (states and call.ids is not None)
+            about_others = tells_padding(call) or (
+                states and (call.ids is not None or lookup.are_pooled(call))
+            )
             stranger = stranger or (call if about_others else None)
             continue
         known = known or call.ids is not None
-        if _is_readable(call.mask) or call.cumulative is not None or call.documents is not None:
+        if is_readable(call.mask) or call.cumulative is not None or call.documents is not None:
             return lookup.tokens(call, layout)
         if call.mask is not None:
             unread.append(call)
@@ -91,13 +92,13 @@ def resolve_tokens(
     if states and known:
         # What has no ids is inside the model, which made the mask from what it was given.
         unread = [call for call in unread if call.ids is not None]
-    if unread and (chosen is None or _is_float(unread[0].mask)):
-        raise _unreadable(unread[0])
+    if unread and (chosen is None or is_float(unread[0].mask)):
+        raise unreadable(unread[0])
     if calls and not known and chosen is None and lookup.is_padding():
         return None
     # A model gives positions to hidden states of its own making, too.
     if stranger is not None and not known and (states or chosen is None):
-        raise _of_others(stranger, shape, states=states)
+        raise of_others(stranger, shape, states=states)
     if moved is not None:
         # What the model has added to its rows, it has given positions too.
         return lookup.tokens(*(chosen or moved), added=moved[1])
@@ -112,7 +113,7 @@ def _told_beside(
     """What the positions of a call tell, unless they leave out what an unread mask may tell."""
     told = lookup.tokens(call, layout)
     if unread and lookup.may_have_padding_in(told[0]):
-        raise _unreadable(unread[0])
+        raise unreadable(unread[0])
     return told
 
 
@@ -158,7 +159,7 @@ class _Lookup:
                 same_shape = given.shape == self.ids.shape
                 if (ids is call.ids or same_shape) and self._is_beside(call, given):
                     return None
-                mask = call.mask if _is_readable(call.mask) else None
+                mask = call.mask if is_readable(call.mask) else None
                 if mask is not None and mask.shape != given.shape:
                     mask = None
                 # What a call further inside was given may have been made of these ids, but may
@@ -175,16 +176,26 @@ class _Lookup:
                     return SAME  # the mask is that of the longer rows
                 if layout is not None or ids is call.ids or same_shape:
                     return layout
-        return SAME if self._fits(call) else None
+        return SAME if self._fits(call) and not self.are_pooled(call) else None
+
+    def are_pooled(self, call: CallTokens) -> bool:
+        """Whether hidden states [n, d] are one of each row of a call, or the tokens of all rows."""
+        ids = call.other_ids
+        pooled = self.states and ids is not None and ids.ndim == 2 and len(ids) > 1
+        return pooled and self.shape in ((1, len(ids)), (1, ids.numel()))  # type: ignore[arg-type, union-attr]
 
     def _has_mask(self, call: CallTokens) -> bool:
         """Whether the mask of a call has the shape of the lookup, rather than of the ids."""
-        return _is_readable(call.mask) and call.mask.shape == self.shape  # type: ignore[union-attr]
+        return is_readable(call.mask) and call.mask.shape == self.shape  # type: ignore[union-attr]
 
     def _is_beside(self, call: CallTokens, given: Tensor) -> bool:
         """Whether the lookup is of an argument beside the ids of a call, and not of these."""
         assert self.ids is not None
-        return is_among(self.ids, call.beside) and not are_equal(self.ids, given)
+        return (
+            not is_same(self.ids, given)  # without waiting for a GPU
+            and is_among(self.ids, call.beside)
+            and not are_equal(self.ids, given)
+        )
 
     def _joins(self, call: CallTokens, layout: Layout) -> bool:
         """Whether the lookup is of a call's ids and of other arguments, whose masks are unknown."""
@@ -207,7 +218,7 @@ class _Lookup:
             return False
         raise ValueError(
             "the ids that the embedding looks up are both input_ids and decoder_input_ids, whose "
-            f"masks differ; {_HINT}"
+            f"masks differ; {HINT}"
         )
 
     def is_padding(self) -> bool:
@@ -229,13 +240,13 @@ class _Lookup:
         """Whether a call without ids may be about the lookup, by the shape of its mask."""
         if self.states:
             rows, length = self.shape
-            known = (call.positions, call.documents, call.mask if _is_readable(call.mask) else None)
+            known = (call.positions, call.documents, call.mask if is_readable(call.mask) else None)
             return call.ids is None and all(
                 each is None
                 or (each.shape[-1] == length and each.shape[-2:-1] in ((), (1,), (rows,)))
                 for each in known
             )
-        if not _is_readable(call.mask):
+        if not is_readable(call.mask):
             return call.ids is None or self.ids is None
         rows, length = call.mask.shape  # type: ignore[union-attr]
         return rows == self.shape[0] and length >= self.shape[1]
@@ -258,7 +269,7 @@ class _Lookup:
         """
         rows, length = self.shape[::-1] if layout.transposed else self.shape
         length -= layout.before + layout.after
-        mask = call.mask if _is_readable(call.mask) else None
+        mask = call.mask if is_readable(call.mask) else None
         if mask is not None:
             if mask.shape[0] != rows or mask.shape[1] < length:
                 raise ValueError(
@@ -270,11 +281,11 @@ class _Lookup:
                     raise ValueError(
                         f"attention_mask must be of shape {(rows, length)}, as what is looked up, "
                         f"or the call must have a cache, got shape {tuple(mask.shape)}: nothing "
-                        f"tells which columns are of other tokens; {_HINT}"
+                        f"tells which columns are of other tokens; {HINT}"
                     )
                 mask = mask[:, mask.shape[1] - length :]  # cached keys are not part of this call
-        elif _is_float(call.mask):
-            raise _unreadable(call)
+        elif is_float(call.mask):
+            raise unreadable(call)
         padding = self._padding() if mask is None and layout is SAME else None
         segments = segments_of(call, mask, (rows, length), padding=padding, warns=self.warns)
         if segments is not None and padding is not None:
@@ -326,9 +337,9 @@ class _Lookup:
             # Padding is one id; several are real tokens.
             if self.joined or (tokens.numel() and bool((tokens == tokens[0]).all())):
                 raise ValueError(
-                    f"the model looks up {added.shape[1]} tokens more than its input_ids have, and "
-                    "its config has no pad_token_id to tell whether they are padding; "
-                    f"{_HINT}"
+                    f"the model looks up {added.shape[1]} tokens more than it was called with, and "
+                    "no id of padding is known to tell whether they are some: set padding_idx= of "
+                    f"the embedding or pad_token_id in the model's config, or {HINT}"
                 )
         inner = slice(layout.before, self.shape[1] - layout.after)
         real[:, inner] = True if mask is None else mask[:, inner] != 0
@@ -359,51 +370,3 @@ def _have_part(ids: Tensor, arguments: Tensor | None) -> bool:
             if bool((parts == argument[:, None]).all(2).all(0).any()):
                 return True
     return False
-
-
-def _is_readable(mask: Tensor | None) -> bool:
-    return mask is not None and mask.ndim == 2 and not mask.is_floating_point()
-
-
-def _is_float(mask: Tensor | None) -> bool:
-    return mask is not None and mask.ndim == 2 and mask.is_floating_point()
-
-
-def _described(call: CallTokens) -> str:
-    for name, each in zip(
-        ("attention_mask", "cu_seq_lens_q", "seq_idx", "input_ids"),
-        (call.mask, call.cumulative, call.documents, call.ids),
-        strict=True,
-    ):
-        if each is not None:
-            return f"{name} ({format_value(each)})"
-    raise AssertionError(call)
-
-
-def _of_others(call: CallTokens, shape: tuple[int, int], *, states: bool) -> ValueError:
-    if states:
-        rows, length = shape
-        return ValueError(
-            f"layer must see the tokens that the model was called with, got {rows} rows of "
-            f"{length} hidden states beside {_described(call)}; {_HINT}, or an empty dict if all "
-            "of them are real"
-        )
-    return ValueError(
-        f"the ids that the embedding looks up, of shape {shape}, are not those that the model "
-        f"was called with, so its {_described(call)} may be of other tokens; {_HINT}"
-    )
-
-
-def _unreadable(call: CallTokens) -> Exception:
-    if _is_float(call.mask):
-        # Read as "nonzero is real", an additive mask would mean the opposite of what it says.
-        return TypeError(
-            "attention_mask must be of a boolean or integer dtype, got "
-            f"{format_value(call.mask)}. If it is 1 for real tokens and 0 for padding, pass "
-            f"attention_mask.long(); {ADDITIVE}"
-        )
-    return ValueError(
-        f"attention_mask must be of shape [B, L], got {format_value(call.mask)}: sequence lengths "
-        "cannot be read from it. Pass a [B, L] mask, position_ids that start again or "
-        "cu_seq_lens_q (packed rows), or attach(..., tokens=...)"
-    )

@@ -12,7 +12,7 @@ from embnoise_torch.model.layouts import are_equal, are_in, find_layout
 from embnoise_torch.model.model_call import CallTokens, is_among, unfilled
 from embnoise_torch.model.special_ids import SpecialIds
 
-__all__ = ["check_rows", "is_of_others", "warns_of_starts"]
+__all__ = ["check_rows", "is_of_others", "parents_of", "warns_of_starts"]
 
 _HIGHEST_FIRST = 2
 """The highest position at which whole rows begin: RoBERTa counts from its padding's, which is 1."""
@@ -49,11 +49,12 @@ def check_rows(ids: Tensor, calls: Sequence[CallTokens], padding: int | None) ->
             raise _untold_length(ids, rows, column=column)
         if _are_part(ids, rows, _real_in(call, rows, padding)):
             _warn_of_part()
-    for rows in (each for call in calls for each in unfilled(call.beside)):
-        if rows.shape != ids.shape and min(rows.shape) > 1 and _is_column(ids, rows.to(ids)):
-            raise _untold_length(ids, rows, column=True)
-    if _is_token_of_rows(ids, calls):
-        _warn_of_part()
+    if ids.ndim in (1, 2) and ids.numel() == len(ids) > 1:  # one token of each row, perhaps
+        for rows in (each for call in calls for each in unfilled(call.beside)):
+            if rows.shape != ids.shape and min(rows.shape) > 1 and _is_column(ids, rows.to(ids)):
+                raise _untold_length(ids, rows, column=True)
+        if _are_given_inside(ids, calls):
+            _warn_of_part()
 
 
 def _is_column(ids: Tensor, rows: Tensor) -> bool:
@@ -73,10 +74,8 @@ def _mixes(ids: Tensor, rows: Tensor) -> bool:
     return not counted and are_in(ids, rows)
 
 
-def _is_token_of_rows(ids: Tensor, calls: Sequence[CallTokens]) -> bool:
+def _are_given_inside(ids: Tensor, calls: Sequence[CallTokens]) -> bool:
     """Whether a call inside of another one was given these ids, one for each row of that."""
-    if ids.ndim not in (1, 2) or not 1 < ids.numel() == len(ids):
-        return False
     inside = False
     for call in calls:
         given = call.other_ids if call.ids is None else call.ids
@@ -211,3 +210,20 @@ def is_of_others(ids: Tensor, calls: Sequence[CallTokens], special: SpecialIds) 
                 return False  # a part of them, in some order
             found = found or given is call.ids or (sure and given is call.other_ids)
     return found
+
+
+def parents_of(ids: Tensor, calls: Sequence[CallTokens]) -> list[Tensor]:
+    """The ids of calls, of another shape, from which what is looked up was made.
+
+    It is shorter by a token perhaps, or has them twice.
+    """
+    given = [call.other_ids if call.ids is None else call.ids for call in calls]
+    return [
+        each
+        for each in given
+        if each is not None
+        and each.ndim == ids.ndim == 2
+        and each.shape != ids.shape
+        and 2 * ids.numel() >= each.numel() > 0
+        and are_in(ids, each.to(ids))
+    ]

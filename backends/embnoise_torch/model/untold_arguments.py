@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from embnoise_torch.model.batches import TELLING, ModelCall, as_tensor, entries_
 from embnoise_torch.model.model_call import CallTokens
 
 __all__ = [
+    "DOCUMENTS",
     "may_tell_padding",
     "tells_documents",
     "tells_padding_by_name",
@@ -46,6 +47,9 @@ _NEITHER = re.compile(
     r"global|done|terminal|reset|"
     r"^encoder|memory|cross"  # of what a decoder attends to
 )
+
+DOCUMENTS = ("unknown_documents", "unknown_segments", "unknown_positions")
+"""The fields of ``CallTokens`` for documents under names that are not known."""
 
 _ARRAYS = (Tensor, np.ndarray, list, tuple)
 
@@ -81,13 +85,20 @@ def _field_of(name: str) -> Field:
     return "unknown_segments" if _SEGMENTS.search(name) else "unknown_documents"
 
 
-def untold_in(call: ModelCall) -> list[CallTokens]:
+def untold_in(call: ModelCall, *, has_mask: bool = False) -> list[CallTokens]:
     """The arguments of a call that may tell padding or documents, each in a ``CallTokens`` alone.
 
     A name that is known is so at the top only, not in a batch inside of another one.
+
+    Args:
+        call: The arguments.
+        has_mask: Whether the padding is known, so that only documents are looked for.
     """
     nothing = CallTokens(None, None, None, None, None, None)
     found = [nothing._replace(unread=torch.empty(0))] if is_unread(call) else []
+    for rows in () if has_mask or torch.compiler.is_compiling() else call.values():
+        if lengths := _lengths_of(rows):
+            found.append(nothing._replace(unnamed=torch.tensor(lengths, device="cpu")))
     for name, value, depth in entries_of(call):
         if not isinstance(value, _ARRAYS) or (depth == 0 and name in TELLING):
             continue
@@ -95,9 +106,23 @@ def untold_in(call: ModelCall) -> list[CallTokens]:
         if given is None or given.ndim == 0 or given.is_meta or given.is_complex():
             continue
         field: Field = "unknown" if _masks_ids(name, call) else _field_in_dynamo(name)
+        if has_mask and field not in DOCUMENTS:
+            continue
         if field and (field == "unknown" or not given.is_floating_point()):
             found.append(nothing._replace(**{field: given}))
     return found
+
+
+def _lengths_of(rows: Any) -> list[int]:
+    """The lengths of rows of integers in a list, if they differ: a model pads or joins them."""
+    if not isinstance(rows, list | tuple) or len(rows) < 2:
+        return []
+    if not all(isinstance(row, Tensor) and row.ndim == 1 for row in rows):
+        return []
+    if any(row.is_floating_point() or row.dtype is torch.bool for row in rows):
+        return []
+    lengths = [len(row) for row in rows]
+    return lengths if len(set(lengths)) > 1 else []
 
 
 def _masks_ids(name: str, call: ModelCall) -> bool:
