@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from embnoise import neftune
-from embnoise_torch import attach
+from embnoise_torch import add_noise, attach
 from tests.torch.test_masks_beside_arguments import model
 from tests.torch.test_untold_padding import IDS, MASK, messages
 
@@ -71,6 +71,31 @@ def test_the_tokens_of_several_rows_in_one(parameters, looked_up):
     args = (IDS, MASK)[: 1 + parameters.count(",")]
     with attach(faulty, neftune(5.0)), pytest.raises(ValueError, match="all rows in one"):
         faulty(*args)
+
+
+class Unpadded(nn.Module):
+    """Takes the padding out of its rows before it calls a model that reads their lengths."""
+
+    def __init__(self, told):
+        super().__init__()
+        self.inner, self.told = model("input_ids, cu_seqlens, position_ids", "input_ids"), told
+
+    def forward(self, tokens, mask):
+        lengths = mask.sum(1)
+        ends = nn.functional.pad(lengths.cumsum(0), (1, 0))
+        positions = torch.cat([torch.arange(length) for length in lengths.tolist()])
+        told = (ends, None) if self.told == "ends" else (None, positions[None])
+        return self.inner(tokens[mask], *told)
+
+
+@pytest.mark.parametrize("told", ["ends", "positions"])
+def test_rows_that_the_model_joins_for_one_that_reads_lengths(told):
+    segments = torch.repeat_interleave(torch.arange(1, 4), MASK.sum(1))[None]
+    joined = Unpadded(told)
+    with attach(joined, neftune(5.0)):
+        noisy = joined(IDS, MASK)
+    expected = add_noise(torch.zeros(1, 16, 8), neftune(5.0), step=0, segment_ids=segments)
+    assert torch.equal(noisy, expected[0])
 
 
 @pytest.mark.parametrize(

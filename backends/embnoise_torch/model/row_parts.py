@@ -38,14 +38,17 @@ def check_rows(ids: Tensor, calls: Sequence[CallTokens], padding: int | None) ->
             RuntimeWarning,
             stacklevel=2,
         )
+    inside: list[CallTokens] = []
     for call in calls:
+        told = any(map(_tells_documents, inside))  # of rows that the model has joined
+        inside.append(call)
         rows = call.other_ids if call.ids is None else call.ids
         if rows is None or rows.ndim != 2 or 1 in rows.shape[1:] or ids.shape == rows.shape:
             continue
         rows = rows.to(ids)
         # Other ids than input_ids may be equal by chance.
         column = _is_column(ids, rows) and (call.ids is not None or len(rows) > 1)
-        if column or (_mixes(ids, rows) and not is_among(ids, call.beside)):
+        if column or not (told or is_among(ids, call.beside) or not _mixes(ids, rows)):
             raise _untold_length(ids, rows, column=column)
         if _are_part(ids, rows, _real_in(call, rows, padding)):
             _warn_of_part()
@@ -55,6 +58,10 @@ def check_rows(ids: Tensor, calls: Sequence[CallTokens], padding: int | None) ->
                 raise _untold_length(ids, rows, column=True)
         if _are_given_inside(ids, calls):
             _warn_of_part()
+
+
+def _tells_documents(call: CallTokens) -> bool:
+    return not (call.cumulative is call.documents is call.positions is None)
 
 
 def _is_column(ids: Tensor, rows: Tensor) -> bool:
