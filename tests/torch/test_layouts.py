@@ -210,7 +210,7 @@ def test_a_square_that_could_be_either_is_refused():
     [
         (lambda embed, ids: embed(ids[:, 2]), "one token of each row"),
         (lambda embed, ids: embed(ids[:, -1:]), "one token of each row"),
-        (lambda embed, ids: embed(ids.flatten()), "all rows in one"),
+        (lambda embed, ids: embed(ids.flatten()), "tokens of several rows"),
     ],
 )
 def test_rows_that_are_not_looked_up_as_rows(look_up, what):

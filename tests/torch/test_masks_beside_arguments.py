@@ -40,6 +40,8 @@ def model(parameters, looked_up, **options):
         ("tokens, attention_mask", "tokens.flip(1)", (IDS,)),
         ("token_ids, attention_mask", "token_ids.flip(1)", (IDS,)),
         ("tokens, attention_mask", "tokens[[1, 2, 0]]", (IDS,)),
+        ("tokens, attention_mask", "tokens[[1, 2, 0]]", (IDS * MASK,)),
+        ("tokens, attention_mask", "tokens.flip(1)", (IDS * MASK,)),
     ],
 )
 def test_other_tokens_of_the_same_shape_are_refused(parameters, looked_up, args, compiled):
@@ -59,6 +61,7 @@ def test_other_tokens_of_the_same_shape_are_refused(parameters, looked_up, args,
         ("speaker_ids, token_ids, attention_mask", "token_ids", (OTHERS, IDS)),
         ("src, tgt, attention_mask", "tgt", (OTHERS[:, :4], IDS)),
         ("title, body, attention_mask", "torch.cat([title, body], 1)", (IDS[:, :2], IDS[:, 2:])),
+        ("tokens, attention_mask", "tokens + 1", (IDS * MASK,)),
         ("features, attention_mask", "features.argmax(-1)", (torch.rand(3, 6, 5),)),
     ],
 )

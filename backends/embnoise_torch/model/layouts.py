@@ -14,7 +14,7 @@ from torch import Tensor
 
 from embnoise_torch.model.special_ids import SpecialIds
 
-__all__ = ["SAME", "Layout", "are_equal", "are_in", "find_layout", "is_same"]
+__all__ = ["SAME", "Layout", "are_equal", "are_in", "are_renumbered", "find_layout", "is_same"]
 
 
 class Layout(NamedTuple):
@@ -120,6 +120,18 @@ def is_same(left: Tensor, right: Tensor) -> bool:
 def are_equal(left: Tensor, right: Tensor) -> bool:
     """Whether two tensors have the same values."""
     return is_same(left, right) or (left.shape == right.shape and bool((left == right).all()))
+
+
+def are_renumbered(looked: Tensor, given: Tensor) -> bool:
+    """Whether a model has replaced every id by one of its own, as by adding an offset.
+
+    That some ids occur several times shows that they stayed where they were.
+    """
+    if looked.shape != given.shape:
+        return False
+    pairs = torch.stack([looked.flatten(), given.flatten()])
+    number = torch.unique(pairs, dim=1).shape[1]
+    return number < given.numel() and all(len(each.unique()) == number for each in pairs)
 
 
 def are_in(ids: Tensor, rows: Tensor) -> bool:

@@ -15,7 +15,14 @@ from torch.nn.functional import pad
 
 from embnoise.backend import TokenArrays
 from embnoise_torch.model.documents import segments_of
-from embnoise_torch.model.layouts import SAME, Layout, are_equal, find_layout, is_same
+from embnoise_torch.model.layouts import (
+    SAME,
+    Layout,
+    are_equal,
+    are_renumbered,
+    find_layout,
+    is_same,
+)
 from embnoise_torch.model.model_call import CallTokens, is_among, tells_padding, unfilled
 from embnoise_torch.model.refused_masks import HINT, is_float, is_readable, of_others, unreadable
 from embnoise_torch.model.special_ids import SpecialIds
@@ -166,6 +173,8 @@ class _Lookup:
                 # also be that of another argument, which has ids in common with them.
                 layout = find_layout(self.ids, given, mask, self.special, similar=not self.held)
                 self.held = self.held or are_equal(self.ids, given)
+                if layout is None and ids is not call.ids and are_renumbered(self.ids, given):
+                    layout = SAME
                 if layout is not None and self._is_of_rival(call, given):
                     return None
                 if layout is not None and layout.lengthens:

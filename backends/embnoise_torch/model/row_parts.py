@@ -97,7 +97,7 @@ def _are_given_inside(ids: Tensor, calls: Sequence[CallTokens]) -> bool:
 def _untold_length(ids: Tensor, rows: Tensor, *, column: bool) -> ValueError:
     return ValueError(
         f"the model looks up ids of shape {tuple(ids.shape)}, which are "
-        f"{'one token of each row' if column else 'all rows in one'} of the "
+        f"{'one token of each row' if column else 'tokens of several rows'} of the "
         f"{tuple(rows.shape)} that it was called with, so nothing tells their L. Look up "
         "whole rows, or pass neftune(length=L)"
     )
