@@ -338,7 +338,7 @@ class _AttachedNoise(EmbeddingNoise):
         super().__init__(noise, calls_per_step=calls_per_step)
         self.functions = functions
 
-    def add_to(self, x: Array, argument: Any, layer: nnx.Module) -> Array:
+    def _add_to(self, x: Array, argument: Any, layer: nnx.Module) -> Array:
         """Hidden states with noise.
 
         Args:
@@ -377,12 +377,12 @@ def _noisy_class(kind: Any, at: str) -> Any:
     def at_output(self: Any, *args: Any, **kwargs: Any) -> Any:
         result = call(self, *args, **kwargs)
         argument = first_argument(call, args, kwargs)
-        return with_output(result, lambda x: self.embedding_noise.add_to(x, argument, self))
+        return with_output(result, lambda x: self.embedding_noise._add_to(x, argument, self))
 
     @wraps(call)
     def at_input(self: Any, *args: Any, **kwargs: Any) -> Any:
         x = first_argument(call, args, kwargs)
-        noisy = self.embedding_noise.add_to(checked_hidden(x), x, self)
+        noisy = self.embedding_noise._add_to(checked_hidden(x), x, self)
         args, kwargs = with_first_argument(call, noisy, args, kwargs)
         return call(self, *args, **kwargs)
 

@@ -126,9 +126,9 @@ def _record(noise: Any, lookups: list[Lookup], later: LaterInputs, path: str) ->
             noisy: Array = super().__call__(x, **tokens)
             return noisy
 
-        def add_to(self, x: Array, argument: Any, layer: nnx.Module) -> Array:
+        def _add_to(self, x: Array, argument: Any, layer: nnx.Module) -> Array:
             told.clear()
-            noisy: Array = super().add_to(x, argument, layer)
+            noisy: Array = super()._add_to(x, argument, layer)
             if told and not is_hidden(argument):
                 lookups.append(as_lookup(argument, x, noisy, told[0]))
             later.begin(path, noisy)
