@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from embnoise.backend import no_hidden_states
-from embnoise_jax._compat import trace_of
+from embnoise.backend import TokenArrays, no_hidden_states
+from embnoise_jax._compat import is_mapped, trace_of
 from embnoise_jax._tracing import is_traced
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "checked_hidden",
     "first_argument",
     "is_hidden",
+    "refuse_untold_rows",
     "with_first_argument",
     "with_output",
 ]
@@ -44,6 +45,29 @@ def are_other_ids(ids: Any, first: Any) -> bool:
     # No process can read all of an array that several hold.
     known = all(getattr(each, "is_fully_addressable", True) for each in (ids, first))
     return known and not np.array_equal(ids, first)
+
+
+def refuse_untold_rows(
+    argument: Any, tokens: TokenArrays, own: Callable[[], Iterable[object]], remedy: str
+) -> None:
+    """Raise if ``vmap`` maps over rows, and nothing tells their samples apart.
+
+    Args:
+        argument: What an embedding looks up, or hidden states.
+        tokens: What is said of the tokens. Sample ids that the rows share are meant to be shared.
+        own: What else tells noise apart, and the parameters: the members of an ensemble have
+            parameters of their own, and may share noise.
+        remedy: What to do, for the error.
+
+    Raises:
+        ValueError: The rows would all have the same noise.
+    """
+    if tokens.sample_ids is not None or not is_mapped(argument):
+        return
+    if not any(map(is_mapped, (tokens.positions, *own()))):
+        raise ValueError(
+            f"the rows that vmap maps over would all have the noise of sample 0: {remedy}"
+        )
 
 
 def checked_hidden(argument: Any) -> jax.Array:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import flax.linen as nn
+import jax
 from jax import Array
 
 from embnoise.backend import Noise, TokenArrays, refuse_equal_streams
@@ -17,6 +18,7 @@ from embnoise_jax._arguments import (
     checked_hidden,
     first_argument,
     is_hidden,
+    refuse_untold_rows,
     with_first_argument,
     with_output,
 )
@@ -111,6 +113,7 @@ class Interceptor:
         if self._at == "input":
             call = type(module).__call__
             x = checked_hidden(first_argument(call, args, kwargs))
+            self._refuse_untold_rows(x, place, name, module)
             args, kwargs = with_first_argument(call, self._add_noise(x, place, name), args, kwargs)
         self._inside.append(path)
         try:
@@ -120,6 +123,7 @@ class Interceptor:
         if self._at == "input":
             return result
         argument = first_argument(type(module).__call__, args, kwargs)
+        self._refuse_untold_rows(argument, place, name, module)
         return with_output(result, lambda x: self._add_noise(x, place, name, argument))
 
     def _found(self, module: nn.Module, path: str) -> tuple[str | None, str]:
@@ -136,6 +140,22 @@ class Interceptor:
     def _is_inside(self, module: nn.Module) -> bool:
         """Whether the call of a module is inside one of the model."""
         return self._running is not None or is_same(root_of(module), self._model)
+
+    def _refuse_untold_rows(self, argument: Any, place: str, path: str, module: Any) -> None:
+        """Raise if ``vmap`` maps over rows, and nothing tells their samples apart."""
+
+        def own() -> list[object]:
+            params = module.scope.root.variables().get("params", {})
+            return [self._step, self._places.noise_of(path).seed, *jax.tree.leaves(params)]
+
+        refuse_untold_rows(
+            argument,
+            self._tokens[place],
+            own,
+            "enter attach() inside the function that is mapped, with sample_ids= of an argument of "
+            "it, such as sample_ids=row[None], or call the model on all rows. In nn.vmap, put an "
+            "EmbeddingNoise behind the layer, with sample_ids=",
+        )
 
     def _add_noise(self, x: Array, place: str, path: str, argument: Any = None) -> Array:
         retold = self._retold(place, path, argument)

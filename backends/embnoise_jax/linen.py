@@ -158,7 +158,8 @@ def attach(
     Under ``jax.jit`` enter the block inside the compiled function, with ``step`` as one of
     its arguments: around a compiled function the step would be fixed when it is traced, so that is
     an error. A second call of a layer in the block, as in an encoder-decoder with one table, gets
-    different noise; inside ``nn.scan`` or ``nn.vmap`` every turn gets the same noise.
+    different noise; inside ``nn.scan`` every turn gets the same noise. Under ``jax.vmap`` over rows
+    enter the block inside the function that is mapped, with ``sample_ids``.
 
     Linen calls copies of a model, so a model of the same class with equal fields counts as the
     model itself. Call a teacher that is configured like its student outside of the block.
@@ -187,7 +188,8 @@ def attach(
             schedule is unbound, or a dict has a path that ``layer`` does not name. Inside the
             block, at the lookup: the model looks up in several embeddings, or has an
             ``EmbeddingNoise`` of the same seed and stream; or an argument that ``add_noise`` does
-            not accept; or the lookup is being compiled and the block was entered outside of that.
+            not accept; or the lookup is being compiled and the block was entered outside of that;
+            or ``vmap`` maps over rows, and nothing tells their samples apart.
 
     Warns:
         RuntimeWarning: No embedding was called inside the block, or one of ``layer`` was not; or an

@@ -33,10 +33,11 @@ from embnoise_jax._arguments import (
     checked_hidden,
     first_argument,
     is_hidden,
+    refuse_untold_rows,
     with_first_argument,
     with_output,
 )
-from embnoise_jax._compat import change_class, is_mapped, set_property
+from embnoise_jax._compat import change_class, set_property
 from embnoise_jax._counting import add_counted_noise, pack
 from embnoise_jax._model_calls import described, record_calls
 from embnoise_jax._modes import is_evaluating
@@ -355,15 +356,13 @@ class _AttachedNoise(EmbeddingNoise):
         if self.functions:
             ids = {} if is_hidden(argument) else {"ids": argument}
             tokens = described(self.functions, ids)
-        if tokens.sample_ids is None and is_mapped(argument):
-            # The members of an ensemble have parameters of their own, and may share noise.
-            own = [self.count.get_value(), *jax.tree.leaves(nnx.state(layer, nnx.Param))]
-            if not any(map(is_mapped, own)):
-                raise ValueError(
-                    "the rows that vmap maps over would all have the noise of sample 0: call the "
-                    "model on all rows, or have tokens= make sample_ids of an argument of the "
-                    "model's call, such as tokens=lambda row: {'sample_ids': row[None]}"
-                )
+        refuse_untold_rows(
+            argument,
+            tokens,
+            lambda: [self.count.get_value(), *jax.tree.leaves(nnx.state(layer, nnx.Param))],
+            "call the model on all rows, or have tokens= make sample_ids of an argument of the "
+            "model's call, such as tokens=lambda row: {'sample_ids': row[None]}",
+        )
         return self(x, **tokens.given())
 
 

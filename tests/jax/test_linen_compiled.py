@@ -103,7 +103,7 @@ def test_transformations_that_compile_nothing_are_accepted_around_a_call():
     model, variables, clean = made(Model)
     with attach(model, neftune(), step=0):
         jax.grad(lambda variables: model.apply(variables, IDS).sum())(variables)
-    with attach(model, neftune(), step=0):
+    with attach(model, neftune(), step=0, sample_ids=jnp.zeros(1, jnp.int32)):
         rows = jax.vmap(lambda ids: model.apply(variables, ids[None])[0])(IDS)
     assert same(rows[0], models.reference(clean, neftune(), step=0)[0])
 

@@ -91,7 +91,7 @@ def test_linen_is_silent_where_a_lookup_is_traced_by_itself():
     """A recomputed lookup has its own name for the ids: R-Drop must not be warned of."""
     compiled(IDS, times=2, mask=MASK, model=Shared(recompute=True))
     rows = jax.vmap(lambda ids: MODEL.apply(VARIABLES, ids, ids))
-    with attach(MODEL, neftune(), step=0, mask=MASK[0]):
+    with attach(MODEL, neftune(), step=0, mask=MASK[0], sample_ids=jnp.zeros(1, jnp.int32)):
         rows(IDS)
         rows(IDS)
 
