@@ -220,7 +220,8 @@ class Lookups:
             warnings.warn(
                 f"embnoise: {found}, so it does not tell the padding of what {self._layer.name!r} "
                 "looked up, whose rows are taken as full. Pass tokens= to attach, such as "
-                "tokens=lambda ids: {'mask': ids != 0}, or tokens=lambda ids: {} if they are full",
+                "tokens=lambda ids: {'mask': ids != 0}, with 'segment_ids' for packed rows, or "
+                "tokens=lambda ids: {} if they are full",
                 RuntimeWarning,
                 stacklevel=2,
             )

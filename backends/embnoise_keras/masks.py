@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -25,6 +26,9 @@ __all__ = [
 _MASKS = ("padding_mask", "attention_mask", "input_mask", "mask")
 _IDS = ("token_ids", "input_ids", "tokens", "ids", "inputs")
 _SIDES = ("encoder", "decoder")
+# Names that tell how long rows are, but not by which tokens are real.
+_LENGTHS = re.compile(r"((seq|sequence|input|text|tokens?|ids|row|valid)_?)?(lengths?|lens?)")
+_DOCUMENTS = re.compile(r"(segment|document|doc)(s|_?(ids?|idx|index|numbers?))")
 
 
 def stem(name: str, endings: tuple[str, ...] = _IDS) -> str | None:
@@ -59,6 +63,8 @@ def mask_of_scores(inputs: Inputs) -> str | None:
 def unknown_mask(inputs: Inputs, ids: Any, looked_up: Iterable[Any]) -> str | None:
     """What to say of an input that may be the mask of ``ids``; ``None`` if none is.
 
+    Names and dtypes decide, since a compiled step has no values.
+
     Args:
         inputs: The inputs of a call.
         ids: What was looked up.
@@ -68,13 +74,36 @@ def unknown_mask(inputs: Inputs, ids: Any, looked_up: Iterable[Any]) -> str | No
     own = [place for each in (ids, *looked_up) for place in inputs.places_of(each)]
     known = {*_whose((str(place[-1]), each) for place, each in inputs.leaves.items()), "", *_SIDES}
     alike = [place for place, value in inputs.leaves.items() if shape_of(value) == shape]
-    for place in alike:
-        if "mask" in label(place).lower() and stem(str(place[-1]), _MASKS) not in known:
-            return f"the name of {label(place)} of shape {shape} is not known"
+    others = {place: each for place, each in inputs.leaves.items() if place not in own}
+    # Beside ids with a name of their own, such as "query_ids", "doc_ids" are other tokens.
+    packed = {stem(str(place[-1])) for place in inputs.places_of(ids)} <= {"", *_SIDES}
+    for place, value in others.items():
+        numbers = packed and place in alike and _DOCUMENTS.fullmatch(str(place[-1]).lower())
+        if numbers or _may_tell(place, value, shape, known):
+            return f"the name of {label(place)} of shape {shape_of(value)} is not known"
     nameless = [place for place in alike if place not in own and not isinstance(place[-1], str)]
     if nameless and len(alike) > 1:  # one is the ids, or what they were computed from
         return f"{label(nameless[-1])} of shape {shape} has no name"
     return None
+
+
+def _may_tell(place: Place, value: Any, shape: tuple[Any, ...], known: set[str]) -> bool:
+    """Whether an input is a mask of ids, or their lengths, under a name that is not known.
+
+    Args:
+        place: Where the input is.
+        value: The input.
+        shape: The shape of the ids, [B, L].
+        known: What comes before the names of masks that are known.
+    """
+    if not isinstance(place[-1], str):
+        return False
+    dtype = str(getattr(value, "dtype", ""))  # of any backend, or of NumPy
+    if shape_of(value) == shape:
+        is_mask = "mask" in label(place).lower() or "bool" in dtype
+        return is_mask and stem(place[-1], _MASKS) not in known
+    of_rows = shape_of(value) in (shape[:1], (*shape[:1], 1))
+    return of_rows and "int" in dtype and bool(_LENGTHS.fullmatch(place[-1].lower()))
 
 
 def as_reordered(mask: Any, own: Any) -> Any:
