@@ -30,9 +30,12 @@ GROUPS = {
         35,
     ),
     "attach": (
-        ["keras/test_attach.py", "keras/test_hidden_states.py", "keras/test_logger.py"],
+        [
+            *("keras/test_attach.py", "keras/test_hidden_states.py", "keras/test_logger.py"),
+            "keras/test_unused_blocks.py",
+        ],
         ["wrong_calls", "sequential"],
-        40,
+        43,
     ),
     "layer": (
         [

@@ -73,7 +73,8 @@ def attach(
             schedule is unbound.
 
     Warns:
-        RuntimeWarning: The model's ``call`` has no argument ``training``.
+        RuntimeWarning: The model's ``call`` has no argument ``training``; or at the end of a block,
+            there was no training call in it.
 
     Example:
         >>> import keras

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
@@ -78,6 +79,19 @@ class Handle(backend.Handle):
         super().remove()
         self._undo.close()
 
+    def __exit__(self, *error: Any) -> None:
+        unused = not (self._removed or self._attached.has_trained or self._attached.has_warned)
+        super().__exit__(*error)
+        if unused and error[0] is None:
+            warnings.warn(
+                f"embnoise: {self._name!r} was not called in training inside the block of "
+                "attach(), so there was no noise. Attach to the model that fit() is called on. A "
+                "function that was compiled before, such as the training step of a model around "
+                "this one, does not see the noise: compile() that model inside the block",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
     def _counters(self) -> dict[str, Counter]:
         sync_state(self._model)
         # By name: the path is not known before the embedding is built.
@@ -114,12 +128,14 @@ class AttachedNoise(EmbeddingNoise):
 
     Attributes:
         layers: The layers with noise, between ``join`` and ``leave``.
+        has_trained: Whether there was a call in training, traced or run.
     """
 
     def __init__(self, noise: Noise, **options: Any) -> None:
         super().__init__(noise, **options)
         self._state.attached = self
         self.layers: tuple[Any, ...] = ()
+        self.has_trained = False
 
     def join(self, layers: Iterable[Any]) -> None:
         """Make the state part of that of the layers."""
@@ -167,6 +183,7 @@ class AttachedNoise(EmbeddingNoise):
         if not training:
             self._warn_if_untold(training)
             return x
+        self.has_trained = True
         if model_call.is_repeated():
             raise ValueError(
                 f"{name_of(self)!r} is called in a loop or another traced function inside the "

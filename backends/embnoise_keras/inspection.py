@@ -64,9 +64,12 @@ def inspect(
         ((10,), True)
     """
     check_batches(batches)
-    with attach(model, noise_at(noise, step), layer=layer, tokens=tokens, where=where) as handle:
+    handle = attach(model, noise_at(noise, step), layer=layer, tokens=tokens, where=where)
+    try:  # not as a block, which would warn if there are no batches
         recorder = Recorder(model, handle)
         for batch in batches:
             recorder.record(batch)
         seen = recorder.seen()
+    finally:
+        handle.remove()
     return inspect_seen(noise, seen, lengths=lengths, step=step, reference_rms=reference_rms)

@@ -75,8 +75,11 @@ def unknown_mask(inputs: Inputs, ids: Any, looked_up: Iterable[Any]) -> str | No
     known = {*_whose((str(place[-1]), each) for place, each in inputs.leaves.items()), "", *_SIDES}
     alike = [place for place, value in inputs.leaves.items() if shape_of(value) == shape]
     others = {place: each for place, each in inputs.leaves.items() if place not in own}
-    # Beside ids with a name of their own, such as "query_ids", "doc_ids" are other tokens.
-    packed = {stem(str(place[-1])) for place in inputs.places_of(ids)} <= {"", *_SIDES}
+    # BERT has segments that are no documents, beside a mask; and beside ids with a name of their
+    # own, such as "query_ids", "doc_ids" are other tokens.
+    packed = {stem(str(place[-1])) for place in inputs.places_of(ids)} <= {"", *_SIDES} and not any(
+        _is_mask(str(place[-1])) for place in inputs.leaves
+    )
     for place, value in others.items():
         numbers = packed and place in alike and _DOCUMENTS.fullmatch(str(place[-1]).lower())
         if numbers or _may_tell(place, value, shape, known):

@@ -341,8 +341,9 @@ def test_a_training_function_of_a_model_s_own_is_made_again():
     model.compile("sgd", "mse")
     model.fit(IDS, np.zeros((4, 5 * DIM)), verbose=0)
     before = model.made
-    with attach(model, neftune()):
-        assert model.made > before
+    handle = attach(model, neftune())
+    assert model.made > before
+    handle.remove()
 
 
 class InCallback(keras.callbacks.Callback):
@@ -393,8 +394,10 @@ def test_noise_that_the_model_has_already_is_refused():
 
 def test_attaching_twice_is_refused():
     model = sequential()
-    with attach(model, neftune()), pytest.raises(ValueError, match="noise attached to 'embedding"):
+    handle = attach(model, neftune())
+    with pytest.raises(ValueError, match="noise attached to 'embedding"):
         attach(model, neftune())
+    handle.remove()
 
 
 class Decoder(keras.Model):

@@ -47,8 +47,7 @@ def test_the_noise_of_a_model():
     after = [numpy(each.value) for each in model.variables]
     assert all(np.array_equal(one, other) for one, other in zip(before, after, strict=True))
     assert not any("call" in vars(layer) for layer in model.layers)
-    with attach(model, NOISE):
-        pass
+    attach(model, NOISE).remove()
 
 
 def test_an_embedding_that_multiplies():

@@ -66,3 +66,5 @@ def test_a_lookup_may_take_several_inputs():
     with attach(layer, NOISE) as handle:
         np.testing.assert_array_equal(numpy(layer(ids, more)), clean)
         assert handle.step == 0
+        layer(ids, more, training=True)
+        assert handle.step == 1
