@@ -73,13 +73,21 @@ def staging_level() -> object:
 
 
 def is_mapped(value: object) -> bool:
-    """Whether a value is a part of an array that ``vmap`` maps over, perhaps in a gradient.
+    """Whether a value is one of several that ``vmap`` maps over, perhaps in a gradient.
 
-    JAX documents neither the class of such a value nor where a gradient's keeps what it is made of.
+    JAX documents neither the class of such a value, nor its array and which axis of it is mapped,
+    nor where a gradient's value keeps what it is made of.
     """
-    while hasattr(value, "primal"):
-        value = value.primal
-    return type(value).__name__ == "BatchTracer"
+    while True:
+        if hasattr(value, "primal"):
+            value = value.primal
+        elif type(value).__name__ != "BatchTracer":
+            return False
+        else:
+            array, axis = value.val, value.batch_dim  # type: ignore[attr-defined]
+            if isinstance(axis, int) and array.shape[axis] > 1:
+                return True
+            value = array
 
 
 def varying_axes(value: object) -> frozenset[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -27,6 +28,7 @@ from embnoise.backend import (
     refuse_equal_streams,
     resolve_step,
 )
+from embnoise_jax._compat import is_mapped
 from embnoise_jax._equinox_layer import Batch, NoisyLayer
 from embnoise_jax._equinox_paths import nodes_at, nodes_of, path_of
 from embnoise_jax._find import list_embeddings, only_embedding, tokens_by_layer
@@ -94,7 +96,8 @@ class EmbeddingNoise(eqx.Module):
     ) -> Array:
         """Add noise in training.
 
-        Under ``jax.vmap`` over rows, pass each row its own ``key`` or ``sample_ids``.
+        Under ``jax.vmap`` over rows, pass each row its own ``key`` or ``sample_ids``: every row is
+        a batch of one.
 
         Args:
             x: Embeddings [L, d] or [B, L, d].
@@ -110,6 +113,10 @@ class EmbeddingNoise(eqx.Module):
         Raises:
             TypeError: An argument of the wrong type.
             ValueError: Neither a step nor a key in training, or a schedule without a step.
+
+        Warns:
+            RuntimeWarning: ``jax.vmap`` maps ``x`` and nothing that tells its rows apart. Sample
+                ids that it does not map are shared on purpose.
         """
         tokens = TokenArrays(mask, segment_ids, positions, sample_ids, where).given()
         if check_bool("inference", self.inference if inference is None else inference):
@@ -123,6 +130,15 @@ class EmbeddingNoise(eqx.Module):
         if not isinstance(key, Array | None):
             raise TypeError(f"key must be a jax.random.key, got {format_value(key)}")
         noise = self.noise if key is None else replace(self.noise, seed=key)
+        told = any(map(is_mapped, (step, key, positions)))
+        if is_mapped(x) and sample_ids is None and not told:
+            warnings.warn(
+                "embnoise: all rows that vmap maps over have the noise of sample 0. Pass each row "
+                "its own key=, or its number: sample_ids=row[None]. If they are to share noise, as "
+                "the members of an ensemble, pass the same sample_ids= to all",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         return add_noise(x, noise, step=step, **tokens)
 
 

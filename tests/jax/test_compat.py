@@ -150,5 +150,10 @@ def test_parts_of_what_is_mapped_are_told_from_others():
     jax.vmap(note)(jnp.ones((2, 3)))
     jax.vmap(jax.grad(note))(jnp.ones((2, 3)))
     assert seen == [(True, False)] * 2, "adapt is_mapped in embnoise_jax/_compat.py"
+    for inner in (1, 2):
+        jax.vmap(jax.vmap(note))(jnp.ones((3 - inner, inner, 3)))
+    jax.vmap(lambda key: note(jax.random.key_data(key)))(jax.random.split(jax.random.key(0), 2))
+    assert seen == [(True, False)] * 5, "adapt is_mapped in embnoise_jax/_compat.py"
     jax.jit(jax.grad(note))(jnp.ones(3))
-    assert seen[-1] == (False, False)
+    jax.vmap(note)(jnp.ones((1, 3)))  # of one, nothing is told apart
+    assert seen[-2:] == [(False, False)] * 2
