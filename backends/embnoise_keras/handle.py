@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
@@ -91,6 +92,22 @@ class Handle(backend.Handle):
                 RuntimeWarning,
                 stacklevel=2,
             )
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what ``state_dict`` returned.
+
+        The numbers that Keras appends to names are left out of account, since they depend on what
+        else the process has made: "embedding" is "embedding_1".
+
+        Raises:
+            TypeError: A value is not an integer.
+            ValueError: An unknown or missing key, or a negative value.
+        """
+        if isinstance(state, Mapping) and len(state) == 1:
+            ((name, counter),) = state.items()
+            if _unnumbered(str(name)) == _unnumbered(self._name):
+                state = {self._name: counter}
+        super().load_state_dict(state)
 
     def _counters(self) -> dict[str, Counter]:
         sync_state(self._model)
@@ -206,6 +223,11 @@ class AttachedNoise(EmbeddingNoise):
             return noised
 
         return add(x, noisy)
+
+
+def _unnumbered(name: str) -> str:
+    """The name of a handle's state without the numbers that Keras appends to those of layers."""
+    return re.sub(r"_\d+(?=\+|$)", "", name)
 
 
 def noise_layers(model: Any) -> list[EmbeddingNoise]:

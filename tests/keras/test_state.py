@@ -332,6 +332,25 @@ def test_a_handle_continues_in_the_middle_of_a_step():
         assert (other.step, other.lookups) == (2, 4)
 
 
+def test_a_state_fits_the_same_model_made_again():
+    def attached(*names):
+        tables = [keras.layers.Embedding(20, 8, name=name) for name in names]
+        ids = keras.Input((5,), dtype="int32")
+        model = keras.Model(ids, keras.layers.Add()([each(ids) for each in tables]))
+        return model, attach(model, NOISE, layer=tables)
+
+    for names in ((None, None), ("a", "b_1")):
+        model, handle = attached(*names)
+        model(IDS, training=True)
+        _, again = attached(*names)
+        assert (handle.state_dict().keys() == again.state_dict().keys()) == (names[0] == "a")
+        again.load_state_dict(handle.state_dict())
+        assert (again.step, again.lookups) == (1, 2)
+    _, another = attached("a", "c")
+    with pytest.raises(ValueError, match="unknown key"):
+        another.load_state_dict(handle.state_dict())
+
+
 @pytest.mark.parametrize(
     ("change", "kind", "message"),
     [
