@@ -40,10 +40,10 @@ GROUPS = {
     "layer": (
         [
             *("keras/test_layer.py", "keras/test_keras_own_tests.py"),
-            *("keras/test_masks_in_fit.py", "keras/test_loops.py"),
+            *("keras/test_masks_in_fit.py", "keras/test_loops.py", "keras/test_lost_masks.py"),
         ],
         [],
-        32,
+        41,
     ),
     "state": (
         ["keras/test_state.py", "keras/test_compat.py", "keras/test_compat_graph.py"],

@@ -12,8 +12,22 @@ from typing import Any, NamedTuple
 import keras
 
 from embnoise.backend import naming
+from embnoise_keras._compat import keras_mask
 
-__all__ = ["GraphCall", "GraphNode", "graph_calls", "graph_inputs", "graph_nodes", "graph_places"]
+__all__ = [
+    "GraphCall",
+    "GraphNode",
+    "graph_calls",
+    "graph_inputs",
+    "graph_nodes",
+    "graph_places",
+    "lost_mask",
+]
+
+_MERGES = (
+    *(keras.layers.Add, keras.layers.Subtract, keras.layers.Multiply),
+    *(keras.layers.Average, keras.layers.Maximum, keras.layers.Minimum),
+)
 
 
 class GraphCall(NamedTuple):
@@ -139,3 +153,27 @@ def graph_calls(model: Any, layer: Any) -> list[GraphCall]:
         for node in nodes
         if node.operation is layer and not node.is_input
     ]
+
+
+def lost_mask(x: Any) -> str | None:
+    """The name of the layer whose mask Keras dropped on the way to symbolic embeddings, if one is.
+
+    Keras does so silently in operations, and in layers that merge several tensors unless each of
+    them has a mask.
+
+    Args:
+        x: Embeddings [B, L, d] in the graph of a functional model.
+    """
+    left, seen = [x] if keras_mask(x) is None else [], set()
+    while left:
+        tensor = left.pop()
+        history = getattr(tensor, "_keras_history", None)
+        if history is None or id(tensor) in seen or tuple(tensor.shape[:2]) != tuple(x.shape[:2]):
+            continue
+        seen.add(id(tensor))
+        operation = history.operation
+        if keras_mask(tensor) is not None:
+            return str(operation.name)
+        if isinstance(operation, _MERGES) or not isinstance(operation, keras.Layer):
+            left += operation._inbound_nodes[history.node_index].input_tensors
+    return None

@@ -32,6 +32,7 @@ from embnoise_keras._compat import (
     takes_gradients,
     untold_model,
 )
+from embnoise_keras._compat_graph import lost_mask
 from embnoise_keras.functional import add_noise, refuse_ragged
 from embnoise_keras.replicas import replica
 from embnoise_keras.variables import Count, LastCall
@@ -271,9 +272,23 @@ class EmbeddingNoise(NoiseState, keras.layers.Layer):  # type: ignore[misc]
             )
         return self._count
 
-    def compute_output_spec(self, x: Any, **_: Any) -> Any:
-        """The shape and dtype of ``x``."""
+    def compute_output_spec(self, x: Any, **options: Any) -> Any:
+        """The shape and dtype of ``x``.
+
+        Warns:
+            RuntimeWarning: Keras has dropped the mask of an embedding on the way to ``x``.
+        """
         refuse_ragged(x)
+        told = any(options.get(name) is not None for name in ("mask", "segment_ids"))
+        if not told and (lost := lost_mask(x)) is not None:
+            warnings.warn(
+                f"embnoise: {self.name!r} is called with embeddings whose mask, that of {lost!r}, "
+                "Keras has dropped, as it does in operations and in layers such as Add unless all "
+                "of their inputs have a mask. Padding gets noise and counts in L: put the layer "
+                "directly behind the embedding, or pass mask=",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         return keras.KerasTensor(x.shape, dtype=x.dtype)
 
     def get_config(self) -> dict[str, Any]:
