@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import keras
 
+from embnoise.backend import philox_key
 from embnoise_keras._compat import forget_train_function
 from embnoise_keras.handle import name_of, noise_layers
 
@@ -22,6 +24,9 @@ class NoiseLogger(keras.callbacks.Callback):  # type: ignore[misc]
 
     Raises:
         ValueError: The model that ``fit`` is called on has no noise.
+
+    Warns:
+        RuntimeWarning: Noise layers have the same seed and stream, so they draw the same noise.
 
     Example:
         >>> import keras, numpy as np
@@ -46,9 +51,24 @@ class NoiseLogger(keras.callbacks.Callback):  # type: ignore[misc]
             )
         # Now, since a handle may be removed before the end of an epoch.
         self._names = [name_of(layer) for layer in self._layers]
+        self._warn_of_equal_streams()
         for layer in self._layers:
             layer._record()
         forget_train_function(model)  # what is compiled records, or does not
+
+    def _warn_of_equal_streams(self) -> None:
+        names: dict[tuple[int, int], list[str]] = {}
+        for name, layer in zip(self._names, self._layers, strict=True):
+            names.setdefault(philox_key(layer.noise), []).append(name)
+        equal = [each for each in names.values() if len(each) > 1]
+        if equal:
+            warnings.warn(
+                f"embnoise: the layers {equal[0]} draw the same noise, since their seed and their "
+                "stream are the same: give the noise of each another stream=, or filter this "
+                "warning if they are to share it",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Add the figures to the logs."""

@@ -1,5 +1,7 @@
 """``NoiseLogger``: the noise in the logs of ``fit``."""
 
+from contextlib import nullcontext
+
 import keras
 import numpy as np
 import pytest
@@ -81,3 +83,18 @@ def test_a_second_noise_is_named_after_its_embedding():
         history = model.fit(IDS, TARGETS, verbose=0, callbacks=[NoiseLogger()]).history
     names = {"noise_alpha", "noise_ratio", "noise_alpha_image", "noise_ratio_image"}
     assert set(history) == {"loss", *names}
+
+
+@pytest.mark.parametrize("streams", [("", ""), ("", "d")])
+def test_layers_that_draw_the_same_noise_are_warned_of(streams):
+    ids = keras.Input((5,), dtype="int32")
+    x = keras.layers.Embedding(20, DIM)(ids)
+    noises = [
+        EmbeddingNoise(neftune(stream=each), name=f"n{each}{i}") for i, each in enumerate(streams)
+    ]
+    shared = noises[0](noises[0](x))  # twice one layer, whose steps differ
+    model = keras.Model(ids, keras.ops.mean(shared + noises[1](x), axis=(1, 2))[:, None])
+    model.compile("sgd", "mse")
+    equal = pytest.warns(RuntimeWarning, match=r"\['n0', 'n1'\] draw the same noise.*stream=")
+    with equal if streams[0] == streams[1] else nullcontext():
+        model.fit(IDS, TARGETS, verbose=0, callbacks=[NoiseLogger()])
