@@ -151,9 +151,10 @@ class EmbeddingNoise(NoiseState, nnx.Module):
             self.count[...] = after
         except TraceContextError as error:
             raise TraceContextError(  # type: ignore[no-untyped-call]
-                f"{error}: the noise counts its training calls in the model's state, and a "
-                "transformation of JAX was given the model by closure. Pass the model as an "
-                "argument of a function under nnx.jit, nnx.grad and the like, or step= to the layer"
+                f"{error}: the noise counts its training calls in the model's state, which comes "
+                "from outside of a transformation of JAX, by closure or by nnx.merge. Pass the "
+                "model as an argument of a function under nnx.jit, nnx.grad and the like, merge it "
+                "by nnx.merge(..., copy=True), or pass step= to the layer"
             ) from error
         return noisy
 
@@ -230,7 +231,8 @@ def attach(
 
     Warns:
         RuntimeWarning: The model is in evaluation mode, so there is no noise before
-            ``model.train()``. A model without a flag such as ``deterministic`` is taken to train.
+            ``model.train()``. A model without a flag such as ``deterministic`` is taken to train,
+            also where that is an argument of its call.
 
     Example:
         >>> import jax.numpy as jnp
