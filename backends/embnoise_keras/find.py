@@ -39,8 +39,11 @@ def layers_of(model: Any, layer: Any) -> list[Any]:
     if len(embeddings) <= 1:
         if embeddings:
             return embeddings
+        built = all(each.built for each in layers)
+        first = "" if built else "; call the model first, since not all of its layers are built"
         raise ValueError(
-            "found no keras.layers.Embedding in the model; pass layer= if it has another embedding"
+            f"found no keras.layers.Embedding in the model{first}; pass layer= if it has another "
+            "embedding"
         )
     if len(found := _by_attribute(layers)) == 1:
         return found

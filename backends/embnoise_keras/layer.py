@@ -30,6 +30,7 @@ from embnoise_keras._compat import (
     may_be_default,
     refuse_recomputed,
     takes_gradients,
+    tracing,
     untold_model,
 )
 from embnoise_keras._compat_graph import lost_mask
@@ -266,6 +267,11 @@ class EmbeddingNoise(NoiseState, keras.layers.Layer):  # type: ignore[misc]
     def _synced(self) -> Any:
         """The variable of the count, to be read or set from outside of compiled code."""
         if not has_value(self._count):
+            if tracing() is not None:
+                raise RuntimeError(
+                    f"{self.name!r} cannot be paused, read or set in a step that JAX compiles: do "
+                    "it outside, and for a clean pass call the model with training=False"
+                )
             raise RuntimeError(
                 f"{self.name!r} has no state while fit runs with JAX; call "
                 "model.jax_state_sync() before reading or setting it"

@@ -256,6 +256,25 @@ def test_wrong_calls_change_nothing(call, kind, message):
         call()
 
 
+class Late(keras.layers.Layer):
+    """Makes its embedding when it is built."""
+
+    def build(self, _):
+        self.embed = keras.layers.Embedding(20, DIM)
+
+    def call(self, ids):
+        return self.embed(ids)
+
+
+def test_an_embedding_that_is_made_late_is_there_once_the_model_is_called():
+    model = keras.Sequential([Late()])
+    with pytest.raises(ValueError, match=r"found no .*; call the model first, since not all"):
+        attach(model, neftune())
+    clean = numpy(model(IDS))
+    with attach(model, neftune()):
+        assert not np.array_equal(numpy(model(IDS, training=True)), clean)
+
+
 def test_it_says_so_when_keras_will_never_train_the_model():
     model = Two()
     with pytest.warns(RuntimeWarning, match="call has no argument `training`"):

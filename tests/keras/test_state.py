@@ -195,6 +195,22 @@ def test_noise_is_removed_after_an_error_in_the_first_step():
     assert not any("attached" in state.path for state in model.variables)
 
 
+@pytest.mark.skipif(BACKEND != "jax", reason="it keeps the state to itself")
+@over_owners
+def test_a_compiled_step_cannot_pause_and_says_so(noised):
+    model, owner = noised(sequential)
+    step = model.compute_loss
+
+    def paused(*args, **kwargs):
+        with owner.paused():
+            return step(*args, **kwargs)
+
+    model.compute_loss = paused
+    model.compile("sgd", "mse")
+    with pytest.raises(RuntimeError, match=r"cannot be paused, .* JAX compiles.*training=False"):
+        fit(model)
+
+
 def test_a_layer_is_read_in_a_callback_or_says_why_not():
     model, layer = with_layer(sequential)
     model.compile("sgd", "mse")
