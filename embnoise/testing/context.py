@@ -87,6 +87,8 @@ class CheckContext:
         """The codes of checks without which a pass shows nothing either."""
         self.note = ""
         """What a passing check did not look at."""
+        self.where = ""
+        """Which path of the layer is looked at, as messages begin; "" for the plain one."""
         self.transcript = Transcript()
         self._last: Any = None
 
@@ -124,7 +126,8 @@ class CheckContext:
         self.assertions += 1
         if not holds:
             self.premises += premises if isinstance(premises, tuple) else premises()
-            raise ClaimViolatedError(seen, likely if isinstance(likely, str) else likely())
+            likely = likely if isinstance(likely, str) else likely()
+            raise ClaimViolatedError(f"{self.where}{seen}", likely)
 
     def layer(
         self,

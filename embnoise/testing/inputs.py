@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "PACKED", "RAGGED", "SMALL", "Array", "Inputs", "inputs_of", "left_mask", "right_mask",
-    "vocabulary_of",
+    "PACKED", "RAGGED", "SMALL", "Array", "Inputs", "in_numpy", "inputs_of", "left_mask",
+    "right_mask", "vocabulary_of",
 ]  # fmt: skip
 
 Array: TypeAlias = NDArray[np.float64]
@@ -46,6 +46,10 @@ class Inputs:
     """Python that makes ``values``, given ``np``, and ``mask`` if there is padding."""
     mask_dtype: str = "bool"
     """The dtype in which a layer is given the mask."""
+    segments_dtype: str = "int64"
+    """The dtype in which a layer is given the segment ids."""
+    swapped: bool = False
+    """Whether all arrays lie in memory with tokens before rows, so that they are not contiguous."""
     told: tuple[str, ...] = ()
     """The arrays, of "mask" and "segment_ids", that a layer is given though they say nothing."""
 
@@ -63,8 +67,8 @@ class Inputs:
     @cached_property
     def mask_source(self) -> str:
         """Python that makes ``mask``, in the dtype in which a layer is given it."""
-        cast = "" if self.mask_dtype == "bool" else f".astype({self.mask_dtype!r})"
-        return f"({self._mask_source}){cast}" if cast else self._mask_source
+        dtype = in_numpy(self.mask_dtype)
+        return self._mask_source if dtype == "bool" else f"({self._mask_source}).astype({dtype!r})"
 
     @cached_property
     def _mask_source(self) -> str:
@@ -79,7 +83,13 @@ class Inputs:
 
     @cached_property
     def segments_source(self) -> str:
-        """Python that makes ``segments``."""
+        """Python that makes ``segments``, in the dtype in which a layer is given them."""
+        if self.segments_dtype != "int64":
+            return f"({self._segments_source}).astype({self.segments_dtype!r})"
+        return self._segments_source
+
+    @cached_property
+    def _segments_source(self) -> str:
         if not self.packed:
             return f"({self._mask_source}).astype(int)"
         rows = []
@@ -93,6 +103,14 @@ class Inputs:
         """The same batch, whose mask a layer is given as numbers."""
         source = self.source.replace("* mask", "* (mask != 0)")
         return replace(self, mask_dtype=dtype, source=source)
+
+    def with_segments_of(self, dtype: str) -> Inputs:
+        """The same batch, whose segment ids a layer is given in another dtype."""
+        return replace(self, segments_dtype=dtype)
+
+    def with_swapped_memory(self) -> Inputs:
+        """The same batch, whose arrays lie in memory with tokens before rows."""
+        return replace(self, swapped=True)
 
     def telling(self, name: str) -> Inputs:
         """The same batch, whose mask or segment ids a layer is given though they say nothing."""
@@ -145,7 +163,7 @@ class Inputs:
         return replace(
             self,
             values=self.values * np.array(factors)[self.segments][..., None],
-            source=f"{self.source} * np.array({factors})[{self.segments_source}][..., None]",
+            source=f"{self.source} * np.array({factors})[{self._segments_source}][..., None]",
         )
 
     @cached_property
@@ -158,6 +176,11 @@ class Inputs:
             _, documents, counts = np.unique(segments, return_inverse=True, return_counts=True)
             lengths[row] = counts[documents]
         return np.where(self.mask, lengths, 0)
+
+
+def in_numpy(dtype: str) -> str:
+    """The dtype of the NumPy array from which a framework's array of a dtype is made."""
+    return "float32" if dtype == "bfloat16" else dtype
 
 
 def right_mask(lengths: list[int], width: int) -> NDArray[np.bool_]:

@@ -25,6 +25,13 @@ from embnoise.testing.failures import (
     raised_by_layer,
 )
 from embnoise.testing.findings import Findings
+from embnoise.testing.framework_arrays import (
+    GIVEN,
+    array_of,
+    array_source,
+    given_array,
+    given_source,
+)
 from embnoise.testing.inputs import Array, Inputs
 from embnoise.testing.magnitudes import claimed_magnitudes
 from embnoise.testing.signatures import (
@@ -39,7 +46,6 @@ from embnoise.testing.transcript import Transcript
 
 __all__ = ["LayerUnderTest", "seed_globally"]
 
-_ARRAYS = ("mask", "segment_ids")
 _MISSING = re.compile("missing .* required .*argument.*")
 _UNEXPECTED = re.compile("unexpected keyword argument '(mask|step|segment_ids|training)'")
 
@@ -111,7 +117,7 @@ class LayerUnderTest:
         self.parameters = parameters_of(self._signature)
         """The parameters of the layer, or of the user's ``call``, by name."""
         self._gets = {*named(self._signature, dict.fromkeys((*KEYWORDS, "key")))}
-        self._needs = {name for name in _ARRAYS if needs(self._signature, name)}
+        self._needs = {name for name in GIVEN if needs(self._signature, name)}
 
     def takes(self, keyword: str) -> bool:
         """Whether the layer names a keyword."""
@@ -198,7 +204,7 @@ class LayerUnderTest:
     def prepared(self, inputs: Inputs) -> Any:
         """The inputs as the framework's array."""
         dtype = None if self.case.inputs == "ids" else self.dtype
-        return self.driver.from_numpy(np.ascontiguousarray(inputs.values), dtype)
+        return array_of(self.driver, inputs, inputs.values, dtype)
 
     def raw(
         self,
@@ -207,7 +213,6 @@ class LayerUnderTest:
         *,
         training: bool,
         step: int,
-        x: str | None = None,
         arrays: Mapping[str, Any] | None = None,
     ) -> Any:
         """The framework's own output for the framework's own inputs.
@@ -217,7 +222,6 @@ class LayerUnderTest:
             native: Its values as the framework's array.
             training: Whether the layer is in training mode.
             step: The step.
-            x: Python for ``native``, if it is not ``driver.from_numpy(x)``.
             arrays: The framework's ``mask`` and ``segment_ids``, if they are not to be made anew.
         """
         if self.case.claims.seeded is not True:  # else EN05 shows that the global state is not used
@@ -225,7 +229,7 @@ class LayerUnderTest:
         if self.case.call and self.driver.overrides("switch"):
             self.transcript.write(f"driver.switch({self.name}, {training})")
         self._record_arrays(inputs)
-        source = self._source(inputs, training=training, step=step, x=x)
+        source = self._source(inputs, training=training, step=step)
         self.transcript.call(f"driver.to_numpy({source})")
         return self.call(inputs, native, training=training, step=step, arrays=arrays)
 
@@ -238,17 +242,14 @@ class LayerUnderTest:
         call = self._source(inputs, layer="layer", x="x", training=training, step=step)
         self.transcript.write(
             f"gradients = driver.gradient(lambda layer, x: {call}, {self.name}, "
-            f"{self._native_source()}, driver.from_numpy(weights, {self.dtype!r}), of={of!r})"
+            f"{self._native_source(inputs)}, driver.from_numpy(weights, {self.dtype!r}), of={of!r})"
         )
 
     def arrays(self, inputs: Inputs) -> dict[str, Any]:
         """The framework's ``mask`` and ``segment_ids``, those that the layer is given."""
         return {
-            name: self.driver.from_numpy(np.ascontiguousarray(array))
-            for name, array in (
-                ("mask", inputs.mask.astype(inputs.mask_dtype)),
-                ("segment_ids", inputs.segments),
-            )
+            name: given_array(self.driver, inputs, name)
+            for name in GIVEN
             if self._is_given(name, inputs)
         }
 
@@ -310,7 +311,7 @@ class LayerUnderTest:
         """The arrays that a layer requires although its signature takes any."""
         found = _MISSING.search(str(error))
         if isinstance(error, TypeError) and found and is_opaque(self._signature):
-            return {name for name in _ARRAYS if f"'{name}'" in found[0]}
+            return {name for name in GIVEN if f"'{name}'" in found[0]}
         return set()
 
     def seed(self, moment: int | str) -> None:
@@ -343,12 +344,12 @@ class LayerUnderTest:
         x: str | None = None,
     ) -> str:
         """Python for one call; ``layer`` and ``x`` are its arguments, by default the recorded."""
-        given = [layer or self.name, x or self._native_source()]
+        given = [layer or self.name, x or self._native_source(inputs)]
         if not self.case.call or self.gets("training"):
             given.append(f"training={training}")
         given += [
-            f"{name}=driver.from_numpy({name})"
-            for name in ("mask", "segment_ids")
+            f"{name}={given_source(inputs, name)}"
+            for name in GIVEN
             if self.gets(name) and self._is_given(name, inputs)
         ]
         if self.gets("step"):
@@ -357,10 +358,9 @@ class LayerUnderTest:
             given.append("key=driver.key")
         return f"{self._call_source}({', '.join(given)})"
 
-    def _native_source(self) -> str:
+    def _native_source(self, inputs: Inputs) -> str:
         """Python for the inputs as the framework's array."""
-        dtype = "" if self.case.inputs == "ids" else f", {self.dtype!r}"
-        return f"driver.from_numpy(x{dtype})"
+        return array_source(inputs, "x", None if self.case.inputs == "ids" else self.dtype)
 
     def _shown(self, inputs: Inputs) -> str:
         if self.case.inputs == "ids":

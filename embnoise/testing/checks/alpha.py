@@ -17,8 +17,9 @@ from embnoise.testing.diagnosis import (
     is_close,
 )
 from embnoise.testing.guessed import GUESSED, guesses_padding
-from embnoise.testing.inputs import SMALL, Array, Inputs
+from embnoise.testing.inputs import Array, Inputs
 from embnoise.testing.magnitudes import claimed_magnitudes
+from embnoise.testing.paths import SIZED, over_paths
 from embnoise.testing.registry import check, needs_repeats
 from embnoise.testing.statistics import RATE, amplitude, amplitude_window
 
@@ -27,18 +28,24 @@ from embnoise.testing.statistics import RATE, amplitude, amplitude_window
 def alpha_is_proportional(context: CheckContext) -> None:
     """Twice the alpha gives twice the noise, or as much more as the claimed scale does.
 
-    Fails for layers that ignore alpha, or put it under the square root.
+    Padded, packed and large batches have no other alpha. Fails for layers that ignore alpha, or put
+    it under the square root.
     """
-    inputs = context.batch()
+    for inputs in over_paths(context, sizes=True):
+        _is_proportional(context, inputs)
+
+
+def _is_proportional(context: CheckContext, inputs: Inputs) -> None:
+    """Expect twice the alpha to give a batch twice the noise."""
     step = context.first_step()
     share = context.claims.share(step)
-    noises, claimed, largest = [], [], 0.0
+    noises, claimed, largest, real = [], [], 0.0, inputs.mask  # EN09 tests padding
     for alpha in (context.alpha, 2 * context.alpha):
-        layer = context.layer(alpha=alpha)
-        noises.append(layer.noise(inputs, step))
+        layer = context.layer(dim=inputs.dim, alpha=alpha)
+        noises.append(layer.noise(inputs, step)[real])
         clean = layer.clean(inputs)
         largest = float(abs(clean).max())
-        claimed.append(claimed_magnitudes(context.claims, inputs, clean, alpha * share))
+        claimed.append(claimed_magnitudes(context.claims, inputs, clean, alpha * share)[real])
     once, twice = noises
     growth = np.divide(claimed[1], claimed[0], out=np.zeros_like(claimed[0]), where=claimed[0] > 0)[
         ..., None
@@ -77,17 +84,26 @@ def _known_offset(claims: Claims) -> str | None:
 def noise_is_added(context: CheckContext) -> None:
     """The noise does not depend on the embeddings: it is added to them, not multiplied.
 
-    Fails for layers that multiply (x * (1 + noise)), or take the magnitude from x.
+    Fails for layers that multiply (x * (1 + noise)), or take the magnitude from x, sometimes in
+    padded, packed or large batches only.
     """
+    for inputs in over_paths(context, sizes=True):
+        _is_added(context, inputs)
+
+
+def _is_added(context: CheckContext, zeros: Inputs) -> None:
+    """Expect embeddings to get the noise of a batch of zeros; or ids, that of other ones."""
     step = context.first_step()
     noises, outputs, clean = [], [], 0.0
-    batches = [context.batch(fill=fill) for fill in ("zeros", "normal", "normal")]
+    options = {"mask": zeros.mask} | ({"segments": zeros.segments} if zeros.packed else {})
+    normal = [context.batch(zeros.shape, "normal", **options) for _ in range(2)]
+    batches = [zeros, *normal]
     if context.dtype != "float32":
         del batches[2]  # 16 bits have no room for the noise on large embeddings
     elif context.case.inputs == "embeddings":
-        batches[2] = batches[2].with_sizes([100.0] * SMALL[0], 100.0)
+        batches[2] = batches[2].with_sizes([100.0] * zeros.shape[0], 100.0)
     for inputs in batches:
-        layer = context.layer()
+        layer = context.layer(dim=inputs.dim)
         noises.append(layer.noise(inputs, step))
         outputs.append(layer.clean(inputs) + noises[-1])
         clean = max(clean, float(abs(layer.clean(inputs)).max()))
@@ -99,6 +115,7 @@ def noise_is_added(context: CheckContext) -> None:
         f"(its largest value is {reach:.3g})",
         lambda: (
             _cause_of_equal_ids(context, batches[0], noises[0])
+            or _cause_of_some_ids(context, batches, noises)
             or _cause_of_dependence(context, np.stack(noises), np.stack(outputs))
         ),
         ("EN24",) if context.case.inputs == "ids" else (),
@@ -116,6 +133,30 @@ def _cause_of_equal_ids(context: CheckContext, inputs: Inputs, noise: Array) -> 
     return (
         "tokens of the same id have the same noise: it is drawn for each entry of the vocabulary, "
         "as if the embedding table were noised, and not for each token"
+    )
+
+
+def _cause_of_some_ids(
+    context: CheckContext, batches: list[Inputs], noises: list[Array]
+) -> str | None:
+    """The cause, if the noise is another one at tokens of some ids only."""
+    if context.case.inputs != "ids":
+        return None
+    reach = context.grid * max(float(abs(noise).max()) for noise in noises)
+    found: set[int] = set()
+    for other, noise in zip(batches[1:], noises[1:], strict=True):
+        off = abs(noise - noises[0]).max(axis=2) > 4 * reach
+        same = batches[0].values[~off] == other.values[~off]
+        if (batches[0].values[off] == other.values[off]).any() or same.all():
+            return None
+        known = {*batches[0].values[~off][~same].tolist(), *other.values[~off][~same].tolist()}
+        ids = {*batches[0].values[off].tolist(), *other.values[off].tolist()} - known
+        found |= ids
+    if not found:
+        return None
+    return (
+        f"the noise of tokens depends on their id: it is other noise for {sorted(found)}, which "
+        "the layer scales or negates by itself"
     )
 
 
@@ -145,26 +186,38 @@ LATE = [20, 50, 100, 101, 300, 500, 700, 1000, 3000, 10_000, 30_000, 100_003]
 """Steps of schedules that go on longer than their first steps tell."""
 
 
-@check("EN21", random=True, premises=("EN12",))
+@check("EN21", dtypes="usual", random=True, premises=("EN12", "EN55"))
 def schedule_followed(context: CheckContext) -> None:
     """Alpha has the claimed share at every step tested.
 
     These are the first steps, some up to step 100,003, the middle and the end of the schedule, and
     those of the first 1,000 at which it changes its course. A layer that takes no ``step`` is
     called until step 1,001 at most; the report says if its schedule goes on. Without a schedule
-    alpha is the same at all steps. Fails for layers whose schedule is off by one step, runs
-    backwards, stops, or is ignored.
+    alpha is the same at all steps. Padded and packed batches are tested at fewer of them. Fails
+    for layers whose schedule is off by one step, runs backwards, stops, or is ignored.
     """
+    counts = not context.layer().takes("step")
+    steps, end = _steps(context, counts=counts)
+    _schedule_followed(context, context.sample(), steps, end)
+    start = context.first_step()
+    few = [step for step in steps if step <= start + 20 or not counts]
+    few = few[:: max(1, len(few) // 6)]
+    for inputs in over_paths(context, plain=False):
+        context.premises += SIZED
+        _schedule_followed(context, inputs, few, end)
+
+
+def _schedule_followed(context: CheckContext, inputs: Inputs, steps: list[int], end: int) -> None:
+    """Expect alpha to have the claimed share at some steps of a batch."""
     claims, schedule = context.claims, context.claims.schedule
-    inputs = context.sample()
     layer = context.layer(dim=inputs.dim)
-    steps, end = _steps(context, counts=not layer.takes("step"))
     distribution, seen, sizes, count = claims.distribution_rule, {}, {}, 0
     for step in steps:
         layer.eval(inputs)  # must not count as a step
         noise = layer.noise(inputs, step)
-        full = claimed_magnitudes(claims, inputs, layer.clean(inputs), context.alpha)
-        units = context.independent(noise / full[..., None])
+        full = claimed_magnitudes(claims, inputs, layer.clean(inputs), context.alpha)[..., None]
+        units = np.divide(noise, full, out=np.zeros_like(noise), where=full > 0)
+        units = context.independent(units)[context.independent(inputs.mask)]
         seen[step], count = amplitude(distribution, units), units.size
         sizes[step] = float(np.sqrt(np.square(units).mean()))
 
@@ -176,7 +229,7 @@ def schedule_followed(context: CheckContext) -> None:
         )
         return now / full
 
-    low, high = amplitude_window(distribution, count, RATE / len(steps))
+    low, high = amplitude_window(distribution, count, RATE / (3 * len(steps)))
     largest = max(steps, key=share)
     known = 1.0 if distribution else seen[largest] / (share(largest) or 1.0)
     slack = 2 * context.usual_slack(inputs) + 2.0**-16

@@ -14,7 +14,8 @@ from embnoise.testing.failures import (
     NotTestedError,
     UntestableError,
 )
-from embnoise.testing.inputs import PACKED, RAGGED, Inputs
+from embnoise.testing.inputs import RAGGED, Inputs
+from embnoise.testing.paths import over_paths
 from embnoise.testing.registry import NOISE, check, needs_repeats
 
 
@@ -27,24 +28,33 @@ def _same(context: CheckContext, left: np.ndarray, right: np.ndarray) -> bool:
 def evaluation_draws_nothing(context: CheckContext) -> None:
     """Evaluation between training calls does not change their noise.
 
-    Nor does evaluation without gradients, which is how it usually runs. Fails for layers that draw
-    in evaluation mode and drop the draw, or seed their generator again when the mode changes.
+    Nor does evaluation of padded, packed and large batches, nor without gradients, which is how it
+    usually runs. Fails for layers that draw in evaluation mode and drop the draw, or seed their
+    generator again when the mode changes.
     """
-    inputs = context.batch(fill="normal")
+    for inputs in over_paths(context, "normal", sizes=True):
+        _draws_nothing(context, inputs)
+
+
+def _draws_nothing(context: CheckContext, evaluated: Inputs) -> None:
+    """Expect the evaluation of a batch not to change the noise of a plain one of its size."""
+    inputs = context.batch(evaluated.shape, "normal")
     start = context.first_step()
-    layer = context.layer()
-    alone = [layer.train(inputs, start + k) for k in range(4)]
-    other = context.layer(name="other")
+    layer = context.layer(dim=inputs.dim)
+    alone = [layer.train(inputs, start + k) for k in range(3 if context.where else 4)]
+    other = context.layer(dim=inputs.dim, name="other")
     found = [other.train(inputs, start)]
-    for k in (1, 2, 3):
-        with context.without_gradients() if k == 3 else contextlib.nullcontext():
-            for _ in range(3 if k != 2 else 0):  # two calls in a row after evaluation
-                other.eval(inputs)
+    for k in range(1, len(alone)):
+        with context.without_gradients() if k == len(alone) - 1 else contextlib.nullcontext():
+            # In plain batches, two calls in a row after evaluation.
+            for _ in range(0 if k == 2 and not context.where else 3):
+                other.eval(evaluated)
         found.append(other.train(inputs, start + k))
     clean = layer.clean(inputs)
     if not _same(context, alone[0], found[0]):
         raise NotTestedError("the same seed draws other noise, which EN05 reports")
-    moved = [k for k in range(4) if not _same(context, alone[k] - clean, found[k] - clean)]
+    pairs = zip(alone, found, strict=True)
+    moved = [k for k, (a, b) in enumerate(pairs) if not _same(context, a - clean, b - clean)]
     likely = "evaluation draws from the layer's generator, or advances its count: draw only in "
     likely += "training mode"
     if moved and _same(context, found[moved[0]] - clean, alone[0] - clean):
@@ -69,32 +79,30 @@ def evaluation_draws_nothing(context: CheckContext) -> None:
 def strided_input(context: CheckContext) -> None:
     """An input that is not contiguous in memory gets the noise of a contiguous one.
 
-    With a seed of the layer's own it is the same noise; else noise of the same size, since drawing
-    in the order of the memory, as rand_like does, is as good. Fails for layers that read memory in
-    order, whatever the strides are, or cannot take such an input.
+    Its mask and its segment ids are not contiguous either. With a seed of the layer's own it is the
+    same noise; else noise of the same size, since drawing in the order of the memory, as rand_like
+    does, is as good. Fails for layers that read memory in order, whatever the strides are, or
+    cannot take such an input.
     """
-    inputs = context.batch(fill="normal")
+    native = context.layer().prepared(context.batch())
+    if not any(hasattr(native, name) for name in ("stride", "strides")):
+        raise NotClaimedError(f"the arrays of the driver {context.driver.name!r} have no strides")
+    for inputs in over_paths(context, "normal"):
+        _strided(context, inputs)
+
+
+def _strided(context: CheckContext, inputs: Inputs) -> None:
+    """Expect a batch whose arrays are not contiguous to get the noise of one whose are."""
     step = context.first_step()
     layer = context.layer()
     expected = layer.train(inputs, step)
-    other = context.layer(name="other")
-    step = other.advance(inputs, step)
-    swapped = context.driver.from_numpy(
-        np.ascontiguousarray(inputs.values.swapaxes(0, 1)), context.dtype
-    )
-    if not any(hasattr(swapped, name) for name in ("stride", "strides")):
-        raise NotClaimedError(f"the arrays of the driver {context.driver.name!r} have no strides")
-    source = (
-        "driver.from_numpy(np.ascontiguousarray(x.swapaxes(0, 1)), "
-        f"{context.dtype!r}).swapaxes(0, 1)"
-    )
     try:
-        output = other.raw(inputs, swapped.swapaxes(0, 1), training=True, step=step, x=source)
+        found = context.layer(name="other").train(inputs.with_swapped_memory(), step)
     except UntestableError as error:
         raise ClaimViolatedError(
-            f"for an input that is not contiguous, {error}", "view() instead of reshape()"
+            f"{context.where}for an input that is not contiguous, {error}",
+            "view() instead of reshape()",
         ) from None
-    found = other.checked(output, inputs)
     if context.claims.seeded is not True:
         clean = layer.clean(inputs)
         _expect_the_size(context, expected - clean, found - clean)
@@ -105,8 +113,8 @@ def strided_input(context: CheckContext) -> None:
         _same(context, expected, found),
         f"an input that is not contiguous gives another output, in {differ} of {found.size} "
         "elements",
-        "the memory of the input is read in order, as if it were contiguous, or noise is drawn in "
-        "the order of the strides (as empty_like does)",
+        "the memory of the input, its mask or its segment ids is read in order, as if it were "
+        "contiguous, or noise is drawn in the order of the strides (as empty_like does)",
     )
 
 
@@ -130,13 +138,17 @@ def _flags(native: Any) -> dict[str, Any]:
 def arguments_unchanged(context: CheckContext) -> None:
     """A call does not change its mask, its segment ids, its input's ``requires_grad``, or its mode.
 
-    Fails for layers that edit the mask in place, track a gradient on what they were given, or
+    The mask is one of integers too. Fails for layers that edit the mask in place, track a gradient
+    on what they were given, or
     switch themselves or their parts to training or evaluation.
     """
-    _unchanged(context, context.batch(fill="normal", mask=RAGGED))
-    if context.layer().takes("segment_ids"):
+    for inputs in over_paths(context, "normal"):
+        _unchanged(context, inputs)
+    if context.layer().gets("mask"):
         context.transcript.clear()
-        _unchanged(context, context.batch(fill="normal", segments=PACKED))
+        integers = context.batch(fill="normal", mask=RAGGED).with_mask_of("int64")
+        with contextlib.suppress(UntestableError):  # refused
+            _unchanged(context, integers)
 
 
 def _unchanged(context: CheckContext, inputs: Inputs) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from embnoise.testing.failures import NotTestedError
 from embnoise.testing.held import held
 from embnoise.testing.inputs import Array, Inputs
 from embnoise.testing.layer_under_test import LayerUnderTest
+from embnoise.testing.paths import SIZED, over_paths
 from embnoise.testing.registry import DISTRIBUTION, NOISE, SEEDS, check
 from embnoise.testing.runs import repeated_run
 from embnoise.testing.statistics import RATE, amplitude, amplitude_window
@@ -97,12 +98,19 @@ def seed_and_step_differ(context: CheckContext) -> None:
     Fails for layers that add seed and step, or multiples of them, multiply them or combine them by
     xor, so that runs with different seeds share their noise.
     """
-    inputs = context.batch()
+    for inputs in over_paths(context):
+        _seed_and_step_differ(context, inputs, (1,) if context.where else FACTORS)
+    context.transcript.clear()
+    _joined_differ(context, context.batch())
+
+
+def _seed_and_step_differ(context: CheckContext, inputs: Inputs, factors: Sequence[int]) -> None:
+    """Expect the steps of seeds that are so far apart to differ."""
     start = context.seed % 2**5 * 2**25 + 2**24  # for a smaller number, + and xor are the same
     first = context.layer(seed=start)
     near = context.loud(range(context.first_step() + 4))
     # a * seed + b * step is the same for a step that is a later and a seed that is b higher.
-    far = FACTORS if first.takes("step") else range(1, 33)
+    far = factors if first.takes("step") or context.where else range(1, 33)
     least = context.claims.share(near[0]) / 10
     later = [near[0] + apart for apart in far if context.claims.share(near[0] + apart) >= least]
     steps = list(dict.fromkeys((*near, *later)))
@@ -110,7 +118,7 @@ def seed_and_step_differ(context: CheckContext) -> None:
     if len({_key(units) for units in noises.values()}) < len(noises):
         raise NotTestedError("steps repeat, which EN06 reports")
     parts = {key for units in noises.values() for key in _keys_of_parts(units)}
-    for seed in (*(start + apart for apart in FACTORS), 2 * start):
+    for seed in (*(start + apart for apart in factors), 2 * start):
         context.transcript.clear()
         layer = context.layer(seed=seed)
         for step in near[:2]:
@@ -119,7 +127,7 @@ def seed_and_step_differ(context: CheckContext) -> None:
             twins = [other for other, known in noises.items() if _are_equal(known, units)]
             twin = twins[0] if twins else step
             context.expect(
-                twin == step,  # EN44 reports that of the same step
+                twin == step,  # EN07 and EN44 report that of the same step
                 f"seed {start} at step {twin} and seed {seed} at step {step} have the same noise",
                 "seed and step are multiplied into one number: give both to the generator, as a "
                 "pair or through a hash"
@@ -133,7 +141,6 @@ def seed_and_step_differ(context: CheckContext) -> None:
                 "the seed is added to the number of the row or of the token: give both to the "
                 "generator, as a pair or through a hash",
             )
-    _joined_differ(context, inputs)
 
 
 JOINED = ((12, 34), (123, 4)), ((34, 2), (4, 23))
@@ -158,12 +165,23 @@ def _are_equal(left: Array, right: Array) -> bool:
     return bool(abs(left - right).max() <= 2.0**-12 * abs(left).max())
 
 
-def _calls(context: CheckContext) -> int:
+FEW = 0, 1, 2, 100, 256, 1000, 1024, 10_000, 2**16, 10**6, 2**20
+"""The steps of padded and packed batches: a round number apart."""
+
+
+def _calls(context: CheckContext, *, few: bool) -> int:
     """How many training calls a layer that counts them must endure."""
+    if few:
+        return 24 if not context.profile.draws else 140
     return 140 if not context.profile.draws else 300
 
 
-@check("EN46", dtypes="usual", random=True, premises=(*NOISE, "EN06", "EN10"))
+@check(
+    "EN46",
+    dtypes="usual",
+    random=True,
+    premises=(*NOISE, "EN05", "EN06", "EN10", "EN40", "EN43"),
+)
 def noise_endures(context: CheckContext) -> None:
     """Every step has new noise of the same size, after many calls and at large steps too.
 
@@ -171,16 +189,29 @@ def noise_endures(context: CheckContext) -> None:
     layer that counts its calls holds no more after them. With a schedule, the steps are those whose
     noise is not far below the largest. Fails for layers whose count wraps, whose noise repeats
     after some round number of steps, changes from some step on, or ends; or that keep something of
-    every call.
+    every call, of padded or packed batches too.
     """
-    claims = context.claims
-    if claims.schedule is not None:
+    if context.claims.schedule is not None:
         context.premises += ("EN21",)
-    inputs = context.batch()
+    paths: Iterable[Inputs] = [context.batch()]
+    if context.dtype == "float32":
+        paths = over_paths(context)
+    for inputs in paths:
+        context.premises += SIZED if context.where else ()
+        _endures(context, inputs)
+
+
+def _endures(context: CheckContext, inputs: Inputs) -> None:
+    """Expect all steps of a batch to have noise of their own, of one size."""
     layer = context.layer()
-    given = layer.takes("step")
-    steps = context.loud(far_apart(_longest(context)) if given else range(_calls(context)))
+    given, few = layer.takes("step"), bool(context.where)
+    tested: Iterable[int] = range(_calls(context, few=few))
+    if given:
+        tested = FEW if few else far_apart(_longest(context))
+    steps = context.loud(tested)
     seen: dict[bytes, int] = {}
+    real = context.independent(inputs.mask)
+    rule = context.claims.distribution_rule
     sizes, units = [], []
     held_before = 0
     half = len(steps) // 2
@@ -200,7 +231,7 @@ def noise_endures(context: CheckContext) -> None:
             f"steps {twin} and {step} have the same noise",
             _repeats(step - twin),
         )
-        sizes.append(amplitude(claims.distribution_rule, context.independent(units[-1])))
+        sizes.append(amplitude(rule, context.independent(units[-1])[real]))
     if not given:
         more, calls = held(layer.native) - held_before, len(steps) - half
         context.expect(
@@ -209,9 +240,8 @@ def noise_endures(context: CheckContext) -> None:
             "something is kept from every call (noise in a list, a hook that forward registers): "
             "memory grows until there is none left",
         )
-    low, high = amplitude_window(
-        claims.distribution_rule, context.independent(units[0]).size, RATE / (2 * len(steps))
-    )
+    count = int(real.sum()) * inputs.dim
+    low, high = amplitude_window(rule, count, RATE / (6 * len(steps)))
     slack = 2 * context.usual_slack(inputs) + 2.0**-16
     low, high, known = low - slack, high + slack, 1.0
     if (
@@ -227,6 +257,8 @@ def noise_endures(context: CheckContext) -> None:
         "the noise grows or fades with the calls, though no schedule is claimed",
         DISTRIBUTION,
     )
+    if few:
+        return
     if len(steps) > 1:
         _as_at_first(context, inputs, steps, units)
     if context.dtype == "float32":

@@ -9,24 +9,25 @@ import numpy as np
 
 from embnoise.testing.context import CheckContext
 from embnoise.testing.failures import NotClaimedError
-from embnoise.testing.inputs import PACKED, RAGGED, SMALL, Array, Inputs, left_mask, right_mask
+from embnoise.testing.inputs import PACKED, SMALL, Array, Inputs, left_mask, right_mask
 from embnoise.testing.layer_under_test import LayerUnderTest
+from embnoise.testing.paths import over_paths
 from embnoise.testing.registry import NOISE, check, needs_repeats
 
 
-@check("EN13", dtypes="all", premises=("EN12",))
+@check("EN13", dtypes="all", premises=("EN03", "EN12"))
 def gradient_is_one(context: CheckContext) -> None:
     """The gradient passes through the noise unchanged, to the input or to the embedding table.
 
     The output is weighted with integers of both signs, so that sums are exact, and the gradient
     must equal these weights (for ids, the gradient in evaluation mode). In evaluation mode it must
-    pass as well, and outside of the quick profile in a padded batch. Fails for layers that detach
-    their output, add the noise under no_grad, or scale what they pass on.
+    pass as well, and outside of the quick profile in padded and packed batches. Fails for layers
+    that detach their output, add the noise under no_grad, or scale what they pass on.
     """
     gradient_passes(context, context.layer(), tracked_batch(context))
     if context.profile.draws and context.dtype != "float32":  # in which EN59 tests more
-        context.transcript.clear()
-        gradient_passes(context, context.layer(), tracked_batch(context, mask=RAGGED))
+        for inputs in over_paths(context, _tracked_fill(context), plain=False):
+            gradient_passes(context, context.layer(), inputs)
     if context.case.inputs == "embeddings":
         context.transcript.clear()
         _gradient_of_evaluation(context)
@@ -64,8 +65,11 @@ def tracked_batch(
     context: CheckContext, shape: tuple[int, int, int] = SMALL, **options: Any
 ) -> Inputs:
     """A batch whose gradient is looked at; options are those of ``inputs_of``."""
-    fill = None if context.claims.scale_rule.uses_rms else "normal"
-    return context.batch(shape, fill, **options)
+    return context.batch(shape, _tracked_fill(context), **options)
+
+
+def _tracked_fill(context: CheckContext) -> str | None:
+    return None if context.claims.scale_rule.uses_rms else "normal"
 
 
 def gradient_passes(
@@ -228,12 +232,11 @@ def clean_without_gradients(context: CheckContext) -> None:
     """While gradients are turned off there is no noise, in training mode either.
 
     Trainers generate text and run reference passes on a model that they never switch to evaluation
-    mode. This also applies to padded batches. Afterwards there is new noise again. Fails for layers
-    that look at their mode only, or that do not forget such a pass.
+    mode. This also applies to padded and packed batches. Afterwards there is new noise again. Fails
+    for layers that look at their mode only, or that do not forget such a pass.
     """
-    for mask in (None, RAGGED):
-        context.transcript.clear()
-        _clean_without_gradients(context, context.batch(fill="normal", mask=mask))
+    for inputs in over_paths(context, "normal"):
+        _clean_without_gradients(context, inputs)
 
 
 def _clean_without_gradients(context: CheckContext, inputs: Inputs) -> None:
@@ -275,13 +278,11 @@ def _clean_without_gradients(context: CheckContext, inputs: Inputs) -> None:
 def same_noise_with_gradient(context: CheckContext) -> None:
     """An input that needs a gradient, as in training, gets the noise of one that needs none.
 
-    At every step, padded or not. Fails for layers that add no noise where a gradient is tracked,
-    keep it there from step to step, or draw in another way.
+    At every step, padded, packed or not. Fails for layers that add no noise where a gradient is
+    tracked, keep it there from step to step, or draw in another way.
     """
     start = context.first_step()
-    for mask in (None, RAGGED):
-        context.transcript.clear()
-        inputs = context.batch(mask=mask)
+    for inputs in over_paths(context):
         plain, layer = context.layer(), context.layer(name="other")
         for step in (start, start + 1, start + 2):
             expected = plain.train(inputs, step)
@@ -298,7 +299,7 @@ def same_noise_with_gradient(context: CheckContext) -> None:
                 "there",
                 "the layer looks at requires_grad or at a tape: noise is left out, kept from an "
                 "earlier step, or drawn in another way, where a gradient is tracked",
-                () if mask is None else ("EN09", "EN19"),
+                ("EN09", "EN19", "EN20") if context.where else (),
             )
 
 

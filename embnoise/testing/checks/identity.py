@@ -10,6 +10,7 @@ from embnoise.testing.context import CheckContext
 from embnoise.testing.diagnosis import ELSE, NO_NOISE, cause_of_change, mode_of_another_name
 from embnoise.testing.failures import NotClaimedError
 from embnoise.testing.inputs import SMALL, Array, Inputs
+from embnoise.testing.paths import over_paths
 from embnoise.testing.registry import NOISE, check
 
 LIKELY = (
@@ -27,9 +28,9 @@ OWN = (
 def eval_is_identity(context: CheckContext) -> None:
     """In evaluation mode the output is the input, bit for bit; for ids, a lookup without noise.
 
-    The same holds when gradients are disabled. Fails for layers that add noise in every mode, or
-    scale the tokens without noise. For a layer that embeds ids, two calls must agree, and so must
-    rows of equal ids.
+    The same holds in padded and packed batches, and when gradients are disabled. Fails for layers
+    that add noise in every mode, or scale the tokens without noise. For a layer that embeds ids,
+    two calls must agree, and so must rows of equal ids.
     """
 
     def body(batch: Batch) -> None:
@@ -49,19 +50,28 @@ def eval_is_identity(context: CheckContext) -> None:
         )
 
     over_batches(context, body)
-    _without_gradients(context)
+    for inputs in over_paths(context, "normal"):
+        _on_a_path(context, inputs)
     if context.case.inputs == "ids":
         _equal_rows(context)
 
 
-def _without_gradients(context: CheckContext) -> None:
-    """Expect evaluation to be the same while no gradients are recorded, as it mostly runs."""
+def _on_a_path(context: CheckContext, inputs: Inputs) -> None:
+    """Expect evaluation to change nothing, nor while no gradients are recorded, as it mostly runs.
+
+    The batches of ``over_batches`` are not packed.
+    """
+    layer = context.layer()
+    seen = layer.eval(inputs)
+    expected = seen if context.case.inputs == "ids" else layer.clean(inputs)
+    moved = float(abs(seen - expected).max())
+    context.expect(
+        moved == 0,
+        f"evaluation mode changes the embeddings, by up to {moved:.3g}",
+        lambda: cause_of_change(expected, seen, inputs.mask) or LIKELY,
+    )
     if not context.driver.overrides("without_gradients"):
         return
-    context.transcript.clear()
-    inputs = context.batch(fill="normal")
-    layer = context.layer()
-    expected = layer.eval(inputs)
     with context.without_gradients():
         seen = layer.eval(inputs)
     moved = float(abs(seen - expected).max())
@@ -134,6 +144,15 @@ def alpha_zero_is_identity(context: CheckContext) -> None:
         )
 
     over_batches(context, body, empty_rows=False)  # which EN09 tests
+    for inputs in over_paths(context, "normal", plain=False):
+        layer = context.layer(alpha=0.0)
+        noise = layer.noise(inputs)
+        moved = float(abs(noise).max())
+        context.expect(
+            moved == 0,
+            f"with alpha = 0 the embeddings change, by up to {moved:.3g}",
+            lambda: cause_of_change(layer.clean(inputs), layer.train(inputs), inputs.mask) or OWN,  # noqa: B023
+        )
 
 
 @check("EN15", premises=(*NOISE, "EN02"))

@@ -146,7 +146,7 @@ def _keeps_dtype(context: CheckContext, inputs: Inputs) -> None:
     )
 
 
-@check("EN23", random=True, premises=SIZE)
+@check("EN23", random=True, premises=(*SIZE, "EN55"))
 def edge_shapes(context: CheckContext) -> None:
     """A batch of 1, a length of 1, one channel and an empty batch work, with the claimed noise.
 
@@ -161,6 +161,8 @@ def edge_shapes(context: CheckContext) -> None:
             layer = context.layer(dim=shape[2])
             units = layer.units(inputs, step)
             layer.eval(inputs)
+            if not units.size and layer.may_lack("mask"):
+                layer.units(inputs.telling("mask"), step + 1)
             context.expect(
                 bool(units.any()) or _may_be_silent(context, units.size),
                 f"inputs of shape {shape} get no noise",
@@ -174,7 +176,8 @@ def edge_shapes(context: CheckContext) -> None:
             context.expect(
                 not units.any() or not np.allclose(units, again, rtol=2.0**-12, atol=0),
                 f"inputs of shape {shape} get the same noise at steps {step} and {step + 1}",
-                "a batch of one row takes another path, which seeds its generator again",
+                f"batches of {_one_of(shape)} take another path, which has one draw for all steps, "
+                "or seeds its generator again",
                 ("EN06",),
             )
 
@@ -216,6 +219,12 @@ def framework_test(context: CheckContext) -> None:
             "the layer keeps its noise when it is called, and not all that a layer of the "
             "framework has to do besides",
         ) from None
+
+
+def _one_of(shape: tuple[int, int, int]) -> str:
+    """Of what a batch of one of the edge shapes has one."""
+    names = ("row", "token in each row", "channel")
+    return " and ".join(f"one {name}" for name, size in zip(names, shape, strict=True) if size == 1)
 
 
 def _may_be_silent(context: CheckContext, count: int) -> bool:

@@ -98,10 +98,11 @@ def _as_in_small(context: CheckContext, inputs: Inputs, parts: int, which: str) 
 
 
 def _gradient_passes(context: CheckContext, inputs: Inputs) -> None:
-    """Expect the gradient of a large batch to pass."""
+    """Expect the gradient of a large batch to pass, and an input that needs one to get noise."""
     context.transcript.clear()
+    layer = context.layer(dim=inputs.dim)
     try:
-        gradient_passes(context, context.layer(dim=inputs.dim), inputs)
+        output = gradient_passes(context, layer, inputs)
     except NotClaimedError:  # there are no gradients
         return
     except ClaimViolatedError as error:
@@ -109,3 +110,16 @@ def _gradient_passes(context: CheckContext, inputs: Inputs) -> None:
             f"in a batch of B, L, d = {inputs.shape}, {error.seen}",
             f"{error.likely}, at such sizes",
         ) from None
+    if output is None or context.case.inputs == "ids" or not context.claims.repeatable:
+        return
+    step = layer.calls - 1
+    expected = context.layer(dim=inputs.dim, name="other").train(inputs, step)
+    moved = float(abs(output - expected).max())
+    context.expect(
+        moved <= 2.0**-18 * float(abs(expected).max()),
+        f"in a batch of B, L, d = {inputs.shape}, the noise of an input that needs a gradient "
+        f"differs by up to {moved:.3g}, and is "
+        f"{'' if (output - layer.clean(inputs)).any() else 'not '}there",
+        "the layer looks at requires_grad or at a tape, at such sizes",
+        ("EN05", "EN58"),
+    )

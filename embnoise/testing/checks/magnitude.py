@@ -204,13 +204,25 @@ def length_of_packed_rows(context: CheckContext) -> None:
         for row in range(batch):
             segments[row, : sum(cuts)] = np.repeat(range(1, len(cuts) + 1), cuts[:: (-1) ** row])
         _rows_have_their_length(context, segments, dim)
+    for rows, cuts, likely in (
+        (batch, [width // 4] * 3, "documents that are all of one length are counted as one"),
+        (batch, [width - 9, 9], "packed rows without padding take another path"),
+        (1, [width - 9, 9], "a packed batch of one row takes another path"),
+    ):
+        context.transcript.clear()
+        segments = np.zeros((rows, width), np.int64)
+        segments[:, : sum(cuts)] = np.repeat(range(1, len(cuts) + 1), cuts)
+        _rows_have_their_length(context, segments, dim, likely)
     context.transcript.clear()
     if context.claims.padding == "anywhere":
         padded = np.zeros((batch, width), np.int64)
         padded[:, 3 : width // 2] = 1  # padding on the left, and between the documents
         padded[:, width // 2 + 4 : width - 2] = 2
         padded[:, width - 6] = 0  # and within one
-        likely = "padding on the left of documents, between them or in one is counted"
+        likely = (
+            "padding on the left of documents, between them or in one is counted, or cuts a "
+            "document in two"
+        )
         _rows_have_their_length(context, padded, dim, likely)
         context.transcript.clear()
     many = np.repeat(range(1, MANY + 1), [1, 2] * (MANY // 2))[None]
@@ -220,6 +232,11 @@ def length_of_packed_rows(context: CheckContext) -> None:
     context.transcript.clear()
     likely = "documents are numbered from 1 in each row, or in order, by the layer's account"
     _rows_have_their_length(context, _numbered_on(batch, width), dim, likely)
+    context.transcript.clear()
+    long = np.repeat([1, 2], [1100, 450])[None]
+    if takes_long_rows(context, context.batch((*long.shape, 8), segments=long)):
+        likely = "long documents are counted up to some bound, or in too few bits"
+        _rows_have_their_length(context, long, 8, likely)
 
 
 def _numbered_on(batch: int, width: int) -> NDArray[np.int64]:
@@ -266,7 +283,7 @@ def _rows_have_their_length(
     premises = (*(("EN08",) if alike else ()), "EN10", *DISTRIBUTION)
     for (b, s, where), found in zip(documents, seen, strict=True):
         length, count = int(where.sum()), int(where.sum()) * dim
-        low, high = amplitude_window(distribution, count, RATE / (5 * len(documents)))
+        low, high = amplitude_window(distribution, count, RATE / (9 * len(documents)))
         ratio = found / known if known else 0.0
         promised = length if context.claims.length == "tokens" else width
         packed = f", document {s}" if inputs.packed else ""

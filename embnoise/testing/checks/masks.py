@@ -91,50 +91,69 @@ def mask_of_any_dtype(context: CheckContext) -> None:
     """A mask of integers or floats, 1 for a token and 0 for padding, does what a boolean one does.
 
     A layer may refuse it with an error. Tokenizers return integers. Rows are short, and too long to
-    be counted in 8 bits. Fails for layers that ignore such a mask, invert it with ``~``, index with
-    it, or sum it up in its own dtype.
+    be counted in 8 bits. Segment ids may be integers of 32 bits as well as of 64. Fails for layers
+    that ignore such a mask, invert it with ``~``, index with it, or sum it up in its own dtype.
     """
-    if not context.layer().takes("mask"):
+    layer = context.layer()
+    if layer.takes("segment_ids") and context.dtype == "float32":
+        inputs = context.batch(segments=PACKED)
+        _as_of_other_dtype(
+            context, inputs, inputs.with_segments_of("int32"), "segment ids", "int32"
+        )
+    if not layer.takes("mask"):
+        if context.assertions:
+            return
         raise NotClaimedError("the layer takes no mask")
     inputs = context.batch(mask=RAGGED)
     if context.dtype != "float32":  # a layer's path in 16 bits
         _mask_of_dtypes(context, inputs, ("int64",))
         return
-    _mask_of_dtypes(context, inputs, MASKS)
+    known = [dtype for dtype in context.case.dtypes if dtype == "bfloat16"]  # NumPy has none
+    _mask_of_dtypes(context, inputs, (*MASKS, *known))
     long = context.batch(PADDED, mask=ragged())
     if takes_long_rows(context, long):
         _mask_of_dtypes(context, long, ("uint8",))
 
 
-MASKS = "int64", "int32", "int16", "int8", "uint8", "float32", "float16"
+MASKS = "int64", "int32", "int16", "int8", "uint8", "float32", "float64", "float16"
 
 
 def _mask_of_dtypes(context: CheckContext, inputs: Inputs, dtypes: Sequence[str]) -> None:
     """Expect a mask in these dtypes to do what a boolean one does."""
-    step = context.first_step()
-    context.transcript.clear()
-    expected = context.layer(dim=inputs.dim).noise(inputs, step)
     for dtype in dtypes:
-        other = inputs.with_mask_of(dtype)
-        # In the mask's own dtype, the length is rounded.
-        tolerance = max(2.0**-18, context.grid, 2 * GRID.get(dtype, 0.0))
-        try:
-            found = context.layer(dim=inputs.dim, name="other").noise(other, step)
-        except NotFiniteError:
-            raise
-        except UntestableError:
-            found = expected  # refused
-        size = float(abs(expected).max())
-        padded = float(abs(found[~inputs.mask]).max(initial=0.0))
-        likely = f"a mask of {dtype} is misread: as an index, by ~, or by a comparison with True"
-        if padded and context.claims.length == "tokens":
-            likely = f"a mask of {dtype} is ignored or inverted"
-        context.expect(
-            float(abs(found - expected).max()) <= tolerance * size,
-            f"with a mask of {dtype} the noise differs from that with a boolean one, by up to "
-            f"{float(abs(found - expected).max()):.3g} (on padding it reaches {padded:.3g})",
-            f"{likely}; convert it, or raise a TypeError",
-        )
+        _as_of_other_dtype(context, inputs, inputs.with_mask_of(dtype), "a mask", dtype)
+
+
+def _as_of_other_dtype(
+    context: CheckContext, inputs: Inputs, other: Inputs, what: str, dtype: str
+) -> None:
+    """Expect a batch to have the noise of another one, which tells the same in a dtype."""
+    context.transcript.clear()
+    step = context.first_step()
+    expected = context.layer(dim=inputs.dim).noise(inputs, step)
+    # In the mask's own dtype, the length is rounded.
+    tolerance = max(2.0**-18, context.grid, 2 * GRID.get(dtype, 0.0))
+    try:
+        found = context.layer(dim=inputs.dim, name="other").noise(other, step)
+    except NotFiniteError:
+        raise
+    except UntestableError:
+        found = expected  # refused
+    size = float(abs(expected).max())
+    padded = float(abs(found[~inputs.mask]).max(initial=0.0))
+    of_dtype = f"{what} of {dtype}"
+    likely = f"{of_dtype} is misread: as an index, by ~, or by a comparison with True"
+    if padded and context.claims.length == "tokens":
+        likely = f"{of_dtype} is ignored or inverted"
+    if inputs.packed:
+        likely = f"{of_dtype} are ignored, or misread"
+    usual = "of int64" if inputs.packed else "a boolean one"
+    context.expect(
+        float(abs(found - expected).max()) <= tolerance * size,
+        f"with {of_dtype} the noise differs from that with {usual}, by up to "
+        f"{float(abs(found - expected).max()):.3g} (on padding it reaches {padded:.3g})",
+        f"{likely}; convert {'them' if inputs.packed else 'it'}, or raise a TypeError",
+    )
 
 
 @check("EN49", random=True, premises=(*SIZE, "EN09", "EN19"))
@@ -285,17 +304,25 @@ LATER = 48
 
 @check("EN51", random=True, premises=(*SIZE, "EN09", "EN19"))
 def every_call_counts_anew(context: CheckContext) -> None:
-    """A call uses the mask and the shape that it is given, not those of an earlier call.
+    """A call uses the mask, the documents and the shape that it is given, not those of another one.
 
     Batches grow and shrink, and many calls have been made. Fails for layers that keep the first
     mask, length or magnitude, or draw for as many rows and tokens as the first batch had.
     """
     start = context.first_step()
     steps = [step for step in range(start, start + 20) if context.claims.share(step) > 0]
+    packed = []
+    if context.claims.length == "tokens" and context.layer().takes("segment_ids"):
+        packed = [
+            context.batch(segments=PACKED),
+            context.batch(segments=np.array([[1, 2, 2, 2, 2, 0, 0]] * SMALL[0])),
+            context.batch(),
+        ]
     batches = [
         context.batch(),
         context.batch(mask=right_mask([2, 7, 4, 1], SMALL[1])),
-        context.batch(mask=right_mask([7, 1, 5, 3], SMALL[1])),
+        context.batch(mask=right_mask([7, 1, 4, 2], SMALL[1])),  # of as many tokens
+        *packed,
         context.batch((1, *SMALL[1:]), mask=right_mask([3], SMALL[1])),
         context.batch((6, 11, SMALL[2])),
         context.batch((2, 5, SMALL[2])),
@@ -315,8 +342,8 @@ def every_call_counts_anew(context: CheckContext) -> None:
             inputs,
             found,
             len(batches) + 1,
-            f"call {number} of a layer uses the mask, the length or the magnitude of an earlier "
-            "call, which it has kept"
+            f"call {number} of a layer uses the mask, the documents, the length or the magnitude "
+            "of an earlier call, which it has kept"
             if number > 1
             else "the first call of a layer is not like the others",
         )

@@ -55,6 +55,8 @@ def padding_untouched(context: CheckContext) -> None:
 def _cause_on_padding(
     context: CheckContext, batch: Batch, noise: Array, mask: NDArray[np.bool_]
 ) -> str:
+    if not mask.any():
+        return "a batch that is all padding is taken for one without a mask"
     if not noise[mask].any():
         return "the mask is read as one that is true for padding, as key_padding_mask is: invert it"
     if guesses_padding(context, batch):

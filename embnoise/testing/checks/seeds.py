@@ -8,16 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from embnoise.testing.claims import Claims
 from embnoise.testing.context import CheckContext
 from embnoise.testing.diagnosis import NO_NOISE, cause_of_equal_sizes
-from embnoise.testing.drivers import NODE
 from embnoise.testing.failures import NotClaimedError, UntestableError
 from embnoise.testing.inputs import SMALL, Array, Inputs
 from embnoise.testing.layer_under_test import LayerUnderTest
-from embnoise.testing.registry import NOISE, SIZE, check, needs_repeats
-from embnoise.testing.right_rows import expect_right_rows
-from embnoise.testing.runs import repeated_run
+from embnoise.testing.paths import over_paths
+from embnoise.testing.registry import NOISE, check, needs_repeats
 
 LATE = [256, 257, 2048, 2049, 65536]
 """Steps that a counter of 8 or 16 bits, or one in a short mantissa, confuses with others."""
@@ -36,20 +33,36 @@ def same_seed_same_noise(context: CheckContext) -> None:
     with ``seeded="global"`` it is the same. Fails for layers that are seeded by the clock, follow a
     global generator, or share a generator with other layers.
     """
+    for inputs in over_paths(context, sizes=True):
+        _drawn_again(context, inputs)
+    _drawn_again_otherwise(context)
+
+
+def _steps(context: CheckContext) -> list[int]:
+    """The first steps that have noise, and in plain batches of float32 one that is later."""
+    start = context.first_step()
+    late = 41 if context.layer().takes("step") else 13  # which take a call each
+    loud = context.loud(range(start, start + late))
+    if context.where or context.dtype != "float32":
+        return loud[:2]
+    return list(dict.fromkeys((*loud[:3], loud[-1])))
+
+
+def _drawn_again(context: CheckContext, inputs: Inputs) -> None:
+    """Expect two layers with one seed to draw the same noise for a batch."""
     own = context.claims.seeded is True
-    inputs = context.batch()
-    steps = [context.first_step() + k for k in (0, 1, 2)]
+    steps = _steps(context)
     same = partial(_same, tolerance=4 * context.usual_slack(inputs))
-    first = _noises(context.layer(), inputs, steps)
-    again = _noises(context.layer(world=context.world + own), inputs, steps)
+    first = _noises(context.layer(dim=inputs.dim), inputs, steps)
+    again = _noises(context.layer(dim=inputs.dim, world=context.world + own), inputs, steps)
 
     def likely() -> str:
+        layer = partial(context.layer, dim=inputs.dim)
         with context.transcript.paused():
-            embeddings = context.layer().eval(inputs)
-            normalized = cause_of_equal_sizes(embeddings)
+            normalized = cause_of_equal_sizes(layer().eval(inputs))
             if context.case.inputs == "ids" and normalized:
                 return normalized
-            if own and same(_noises(context.layer(), inputs, steps), first):
+            if own and same(_noises(layer(), inputs, steps), first):
                 return (
                     "the layer draws from the framework's global generator (in JAX, from the key "
                     "that it is given; in Keras, a SeedGenerator without a seed takes one from "
@@ -71,13 +84,22 @@ def same_seed_same_noise(context: CheckContext) -> None:
         f"two layers made with seed {context.seed} draw different noise ({other} global seed)",
         likely,
     )
+
+
+def _drawn_again_otherwise(context: CheckContext) -> None:
+    """Expect the same of a step that is given again, beside another layer, and of the seed 0."""
+    own = context.claims.seeded is True
+    inputs = context.batch()
+    steps = [context.first_step() + k for k in (0, 1, 2)]
+    same = partial(_same, tolerance=4 * context.usual_slack(inputs))
+    first = _noises(context.layer(), inputs, steps)
     if own and context.layer().takes("step"):
         context.transcript.clear()
         layer = context.layer()
-        first_time = layer.units(inputs, steps[0])
-        layer.units(inputs, steps[1])
+        first_time = layer.noise(inputs, steps[0])
+        layer.noise(inputs, steps[1])
         context.expect(
-            same(first_time, layer.units(inputs, steps[0])),
+            same(first_time, layer.noise(inputs, steps[0])),
             f"step {steps[0]} has other noise, or none, when it is given again after step "
             f"{steps[1]}",
             "the layer counts its calls although it is given the step, so that a recomputed or a "
@@ -85,9 +107,9 @@ def same_seed_same_noise(context: CheckContext) -> None:
         )
     context.transcript.clear()
     layer = context.layer()
-    parts = [layer.units(inputs, steps[0])]
+    parts = [layer.noise(inputs, steps[0])]
     context.layer(name="other")
-    parts += [layer.units(inputs, step) for step in steps[1:]]
+    parts += [layer.noise(inputs, step) for step in steps[1:]]
     context.expect(
         same(first, np.stack(parts)),
         "making a second layer changes the noise of the first",
@@ -95,8 +117,9 @@ def same_seed_same_noise(context: CheckContext) -> None:
         "again: give every layer its own generator",
     )
     context.transcript.clear()
+    other = "a different" if own else "the same"
     zero = [
-        context.layer(seed=0, world=context.world + (own and number)).units(inputs, steps[0])
+        context.layer(seed=0, world=context.world + (own and number)).noise(inputs, steps[0])
         for number in (0, 1)
     ]
     context.expect(
@@ -110,11 +133,11 @@ def _noises_from_numpy(context: CheckContext, inputs: Inputs, steps: list[int]) 
     """The noise after the seeds of NumPy and Python are set, which the kit restores."""
     random.seed(context.world)
     np.random.seed(context.world)  # noqa: NPY002, as a user would
-    return _noises(context.layer(), inputs, steps)
+    return _noises(context.layer(dim=inputs.dim), inputs, steps)
 
 
 def _noises(layer: LayerUnderTest, inputs: Inputs, steps: list[int]) -> Array:
-    return np.stack([layer.units(inputs, step) for step in steps])
+    return np.stack([layer.noise(inputs, step) for step in steps])
 
 
 @check("EN06", dtypes="all")
@@ -204,24 +227,38 @@ def seeds_differ(context: CheckContext) -> None:
 
     Fails for layers whose seed is fixed in the code, or is lost on the way to the generator.
     """
-    own = context.claims.seeded is True
-    inputs = context.batch()
-    step = context.first_step()
-    first = context.layer().units(inputs, step)
+    for inputs in over_paths(context, sizes=True):
+        _seeds_differ(context, inputs)
+
+
+def _seeds_differ(context: CheckContext, inputs: Inputs) -> None:
+    """Expect some seeds to draw other noise for a batch than the context's, at every step."""
+    own, steps = context.claims.seeded is True, _steps(context)
     far = 0x2AAAAAAB  # EN44 finds seeds of which only some are the same
-    others = [
-        context.layer(
-            seed=context.seed ^ apart if own else None,
-            world=None if own else context.world ^ apart,
-        ).units(inputs, step)
-        for apart in (1, far)
-    ]
-    which, seed = ("seed=", context.seed) if own else ("the global seed ", context.world)
-    context.expect(
-        not all(_same(first, other, 2.0**-12) for other in others) or not first.any(),
-        f"{which}{seed}, {which}{seed ^ 1} and {which}{seed ^ far} draw the same noise",
-        "the seed is not used: it is fixed in the code, or lost on the way to the generator",
+    first, *others = (
+        _noises(
+            context.layer(
+                dim=inputs.dim,
+                seed=context.seed ^ apart if own else None,
+                world=None if own else context.world ^ apart,
+            ),
+            inputs,
+            steps,
+        )
+        for apart in (0, 1, far)
     )
+    which, seed = ("seed=", context.seed) if own else ("the global seed ", context.world)
+    for number, step in enumerate(steps):
+        noise = first[number]
+        context.expect(
+            not all(_same(noise, other[number], 2.0**-12) for other in others) or not noise.any(),
+            f"{which}{seed}, {which}{seed ^ 1} and {which}{seed ^ far} draw the same noise"
+            + (f" at step {step}" if number else ""),
+            "the seed is not used: it is fixed in the code, or lost on the way to the generator"
+            if number == 0
+            else "the seed counts at the first steps only: later ones draw from a generator that "
+            "is made without it",
+        )
 
 
 @check(
@@ -237,110 +274,51 @@ def random_state_untouched(context: CheckContext) -> None:
     with and without noise is fair. Evaluation and alpha = 0 must not draw either. With
     ``seeded="global"``, training may draw, from the framework's state alone.
     """
-    state = context.driver.random_state
-    inputs = context.batch()
     own = context.claims.seeded is True
     cases = [(context.alpha, True), (0.0, True), (context.alpha, False)]
-    for alpha, training in cases if own and context.refused(0.0) is None else cases[::2]:
-        context.transcript.clear()
-        layer = context.layer(alpha=alpha)
-        native = layer.prepared(inputs)
-        start = layer.advance(inputs, context.first_step())
-        layer.raw(inputs, native, training=training, step=start)  # builds what is built once
-        random.random()  # noqa: S311, a state that the call above has set shows if it is set again
-        np.random.random()  # noqa: NPY002
-        layer.seed(start)
-        other = _python_and_numpy()
-        layer.seed(start + 1)
-        kept = state()  # reading the state may change it
-        layer.seed(start + 1)  # as the call does, with a global seed
-        before = _python_and_numpy()
-        layer.raw(inputs, native, training=training, step=start + 1)
-        after = _python_and_numpy()
-        mode = "training" if training else "evaluation"
-        may_draw = training and not own
-        # What the driver seeds is the framework's.
-        seeded = [name for name in before if may_draw and before[name] != other[name]]
-        moved = [name for name in before if before[name] != after[name] and name not in seeded]
-        if state() != kept and not may_draw:
-            moved.append(f"the framework ({context.driver.name})")
-        context.expect(
-            not moved,
-            f"a call in {mode} mode with alpha = {alpha:g} changes the global random state of "
-            f"{' and '.join(moved)}",
-            "the noise is drawn from the global generator, or seeds it: draw from the layer's own "
-            "generator (in Keras keras.random with seed=), and only if there is noise to add",
-        )
+    for inputs in over_paths(context, sizes=True):
+        for alpha, training in cases if own and context.refused(0.0) is None else cases[::2]:
+            context.transcript.clear()
+            _leaves_state(context, inputs, alpha, training=training)
+
+
+def _leaves_state(context: CheckContext, inputs: Inputs, alpha: float, *, training: bool) -> None:
+    """Expect a call to leave the global random state alone, or to draw where it may."""
+    state = context.driver.random_state
+    layer = context.layer(dim=inputs.dim, alpha=alpha)
+    native = layer.prepared(inputs)
+    start = layer.advance(inputs, context.first_step())
+    layer.raw(inputs, native, training=training, step=start)  # builds what is built once
+    random.random()  # noqa: S311, a state that the call above has set shows if it is set again
+    np.random.random()  # noqa: NPY002
+    layer.seed(start)
+    other = _python_and_numpy()
+    layer.seed(start + 1)
+    kept = state()  # reading the state may change it
+    layer.seed(start + 1)  # as the call does, with a global seed
+    before = _python_and_numpy()
+    layer.raw(inputs, native, training=training, step=start + 1)
+    after = _python_and_numpy()
+    mode = "training" if training else "evaluation"
+    may_draw = training and context.claims.seeded is not True
+    # What the driver seeds is the framework's.
+    seeded = [name for name in before if may_draw and before[name] != other[name]]
+    moved = [name for name in before if before[name] != after[name] and name not in seeded]
+    if state() != kept and not may_draw:
+        moved.append(f"the framework ({context.driver.name})")
+    context.expect(
+        not moved,
+        f"a call in {mode} mode with alpha = {alpha:g} changes the global random state of "
+        f"{' and '.join(moved)}",
+        "the noise is drawn from the global generator, or seeds it: draw from the layer's own "
+        "generator (in Keras keras.random with seed=), and only if there is noise to add",
+    )
 
 
 def _python_and_numpy() -> dict[str, Any]:
     words = np.random.get_state(legacy=True)  # noqa: NPY002, the state that must not change
     assert isinstance(words, tuple)
     return {"Python": random.getstate(), "NumPy": (words[1].tobytes(), *words[2:])}
-
-
-WORLD, RANKS = 2 * NODE, (0, 1, 2, 4, NODE, 15)
-"""How many ranks a run has, and which of them are compared: some that are 2, 4 and 8 apart, and the
-first ones of two nodes."""
-
-
-def _claims_ranks(claims: Claims) -> str | None:
-    return None if claims.distinct_ranks else "distinct_ranks=False"
-
-
-@check("EN38", claimed=_claims_ranks, random=True, premises=(*SIZE, "EN06", "EN43", "EN45"))
-def ranks_differ(context: CheckContext) -> None:
-    """The ranks of a data-parallel run draw different noise of the claimed size from one seed.
-
-    No rank has the noise of another one at another step, or with another seed. Ranks are seeded
-    alike, so that their weights agree. Fails for layers that draw from that seed alone, and so add
-    one draw to the different data of all ranks; that take the rank within a node (LOCAL_RANK) for
-    the rank; or that add the rank to the seed or the step.
-    """
-    inputs = context.batch()
-    steps = context.loud(range(context.first_step(), context.first_step() + 3))
-    places, draws = [], []
-    for rank in RANKS:
-        with (
-            context.transcript.block(f"with driver.rank({rank}, {WORLD}):"),
-            context.driver.rank(rank, WORLD),
-        ):
-            for more in (0, 1):
-                layer = context.layer(seed=context.seed + more, world=context.world + more)
-                places += [(rank, more, step) for step in steps]
-                draws += [layer.units(inputs, step) for step in steps]
-        likely = f"rank {rank} of {WORLD} has noise of another size, or none"
-        own = draws[-2 * len(steps) :]
-        expect_right_rows(context, inputs, own, len(RANKS), likely)
-    parts = [context.independent(units) for units in draws]
-    rule = context.claims.distribution_rule
-    found = repeated_run(np.concatenate(parts), rule)
-    at = [places[place[0] // len(parts[0])] for place in found[0]] if found else places[:2]
-    (one, _, _), (other, _, _) = at
-
-    def likely_cause() -> str:
-        if at[0][1:] != at[1][1:]:
-            return (
-                "the rank is added to the seed or to the step: give them to the generator as a "
-                "tuple, or through a hash"
-            )
-        first = [part for part, (rank, *_) in zip(parts, places, strict=True) if rank < NODE]
-        if repeated_run(np.concatenate(first), rule) is None:
-            return (
-                f"the rank within a node is taken for the rank: with {NODE} ranks to a node, "
-                "LOCAL_RANK is the same for both"
-            )
-        return (
-            "every rank seeds its generator alike: make the rank part of the seed, or number the "
-            "samples over all ranks"
-        )
-
-    context.expect(
-        found is None,
-        f"ranks {one} and {other} of a data-parallel run of {WORLD} draw the same noise, or "
-        "a part of it is the same",
-        likely_cause,
-    )
 
 
 @check(

@@ -23,7 +23,7 @@ from embnoise.testing.registry import (
     needs_distribution,
     needs_repeats,
 )
-from embnoise.testing.right_rows import change_and_units, other_scale
+from embnoise.testing.right_rows import change_and_units, other_scale, takes_long_rows
 from embnoise.testing.slices import in_noise, many_units, odd_slices, slack_of
 from embnoise.testing.statistics import (
     RATE,
@@ -88,9 +88,10 @@ def _sizes(context: CheckContext) -> dict[str, tuple[int, int, int]]:
 def sizes_of_models(context: CheckContext) -> None:
     """Batches of powers of two and of odd numbers, and of many values, get the claimed noise.
 
-    There are a million values, or half as many in the quick profile. Fails for layers that divide a
-    batch into blocks, and lose the rest of the last one or meet a special case where nothing is
-    left; and for those that run out of counters.
+    There are a million values, or half as many in the quick profile, which leaves out a batch with
+    L and d of a language model. Fails for layers that divide a batch into blocks, and lose the rest
+    of the last one or meet a special case where nothing is left; for those that run out of
+    counters; and for those whose noise has a least size.
     """
     rule = context.claims.distribution_rule
     for what, shape in _sizes(context).items():
@@ -124,7 +125,7 @@ def sizes_of_models(context: CheckContext) -> None:
             )
         if rule and context.profile.draws:
             distance, where, allowed = distance_from_claimed(
-                context, inputs, units.ravel(), RATE / 4
+                context, inputs, units.ravel(), RATE / 8
             )
             context.expect(
                 distance <= allowed,
@@ -151,6 +152,33 @@ def sizes_of_models(context: CheckContext) -> None:
                 else other_scale(context, low - slack, high + slack, part.size) or likely,
                 (*DISTRIBUTION, "EN19", "EN30"),
             )
+    if context.profile.draws:
+        _of_a_model(context)
+
+
+OF_A_MODEL = 1, 512, 4096
+"""L and d of a language model."""
+
+
+def _of_a_model(context: CheckContext) -> None:
+    """Expect the noise to be as small as sqrt(L * d) of a model makes it."""
+    context.transcript.clear()
+    inputs, rule = context.batch(OF_A_MODEL), context.claims.distribution_rule
+    if not takes_long_rows(context, inputs):
+        return
+    units = context.layer(dim=inputs.dim).units(inputs, context.first_step())
+    units = context.independent(units)
+    found = amplitude(rule, units)
+    low, high = amplitude_window(rule, units.size, RATE / 4)
+    slack = 2 * context.usual_slack(inputs) + 2.0**-16
+    context.expect(
+        low - slack <= found <= high + slack,
+        f"for B, L, d = {inputs.shape}, as of a model, the noise is {found:.4g} of "
+        f"{context.claims.formula}, expected {low:.4g} to {high:.4g}",
+        "the magnitude has a floor (a clamp, an eps), or L*d has a limit, which the sizes of "
+        "models reach",
+        (*DISTRIBUTION, "EN19", "EN30"),
+    )
 
 
 def _many_values(claims: Claims) -> str | None:

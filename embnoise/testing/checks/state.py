@@ -13,6 +13,7 @@ from embnoise.testing.context import CheckContext
 from embnoise.testing.failures import NotClaimedError, UntestableError
 from embnoise.testing.inputs import PACKED, Inputs
 from embnoise.testing.layer_under_test import LayerUnderTest
+from embnoise.testing.paths import over_paths
 from embnoise.testing.registry import check
 
 State = dict[str, NDArray[Any]]
@@ -199,16 +200,18 @@ def _saved_in_silence(context: CheckContext) -> None:
 
 
 def _states(context: CheckContext) -> tuple[State, State, State]:
-    """The saved state before and after calls, and after one in evaluation mode.
+    """The saved state before and after calls of all kinds, and after one in evaluation mode.
 
     That before is of a layer that is built by its first call.
     """
-    layer = context.layer()
+    batches = [*over_paths(context, "normal")]
+    layer, step = context.layer(), context.first_step()
     made = _copied(context, layer)
     evaluated = _built(context, layer)
-    inputs = context.batch(fill="normal")
-    for step in (0, 1):
-        layer.train(inputs, context.first_step() + step)
+    for inputs in batches:
+        for _ in range(2):
+            layer.train(inputs, step)
+            step += 1
     return evaluated | made, dict(context.driver.state(layer.native)), evaluated
 
 
