@@ -106,7 +106,7 @@ def _as_good_if_told(context: CheckContext, name: str, what: str) -> None:
             f"with {what} the noise differs by up to {moved:.3g} from that without {name} (the "
             f"largest |output| is {size:.3g})",
             f"the layer takes another path if {name} is given, even where it says nothing",
-            ("EN05",),
+            ("EN05", "EN07", "EN45"),
         )
 
 

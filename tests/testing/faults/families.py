@@ -4,7 +4,17 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from tests.testing.faults import arguments, counters, later, layer, masks, reuse, sizes, state
+from tests.testing.faults import (
+    arguments,
+    counters,
+    later,
+    layer,
+    masks,
+    paths,
+    reuse,
+    sizes,
+    state,
+)
 from tests.testing.zoo import Correct, Faulty
 
 FAULTS = [
@@ -15,6 +25,7 @@ FAULTS = [
     *state.FAULTS,
     *arguments.FAULTS,
     *later.FAULTS,
+    *paths.FAULTS,
 ]
 
 

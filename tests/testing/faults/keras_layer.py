@@ -35,5 +35,14 @@ class Stepped(Counting):
         return self.layer(Arrays, x, mask, step, training)
 
 
+class Packing(Counting):
+    """It is given the step, and documents."""
+
+    def call(self, x, mask=None, training=None, segment_ids=None, step=0):
+        return self.layer(Arrays, x, mask, step, training, segment_ids)
+
+
 def make(layer):
+    if layer.packs:
+        return Packing(layer)
     return (Stepped if layer.takes_step else Counting)(layer)

@@ -31,6 +31,8 @@ class Call:
     training: bool
     told: bool
     """Whether the layer was given a mask."""
+    segments: np.ndarray | None
+    """The segment ids that the layer was given."""
     x: Any
     """The embeddings, the framework's."""
     arrays: Any
@@ -74,36 +76,42 @@ class Fault:
     takes_step: bool = True
     """Whether the layer is given the step, or counts its training calls."""
     frameworks: tuple[str, ...] = ("torch", "jax", "keras")
+    packs: bool = False
+    """Whether the layer takes segment ids; it is given the step then."""
+    profile: str = "quick"
     repeatable: bool = True
-    """As for a ``Faulty``."""
+    """Both as for a ``Faulty``."""
 
     def layer(self, framework: str, make: Callable[..., Any]) -> Faulty:
         """The fault as a layer of a framework, given ``make(NumpyLayer)``."""
         return Faulty(
             f"{framework}: {self.name}", _maker(self, make), framework, "embeddings", None,
-            self.claims, self.code, self.says, self.text, self.repeatable,
+            self.claims, self.code, self.says, self.text, self.repeatable, self.profile,
         )  # fmt: skip
 
 
 def fault(name: str, code: str, says: str, text: str, **options: Any) -> Fault:
     """A ``Fault``; keywords that are none of its fields are hooks."""
-    known = {key: options.pop(key) for key in ("claims", "takes_step", "frameworks", "repeatable")
-             if key in options}  # fmt: skip
+    fields = "claims", "takes_step", "frameworks", "packs", "profile", "repeatable"
+    known = {key: options.pop(key) for key in fields if key in options}
     unknown = set(options) - set(HOOKS)
     assert not unknown, unknown
     return Fault(name, code, says, text, options, **known)
 
 
 def correct(framework: str, make: Callable[..., Any]) -> list[Correct]:
-    """The layer without a fault, with a step and without one."""
+    """The layer without a fault, with a step, without one, and with segment ids."""
+    kinds: dict[str, dict[str, Any]] = {
+        "given a step": {}, "counting": {"takes_step": False}, "given documents": {"packs": True},
+    }  # fmt: skip
     return [
         Correct(
             f"{framework}: NumPy, {which}",
-            _maker(Fault("", "", "", "", takes_step=takes_step), make),
+            _maker(Fault("", "", "", "", **options), make),
             framework,
             claims=CLAIMS,
         )
-        for which, takes_step in (("given a step", True), ("counting", False))
+        for which, options in kinds.items()
     ]
 
 
@@ -122,7 +130,7 @@ class NumpyLayer:
 
     def __init__(self, fault: Fault, alpha: float, seed: int) -> None:
         self.fault, self.alpha, self.seed = fault, alpha, seed
-        self.takes_step = fault.takes_step
+        self.takes_step, self.packs = fault.takes_step, fault.packs
         self.memory: dict[str, Any] = {}
         self.calls = self.evals = 0
 
@@ -130,7 +138,15 @@ class NumpyLayer:
         hook = self.fault.hooks.get(name)
         return value if hook is None else hook(value, call)
 
-    def __call__(self, arrays: Any, x: Any, mask: Any, step: int | None, training: bool) -> Any:
+    def __call__(
+        self,
+        arrays: Any,
+        x: Any,
+        mask: Any,
+        step: int | None,
+        training: bool,
+        segment_ids: Any = None,
+    ) -> Any:
         """The output.
 
         Args:
@@ -139,11 +155,14 @@ class NumpyLayer:
             mask: [B, L], or ``None``.
             step: The step, or ``None`` for a layer that counts its calls.
             training: Whether noise is added.
+            segment_ids: [B, L], or ``None``.
         """
         shape = tuple(int(size) for size in x.shape)
         real = np.ones(shape[:2], bool) if mask is None else arrays.numpy(mask)
+        segments = None if segment_ids is None else arrays.numpy(segment_ids)
+        real = real if segments is None else segments > 0
         step = self.calls if step is None else step
-        call = Call(self, shape, real, step, training, mask is not None, x, arrays)
+        call = Call(self, shape, real, step, training, mask is not None, segments, x, arrays)
         if not training:
             self.hooked("evaluation", None, call)
             self.evals += 1
@@ -163,7 +182,11 @@ class NumpyLayer:
         draw = self.fault.hooks.get("draw", _draw)
         units = self.hooked("units", draw(call, seed, step), call)
         mask = self.hooked("mask", call.mask != 0, call)
-        length = self.hooked("length", mask.sum(axis=1), call)
+        length = mask.sum(axis=1)
+        if call.segments is not None:
+            same = call.segments[:, :, None] == call.segments[:, None, :]
+            length = same.sum(axis=2)
+        length = self.hooked("length", length, call)
         length = np.maximum(length, 1)
         length = length[:, None] if length.ndim == 1 else length  # a hook may give [B, L]
         alpha = self.hooked("alpha", self.alpha, call)

@@ -38,5 +38,14 @@ class Stepped(Counting):
         return self.layer(Arrays, x, mask, step, self.training)
 
 
+class Packing(Counting):
+    """It is given the step, and documents."""
+
+    def forward(self, x, mask=None, segment_ids=None, step=0):
+        return self.layer(Arrays, x, mask, step, self.training, segment_ids)
+
+
 def make(layer):
+    if layer.packs:
+        return Packing(layer)
     return (Stepped if layer.takes_step else Counting)(layer)
