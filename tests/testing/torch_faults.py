@@ -11,6 +11,7 @@ from torch import nn
 
 from embnoise import linear
 from embnoise.testing import Claims
+from tests.testing.torch_branch_faults import FAULTY as ON_BRANCHES
 from tests.testing.torch_claim_faults import FAULTY as OF_CLAIMS
 from tests.testing.torch_half_faults import FAULTY as IN_16_BITS
 from tests.testing.torch_large_faults import FAULTY as LARGE
@@ -1003,6 +1004,7 @@ FAULTY = [
     bad(FrozenTable, "EN13", "detached", "the table does not train", None, "ids"),
     *OF_CLAIMS,
     *ON_OTHER_PATHS,
+    *ON_BRANCHES,
     *OF_STATE,
     *AT_OTHER_SIZES,
     *IN_16_BITS,

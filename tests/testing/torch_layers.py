@@ -157,12 +157,14 @@ def embedded(layer, around=Embedded):
     return lambda *, dim, alpha, seed: around(dim, layer(alpha, seed))
 
 
-def bad(layer, code, says, fault, claims=None, inputs="embeddings", *, repeatable=True):
+def bad(
+    layer, code, says, fault, claims=None, inputs="embeddings", *, repeatable=True, profile="quick"
+):
     """A class with one fault; with ``inputs="ids"``, one that embeds them around ``Uniform``."""
     make = of(layer) if inputs == "embeddings" else embedded(Uniform, layer)
     return Faulty(
         layer.__name__, make, "torch", inputs, None, claims or Claims(), code, says, fault,
-        repeatable,
+        repeatable, profile,
     )  # fmt: skip
 
 

@@ -39,13 +39,12 @@ def same_seed_same_noise(context: CheckContext) -> None:
 
 
 def _steps(context: CheckContext) -> list[int]:
-    """The first steps that have noise, and in plain batches of float32 one that is later."""
-    start = context.first_step()
-    late = 41 if context.layer().takes("step") else 13  # which take a call each
+    """The first steps that have noise, and in plain batches one that is later."""
+    start, late = context.first_step(), 41
+    if not context.layer().takes("step"):  # each takes a call
+        late = 13 if context.dtype == "float32" else 2
     loud = context.loud(range(start, start + late))
-    if context.where or context.dtype != "float32":
-        return loud[:2]
-    return list(dict.fromkeys((*loud[:3], loud[-1])))
+    return loud[:2] if context.where else list(dict.fromkeys((*loud[:3], loud[-1])))
 
 
 def _drawn_again(context: CheckContext, inputs: Inputs) -> None:
