@@ -62,15 +62,15 @@ class TorchDriver(DriverBase):
         return layer
 
     def switch(self, layer: NativeLayer, training: bool) -> None:
-        """``module.train(training)``.
+        """``module.train()`` or ``module.eval()``.
 
         Raises:
             TypeError: It returns nothing, so that ``model = model.eval()`` would lose the model.
         """
         module = _module_in(layer)
-        if module is not None and module.train(training) is None:
-            name = type(module).__name__
-            raise TypeError(f"train() of {name} returns None: `return self` is missing in it")
+        if module is not None and (module.train() if training else module.eval()) is None:
+            name, mode = type(module).__name__, "train" if training else "eval"
+            raise TypeError(f"{mode}() of {name} returns None: `return self` is missing in it")
 
     def modes_of(self, layer: NativeLayer) -> dict[str, bool]:
         """``training`` of the module and of all modules in it."""

@@ -24,7 +24,7 @@ def _same(context: CheckContext, left: np.ndarray, right: np.ndarray) -> bool:
     return bool(abs(left - right).max() <= tolerance)
 
 
-@check("EN55", dtypes="all", claimed=needs_repeats, premises=(*NOISE, "EN05", "EN15"))
+@check("EN55", dtypes="all", claimed=needs_repeats, premises=(*NOISE, "EN02", "EN05", "EN15"))
 def evaluation_draws_nothing(context: CheckContext) -> None:
     """Evaluation between training calls does not change their noise.
 
@@ -66,6 +66,7 @@ def _draws_nothing(context: CheckContext, evaluated: Inputs) -> None:
         f"after evaluation calls, training call {moved[0] + 1 if moved else 0} has other noise "
         "than without them",
         likely,
+        ("EN51",) if context.where else (),
     )
 
 

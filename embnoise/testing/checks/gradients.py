@@ -131,6 +131,7 @@ def _gradient_of_evaluation(context: CheckContext) -> None:
         moved == 0,
         f"in evaluation mode an input that needs a gradient is changed, by up to {moved:.3g}",
         "noise is added where a gradient is tracked, in evaluation mode too: look at the mode",
+        ("EN02",),
     )
 
 

@@ -21,6 +21,7 @@ from embnoise.testing.right_rows import (
     units_of,
 )
 from embnoise.testing.runs import repeated_run
+from embnoise.testing.slices import in_noise
 from embnoise.testing.statistics import RATE, amplitude, amplitude_window, band, rms_window
 
 HOLES = np.array(
@@ -254,6 +255,7 @@ def _expect_same_shape(
         "from there on the noise is not centered, or on one side of 0",
         ("EN08", "EN29"),
     )
+    part = part[in_noise(part)]  # EN65 sees a channel that is left out
     if rule is None or (window := rms_window(rule, part.size, rate)) is None:
         return
     size = float(np.sqrt(np.square(part).mean()))
