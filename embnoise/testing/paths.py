@@ -30,7 +30,8 @@ def over_paths(
         context: The check's.
         fill: As for ``CheckContext.batch``.
         plain: Whether there is a batch without padding, of one document in each row.
-        sizes: Whether there are a batch of one row and, in float32, the profile's as well.
+        sizes: Whether there are also the profile's batch, in float32, and, in all profiles but the
+            quick one, a batch of one row.
     """
     made: list[tuple[str, tuple[int, int, int], dict[str, Any]]] = []
     if plain:
@@ -41,7 +42,7 @@ def over_paths(
             made.append(("in padded batches, ", SMALL, {"mask": RAGGED}))
         if layer.takes("segment_ids"):
             made.append(("in packed batches, ", SMALL, {"segments": PACKED}))
-        if sizes:
+        if sizes and context.profile.draws:
             made.append(("in batches of one row, ", (1, *SMALL[1:]), {}))
     if sizes and context.dtype == "float32":
         made.append(("in large batches, ", context.profile.batch, {}))

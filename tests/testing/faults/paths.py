@@ -119,7 +119,7 @@ FAULTS = [
     fault("seed lost if large", "EN07", "in large batches", "the seed lost in large batches",
           seed=where(is_large, lost)),
     fault("seed lost in one row", "EN07", "of one row", "the seed lost in batches of one row",
-          seed=where(is_one_row, lost)),
+          seed=where(is_one_row, lost), profile="default"),
     fault("seed lost later", "EN07", "at step 1.*at the first steps only",
           "the seed lost from step 1 on", seed=from_step(1, lost)),
     fault("global if padded", "EN05", f"{PADDED}.*NumPy's", "NumPy's generator for padded batches",
