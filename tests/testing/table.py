@@ -29,7 +29,7 @@ INTRODUCTION = """\
 Look up a code of a report here: what the check demands, which layers fail it, and the faults that
 it catches. [Testing your own layer](testing.md) shows how to get a report, and
 `embnoise explain EN08` prints the text of a check. Each fault is a layer in
-[`tests/testing`](../tests/testing/torch_faults.py), written the way such layers are found in
+[`tests/testing`](../tests/testing/torch_scale_faults.py), written the way such layers are found in
 practice; most fail other checks as well. Where frameworks are named, the fault is tested in these
 only."""
 
