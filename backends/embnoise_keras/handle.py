@@ -66,7 +66,7 @@ class Handle(backend.Handle):
             undo.callback(attached.leave)
             attached.join(layers)
             for layer in layers:
-                lookups = Lookups(layer, functions, comparisons)
+                lookups = Lookups(layer, functions, comparisons, self.noise)
                 undo.enter_context(around_lookups(layer, partial(self._noised, lookups), at))
             for layer in self._around:
                 undo.callback(CallRecorder.acquire(layer).release)

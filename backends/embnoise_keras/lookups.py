@@ -15,8 +15,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from embnoise.backend import TokenArrays, TokenFunctions, naming, no_hidden_states
-from embnoise_keras._compat import keras_mask, known_value, outlives, with_keras_mask
+from embnoise.backend import Noise, TokenArrays, TokenFunctions, naming, no_hidden_states
+from embnoise_keras._compat import keras_mask, outlives, with_keras_mask
 from embnoise_keras._compat_graph import GraphCall, graph_calls
 from embnoise_keras.calls import around_calls
 from embnoise_keras.comparisons import Comparisons
@@ -25,16 +25,12 @@ from embnoise_keras.inputs import Names, Place, shape_of
 from embnoise_keras.masks import (
     as_reordered,
     find_mask,
-    is_of_other_ids,
-    mask_of_scores,
-    unknown_mask,
+    likelier_ids,
 )
 from embnoise_keras.model_call import ModelCall, running_calls
+from embnoise_keras.untold import Untold
 
 __all__ = ["Lookups", "around_lookups", "knows_padding"]
-
-_FIRST = 8
-"""In how many lookups values are read that are only warned of. Each read waits for a GPU."""
 
 
 @contextmanager
@@ -97,18 +93,22 @@ class Lookups:
         functions: The user's functions that describe the tokens.
         comparisons: What the graphs of the layers around it compare their inputs with, by the
             identity of those layers.
+        noise: The noise of the layer.
     """
 
     def __init__(
-        self, layer: Any, functions: TokenFunctions, comparisons: Mapping[int, Comparisons]
+        self,
+        layer: Any,
+        functions: TokenFunctions,
+        comparisons: Mapping[int, Comparisons],
+        noise: Noise,
     ) -> None:
         self._layer = layer
         self._functions = functions
         self._comparisons = comparisons
+        self._untold = Untold(layer, noise, functions, comparisons)
         self._transposed: bool | None = None  # what the last lookup that told was
         self._has_padding_mask = False  # whether a batch told that attention_mask is [B, L]
-        self._has_warned = False  # of a mask that does not tell padding
-        self._looks_at_values = _FIRST  # in how many more lookups values are read
 
     def noised(
         self,
@@ -130,25 +130,32 @@ class Lookups:
 
         Raises:
             TypeError: ``x`` is something else, or the ids are ragged.
-            ValueError: The ids are [B], or a mask is not that of the tokens.
+            ValueError: The ids are [B], or one token of each row, or a mask is not that of the
+                tokens.
         """
         refuse_ragged(ids, f"what {self._layer.name!r} is called with")
         if len(getattr(ids, "shape", ())) == 1:
             raise ValueError(
                 f"{self._layer.name!r} looked up ids [B], and noise needs rows of tokens [B, L]: "
-                "pass ids[:, None] if each is a row of its own, ids[None] if together they are one"
+                "pass ids[:, None] if each is a row of its own, with neftune(length=L) if it "
+                "is a token of one of L, ids[None] if together they are one"
             )
         if not is_hidden(x):
             raise no_hidden_states(x)
         graph = self._graph_calls(calls, number)
-        mask = None if self._functions.describes else _mask_among_inputs(ids, calls, graph)
+        describes = self._functions.describes
+        mask = None if describes else self._mask_among_inputs(ids, calls, graph)
         if mask is not None:
             self._check_shape(mask, tuple(ids.shape)[:2], calls, graph)
         arrays = self._arrays(ids, calls, graph)
         for call in calls[-1:]:
+            if not describes:
+                self._untold.check_rows(ids, calls, _places(ids, call, graph[-1]))
+                told = arrays.mask if mask is None else mask
+                if told is None:
+                    call.at_end.append(partial(self._untold.warn_of_unknown, ids, calls, graph))
+                call.at_end.append(partial(self._untold.warn_of_documents, ids, told, calls))
             call.looked_up.append(ids)
-            if mask is None and arrays.mask is None and not self._functions.describes:
-                call.at_end.append(partial(self._warn_of_unknown, ids, calls, graph))
         if any(outlives(array, ids) for array in (mask, *arrays)):
             raise ValueError(
                 f"{self._layer.name!r} is looked up in a tf.function inside the model's call, "
@@ -156,8 +163,11 @@ class Lookups:
                 "ids: {'mask': ids != 0}"
             )
         if not self._is_transposed(ids, calls, graph, mask):
-            if mask is not None and not _is_given(ids, calls, graph):
-                mask = self._mask_of_computed(ids, mask, calls)
+            if mask is not None and not is_hidden(ids):
+                computed = not _is_given(ids, calls, graph)
+                told = self._mask_of_computed(ids, mask) if computed else mask
+                self._untold.look_at_values(ids, told, calls, computed=computed)
+                mask = told
             return add(x, arrays if mask is None else arrays._replace(mask=mask))
         shape = tuple(ids.shape)
 
@@ -167,6 +177,26 @@ class Lookups:
         arrays = arrays.map(to_rows)
         arrays = arrays if mask is None else arrays._replace(mask=mask)
         return ops.swapaxes(add(ops.swapaxes(x, 0, 1), arrays), 0, 1)
+
+    def _mask_among_inputs(
+        self, ids: Any, calls: list[ModelCall], graph: list[GraphCall | None]
+    ) -> Any:
+        """The mask of the ids among the inputs of the running calls; the innermost counts.
+
+        One that more likely belongs to other ids counts only where the embedding knows of none.
+        """
+        for call, known in zip(calls, graph, strict=True):
+            places = _places(ids, call, known)
+            mask = find_mask(call.inputs, places)
+            if mask is None:
+                continue
+            likelier = likelier_ids(call.inputs, mask, places)
+            if likelier is not None:
+                if self._mask_of_keras(ids) is not None:
+                    return None
+                self._untold.warn_of_likelier(likelier, mask)
+            return _checked(mask)
+        return None
 
     def _check_shape(
         self,
@@ -204,55 +234,10 @@ class Lookups:
                 stacklevel=2,
             )
 
-    def _warn_of_unknown(
-        self, ids: Any, calls: list[ModelCall], graph: list[GraphCall | None]
-    ) -> None:
-        """Warn, once, of what may tell the padding of ids, but is not known to."""
-        said = [mask_of_scores(call.inputs) for call in calls]
-        if not self._functions:  # where= may be what takes it
-            said += [unknown_mask(call.inputs, ids, calls[-1].looked_up) for call in calls]
-        for call, known in zip(calls, graph, strict=True):
-            if known:
-                said.append(self._comparisons[id(call.layer)].unknown(known.sources))
-        found = next(filter(None, said), None)
-        if found and not self._has_warned:
-            self._has_warned = True
-            warnings.warn(
-                f"embnoise: {found}, so it does not tell the padding of what {self._layer.name!r} "
-                "looked up, whose rows are taken as full. Pass tokens= to attach, such as "
-                "tokens=lambda ids: {'mask': ids != 0}, with 'segment_ids' for packed rows, or "
-                "tokens=lambda ids: {} if they are full",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-
-    def _mask_of_computed(self, ids: Any, mask: Any, calls: list[ModelCall]) -> Any:
-        """The mask of ids that the model computed, perhaps in another order than its inputs.
-
-        Warns, once, if those are known not to be in the order of the mask.
-        """
+    def _mask_of_computed(self, ids: Any, mask: Any) -> Any:
+        """The mask of ids that the model computed, perhaps in another order than its inputs."""
         own = None if is_hidden(ids) else self._mask_of_keras(ids)
-        if own is not None:
-            mask = as_reordered(mask, own)
-        if self._has_warned or is_hidden(ids) or not self._looks_at_values:
-            return mask
-        looked_up, told = known_value(ids), known_value(mask)
-        if looked_up is None or told is None:
-            return mask
-        self._looks_at_values -= 1
-        leaves = [each for call in calls for each in call.inputs.leaves.values()]
-        given = [known_value(each) for each in leaves if shape_of(each) == shape_of(ids)]
-        if is_of_other_ids(told, looked_up, [each for each in given if each is not None]):
-            self._has_warned = True
-            warnings.warn(
-                f"embnoise: {self._layer.name!r} looked up token ids that the model computed, "
-                "several where the mask among its inputs tells padding, as if they were in another "
-                "order. The mask is taken as it is: pass tokens= to attach, such as "
-                "tokens=lambda ids: {'mask': ids != 0}",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-        return mask
+        return mask if own is None else as_reordered(mask, own)
 
     def _graph_calls(self, calls: list[ModelCall], number: int) -> list[GraphCall | None]:
         """For each running call, what its graph says of the call in it that is running."""
@@ -343,15 +328,6 @@ def _is_given(ids: Any, calls: list[ModelCall], graph: list[GraphCall | None]) -
     """Whether ids are an input of a call, or in the graphs of all calls."""
     direct = bool(graph) and all(known is not None and known.direct for known in graph)
     return direct or any(call.inputs.places_of(ids) for call in calls)
-
-
-def _mask_among_inputs(ids: Any, calls: list[ModelCall], graph: list[GraphCall | None]) -> Any:
-    """The mask of the ids among the inputs of the running calls; the innermost counts."""
-    for call, known in zip(calls, graph, strict=True):
-        mask = find_mask(call.inputs, _places(ids, call, known))
-        if mask is not None:
-            return _checked(mask)
-    return None
 
 
 def _places(ids: Any, call: ModelCall, known: GraphCall | None) -> list[Place]:

@@ -1,34 +1,35 @@
-"""Which mask tells the real tokens of a lookup, and what may be one but is not known to be."""
+"""Which mask tells the real tokens of a lookup."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-import numpy as np
 from keras import ops
-from numpy.typing import NDArray
 
 from embnoise_keras.inputs import Inputs, Place, label, shape_of
 
 __all__ = [
+    "MASKS",
+    "SIDES",
     "as_reordered",
     "find_mask",
+    "is_mask",
     "is_mask_of_layer",
-    "is_of_other_ids",
-    "mask_of_scores",
+    "likelier_ids",
+    "prefixes",
     "stem",
-    "unknown_mask",
 ]
 
 # What masks of tokens are called, the most specific first; encoder-decoders put a name before it.
-_MASKS = ("padding_mask", "attention_mask", "input_mask", "mask")
+MASKS = ("padding_mask", "attention_mask", "input_mask", "mask")
 _IDS = ("token_ids", "input_ids", "tokens", "ids", "inputs")
-_SIDES = ("encoder", "decoder")
-# Names that tell how long rows are, but not by which tokens are real.
-_LENGTHS = re.compile(r"((seq|sequence|input|text|tokens?|ids|row|valid)_?)?(lengths?|lens?)")
-_DOCUMENTS = re.compile(r"(segment|document|doc)(s|_?(ids?|idx|index|numbers?))")
+SIDES = ("encoder", "decoder")
+# Integers with these in their names are something of each token, no ids of tokens, or hardly those
+# that a mask belongs to; and those that it does.
+_OF_EACH = ("position", "type", "segment")
+_NOT_LIKELY = (*_OF_EACH, "mask", "label", "cache", "length", "target", "seq", "doc")
+_LIKELIER = ("token", "input", "text", "word")
 
 
 def stem(name: str, endings: tuple[str, ...] = _IDS) -> str | None:
@@ -42,71 +43,14 @@ def stem(name: str, endings: tuple[str, ...] = _IDS) -> str | None:
     return None
 
 
-def _is_mask(name: str) -> bool:
+def is_mask(name: str) -> bool:
     """Whether an argument's name is that of a mask of tokens."""
-    return stem(name, _MASKS) in ("", *_SIDES)
+    return stem(name, MASKS) in ("", *SIDES)
 
 
 def is_mask_of_layer(name: str) -> bool:
     """Whether an argument of a layer is a mask of tokens, or of the queries, keys or values."""
-    return stem(name, _MASKS) in ("", *_SIDES, "query", "key", "value")
-
-
-def mask_of_scores(inputs: Inputs) -> str | None:
-    """What to say of an input that is a mask of attention scores; ``None`` if none is."""
-    for place, value in inputs.leaves.items():
-        if _is_mask(str(place[-1])) and len(shape_of(value)) > 2:
-            return f"{label(place)} of shape {shape_of(value)} is not [B, L]"
-    return None
-
-
-def unknown_mask(inputs: Inputs, ids: Any, looked_up: Iterable[Any]) -> str | None:
-    """What to say of an input that may be the mask of ``ids``; ``None`` if none is.
-
-    Names and dtypes decide, since a compiled step has no values.
-
-    Args:
-        inputs: The inputs of a call.
-        ids: What was looked up.
-        looked_up: What else was looked up in the call, which is no mask.
-    """
-    shape = shape_of(ids)[:2]
-    own = [place for each in (ids, *looked_up) for place in inputs.places_of(each)]
-    known = {*_whose((str(place[-1]), each) for place, each in inputs.leaves.items()), "", *_SIDES}
-    alike = [place for place, value in inputs.leaves.items() if shape_of(value) == shape]
-    others = {place: each for place, each in inputs.leaves.items() if place not in own}
-    # BERT has segments that are no documents, beside a mask; and beside ids with a name of their
-    # own, such as "query_ids", "doc_ids" are other tokens.
-    packed = {stem(str(place[-1])) for place in inputs.places_of(ids)} <= {"", *_SIDES} and not any(
-        _is_mask(str(place[-1])) for place in inputs.leaves
-    )
-    for place, value in others.items():
-        numbers = packed and place in alike and _DOCUMENTS.fullmatch(str(place[-1]).lower())
-        if numbers or _may_tell(place, value, shape, known):
-            return f"the name of {label(place)} of shape {shape_of(value)} is not known"
-    nameless = [place for place in alike if place not in own and not isinstance(place[-1], str)]
-    if nameless and len(alike) > 1:  # one is the ids, or what they were computed from
-        return f"{label(nameless[-1])} of shape {shape} has no name"
-    return None
-
-
-def _may_tell(place: Place, value: Any, shape: tuple[Any, ...], known: set[str]) -> bool:
-    """Whether an input is a mask of ids, or their lengths, under a name that is not known.
-
-    Args:
-        place: Where the input is.
-        value: The input.
-        shape: The shape of the ids, [B, L].
-        known: What comes before the names of masks that are known.
-    """
-    if not isinstance(place[-1], str):
-        return False
-    dtype = str(getattr(value, "dtype", ""))  # of any backend, or of NumPy
-    if shape_of(value) == shape:
-        is_mask = "mask" in label(place).lower() or "bool" in dtype
-        return is_mask and stem(place[-1], _MASKS) not in known
-    of_rows = shape_of(value) in (shape[:1], (*shape[:1], 1))
-    return of_rows and "int" in dtype and bool(_LENGTHS.fullmatch(place[-1].lower()))
+    return stem(name, MASKS) in ("", *SIDES, "query", "key", "value")
 
 
 def as_reordered(mask: Any, own: Any) -> Any:
@@ -122,22 +66,44 @@ def as_reordered(mask: Any, own: Any) -> Any:
     return ops.where(ops.equal(*counts), own, mask)
 
 
-def is_of_other_ids(mask: NDArray[Any], ids: NDArray[Any], inputs: Iterable[NDArray[Any]]) -> bool:
-    """Whether ids that a model computed have moved away from their mask, such as reversed ones.
+def likelier_ids(inputs: Inputs, mask: Any, places: Collection[Place]) -> Place | None:
+    """Where other ids are that a mask more likely belongs to; ``None`` if there are none.
 
-    Where the mask tells padding, they then are several tokens, and not those of the inputs.
+    Of several arguments beside a mask that says nothing of whose it is, it belongs to the first
+    that has the name of ids, or a plain one, such as "src" of "src" and "tgt".
 
     Args:
-        mask: Nonzero for real tokens, [B, L].
-        ids: What was looked up, [B, L].
-        inputs: What the model was given, each [B, L].
+        inputs: The inputs of a call.
+        mask: The mask among them, [B, L].
+        places: Where the ids, or what they were computed from, are; empty if that is unknown.
     """
-    padding = ids[mask == 0]
-    same = any(np.array_equal(padding, each[mask == 0]) for each in inputs)
-    return len(np.unique(padding)) > 1 and not same
+    own = [str(place[-1]) for place in places]
+    of_ids = {stem(str(place[-1]), MASKS) for place in inputs.places_of(mask)} == {""}
+    if not of_ids or {stem(name) for name in own} & {"", *SIDES}:
+        return None
+    if all(_has_any(name, _OF_EACH) for name in own):
+        return None
+    around = {place[:-1] for place in places}
+    likely = [
+        place
+        for place, value in inputs.leaves.items()
+        if place[:-1] in around
+        and isinstance(place[-1], str)
+        and not _has_any(place[-1], _NOT_LIKELY)
+        and "int" in str(getattr(value, "dtype", ""))
+        and shape_of(value) == shape_of(mask)
+    ]
+    plain = [place for place in likely if "_" not in place[-1]]
+    likely = plain or [place for place in likely if place[-1].endswith(("ids", "tokens"))]
+    named = [place for place in likely if _has_any(place[-1], _LIKELIER)]
+    return next((place for place in (named or likely)[:1] if place not in places), None)
 
 
-def _whose(named: Iterable[tuple[str, Any]]) -> set[str]:
+def _has_any(name: str, parts: Iterable[str]) -> bool:
+    return any(part in name for part in parts)
+
+
+def prefixes(named: Iterable[tuple[str, Any]]) -> set[str]:
     """What comes before the names of ids: "encoder" of "encoder_token_ids", "" of "token_ids"."""
     found = {stem(name) for name, value in named if hasattr(value, "shape")}
     return {each for each in found if each is not None}
@@ -192,7 +158,7 @@ def _seen_in(inputs: Inputs, near: Place, around: Place) -> tuple[dict[str, Any]
         name, where = str(place[-1]), place[:-1]
         if where[: len(around)] != around:
             continue
-        if where != near[: len(where)] and _is_mask(name) and hasattr(value, "shape"):
+        if where != near[: len(where)] and is_mask(name) and hasattr(value, "shape"):
             if where in _with_rows(inputs):
                 others = True
                 continue
@@ -209,7 +175,7 @@ def _with_rows(inputs: Inputs) -> dict[Place, None]:
     return {
         place[:-1]: None
         for place, value in inputs.leaves.items()
-        if len(shape_of(value)) > 1 and stem(str(place[-1]), _MASKS) is None
+        if len(shape_of(value)) > 1 and stem(str(place[-1]), MASKS) is None
     }
 
 
@@ -224,13 +190,13 @@ def _several(inputs: Inputs) -> ValueError:
 def _mask_among(seen: Mapping[str, Any], sources: Iterable[str] | None, inputs: Inputs) -> Any:
     """The mask of the inputs ``sources`` among those by name; ``None`` if these are unknown."""
     masks = _masks(seen)
-    others = _whose(seen.items())
-    known = {*others, "", *_SIDES}
+    others = prefixes(seen.items())
+    known = {*others, "", *SIDES}
     masks = {whose: mask for whose, mask in masks.items() if whose in known}
     if not masks:
         return None
     if sources is not None:
-        own = {stem(name) for name in sources} - {None}
+        own = {"" if _has_any(name, _OF_EACH) else stem(name) for name in sources} - {None}
         found = [masks[whose] for whose in masks if whose in own]
         if len(found) == 1:
             return found[0]
@@ -240,7 +206,7 @@ def _mask_among(seen: Mapping[str, Any], sources: Iterable[str] | None, inputs: 
     elif len(masks) == 1:
         ((whose, mask),) = masks.items()
         if whose == "":
-            rivals = others & {*_SIDES} if "" in others else set()
+            rivals = others & {*SIDES} if "" in others else set()
         else:
             rivals = others - {whose, ""}
         if not rivals:
@@ -251,7 +217,7 @@ def _mask_among(seen: Mapping[str, Any], sources: Iterable[str] | None, inputs: 
 def _masks(seen: Mapping[str, Any]) -> dict[str, Any]:
     """The masks [B, L] by what comes before "mask" in their names."""
     found: dict[str, Any] = {}
-    for ending in _MASKS:
+    for ending in MASKS:
         for name, value in seen.items():
             named = name == ending or name.endswith("_" + ending)
             if named and len(getattr(value, "shape", (0, 0, 0))) <= 2:

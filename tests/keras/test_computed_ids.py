@@ -9,7 +9,7 @@ from keras import ops
 
 import embnoise
 from embnoise import neftune
-from embnoise_keras import attach, lookups
+from embnoise_keras import attach, untold
 from tests.keras.models import DIM, IDS, MASK, VOCABULARY, Probe, numpy, probed
 
 NOISE = neftune(50.0)
@@ -76,7 +76,7 @@ def test_ids_in_another_order_have_the_mask_of_an_embedding_that_knows_padding(b
 
 def test_values_are_read_in_the_first_calls_alone(monkeypatch):
     model, read = Computing(reverse), []
-    monkeypatch.setattr(lookups, "known_value", lambda tensor: read.append(tensor) or FULL)
+    monkeypatch.setattr(untold, "known_value", lambda tensor: read.append(tensor) or FULL)
     inputs = {"token_ids": ops.convert_to_tensor(FULL), "padding_mask": ops.ones_like(FULL)}
     model(inputs)
     with attach(model, NOISE):

@@ -68,7 +68,7 @@ def test_a_loop_that_is_traced_once_is_refused(build):
     model = build()
     model(ONES)
     clean = numpy(model(ONES))
-    with attach(model, neftune(50.0)):
+    with attach(model, neftune(50.0, length=5)):
         if not TRACES:
             assert are_different((probed(model, ONES) - clean).reshape(-1, DIM)[:5])
             return
@@ -80,7 +80,7 @@ def test_a_loop_that_is_traced_once_is_refused(build):
 def test_a_loop_that_is_unrolled_has_different_noise_in_every_turn():
     model = Recurrent(unroll=True)
     model(ONES)
-    with attach(model, neftune(50.0)) as handle:
+    with attach(model, neftune(50.0, length=5)) as handle:
         seen = probed(model, ONES)
         assert handle.step == 1
     assert are_different(seen.reshape(-1, DIM))

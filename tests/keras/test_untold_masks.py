@@ -17,9 +17,16 @@ UNTOLD = {
     "is_real": MASK,
     "lengths": LENGTHS,
     "seq_len": LENGTHS[:, None],
+    "bias_mask": MASK[:, None].astype("int32"),
+    "visible": MASK[:, None, None],
     "document_ids": DOCUMENTS,
     "segment_ids": DOCUMENTS,
 }
+
+
+# BERT has segments 0 and 1 beside a mask, and they are no documents.
+TOLD = {name: given for name, given in UNTOLD.items() if name != "document_ids"}
+TOLD["segment_ids"] = np.tile(np.int32([0, 0, 1, 1, 0]), (4, 1))
 
 
 class Model(keras.Model):
@@ -58,8 +65,8 @@ def test_it_is_warned_of_in_fit(name):
 @pytest.mark.parametrize(
     ("others", "options"),
     [
-        (UNTOLD | {"padding_mask": MASK}, {}),  # such as BERT's segment ids
-        (UNTOLD, {"mask_zero": True}),
+        (TOLD | {"padding_mask": MASK}, {}),
+        (TOLD, {"mask_zero": True}),
         ({"lengths": LENGTHS.astype("float32"), "answer_length": LENGTHS, "len": LENGTHS[0]}, {}),
         ({"valid_tokens": MASK[:, :4], "document_ids": DOCUMENTS[:, :4]}, {}),
         ({"answer_ids": IDS, "answer_mask": MASK}, {}),
@@ -72,3 +79,12 @@ def test_it_is_not_warned_of_without_need(others, options):
     with attach(model, NOISE) as handle:
         model({model.read: IDS, **others}, training=True)  # a warning would be an error
         assert handle.step == 1
+
+
+def test_a_function_of_the_ids_alone_takes_no_mask():
+    model, inputs = Model(), {"ids": IDS, "valid_tokens": MASK}
+    with attach(model, NOISE, where=lambda ids: ids > 2), pytest.warns(match="valid_tokens .*full"):
+        model(inputs, training=True)
+    for where in (lambda valid_tokens: valid_tokens, lambda **named: named["valid_tokens"]):
+        with attach(model, NOISE, where=where):
+            model(inputs, training=True)  # a warning would be an error
