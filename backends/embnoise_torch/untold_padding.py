@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from embnoise.backend import Noise, TokenArrays
+from embnoise_torch.model.layouts import are_equal
 from embnoise_torch.model.model_call import CallTokens
 from embnoise_torch.model.row_parts import is_of_others, parents_of
 from embnoise_torch.model.special_ids import SpecialIds
@@ -205,7 +206,14 @@ class UntoldPadding:
         if ids is not None:
             rows += parents_of(ids, calls)
         found = next(
-            (given for tells, given in untold if any(tells(given, each) for each in rows)), None
+            (
+                given
+                for tells, given in untold
+                # Ids may be 0 and 1, but what is looked up is no mask of itself.
+                if not any(are_equal(given.to(each.device), each) for each in rows)
+                and any(tells(given, each) for each in rows)
+            ),
+            None,
         )
         if found is None:
             return

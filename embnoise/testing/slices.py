@@ -122,7 +122,9 @@ def _of_other_size(
         reach = high / max(low, 1e-9) + slack
         worst = int(np.where(off, abs(sizes - 1), -1.0).argmax())
         roots = np.sqrt(np.square(slices).mean(axis=1))
-        other = bool(off.mean() > 0.6 and roots.max() <= 1.2 * roots.min())
+        rest = roots[~off] if off.mean() < 0.9 else roots[off]
+        apart = abs(float(roots[off].mean() / rest.mean()) - 1) if rest.any() else 1.0
+        other = bool(off.mean() > 0.6 and roots.max() <= 1.2 * roots.min() and apart < 0.06)
         yield Odd(
             f"{which} {worst} has {sizes[worst]:.4g} of the claimed {measure}, expected "
             f"{low:.4g} to {high:.4g} ({int(off.sum())} of {sizes.size} {which}s are off; a "

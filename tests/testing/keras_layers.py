@@ -142,7 +142,7 @@ class InHalf(keras.layers.Layer):
         self.noise = Neftune(alpha, seed, dtype="mixed_float16")
 
     def call(self, ids, mask=None, training=None):
-        return self.noise(self.embed(ids), training=training)
+        return self.noise(self.embed(ids), mask=mask, training=training)
 
 
 def of(layer, **fixed):

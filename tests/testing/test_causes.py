@@ -301,7 +301,7 @@ def test_noise_that_is_cut_from_a_pool_is_not_called_a_period():
 
         def units(self, shape):
             # In blocks of four values; after 101 calls almost the first one.
-            start = self.calls * (2**21 // 101 + 1) % 2**21
+            start = self.calls * (2**22 // 101 + 1) % 2**22
             self.calls += 1
             pool = np.random.Philox(key=self.seed).advance(start)
             return np.random.Generator(pool).uniform(-1, 1, shape)

@@ -176,12 +176,7 @@ def _calls(context: CheckContext, *, few: bool) -> int:
     return 140 if not context.profile.draws else 300
 
 
-@check(
-    "EN46",
-    dtypes="usual",
-    random=True,
-    premises=(*NOISE, "EN05", "EN06", "EN10", "EN40", "EN43"),
-)
+@check("EN46", dtypes="usual", random=True, premises=(*NOISE, "EN05", "EN06", "EN10"))
 def noise_endures(context: CheckContext) -> None:
     """Every step has new noise of the same size, after many calls and at large steps too.
 

@@ -122,9 +122,10 @@ FAULTS = [
           seed=where(is_one_row, lost), profile="default"),
     fault("seed lost later", "EN07", "at step 1.*at the first steps only",
           "the seed lost from step 1 on", seed=from_step(1, lost)),
-    fault("global if padded", "EN05", f"{PADDED}.*NumPy's", "NumPy's generator for padded batches",
-          units=where(is_padded, from_numpy)),
-    fault("global later", "EN05", "NumPy's", "NumPy's generator from step 3 on",
+    # Keras seeds NumPy's generator as its own.
+    fault("global if padded", "EN05", f"{PADDED}.*(NumPy|framework)'s",
+          "NumPy's generator for padded batches", units=where(is_padded, from_numpy)),
+    fault("global later", "EN05", "(NumPy|framework)'s", "NumPy's generator from step 3 on",
           units=from_step(3, from_numpy)),
     packs("sum if packed", "EN45", f"{PACKED}.*added .or", "seed and step added in packed rows",
           draw=sum_in(is_packed)),
