@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
-from numpy.typing import NDArray
-
+from embnoise_keras._compat import known_value
 from embnoise_keras.inputs import Inputs, Place, label, shape_of
 from embnoise_keras.known_values import are_segments, start_again
 from embnoise_keras.masks import MASKS, SIDES, is_mask, prefixes, stem
@@ -101,7 +100,6 @@ def documents_among(
     ids: Any,
     looked_up: Iterable[Any],
     mask: Any,
-    value_of: Callable[[Any], NDArray[Any] | None],
 ) -> Place | None:
     """Where positions that start again, or the numbers of documents, are; ``None`` if nowhere.
 
@@ -113,7 +111,6 @@ def documents_among(
         ids: What was looked up.
         looked_up: What else was looked up in the call.
         mask: The mask of the ids, if there is one.
-        value_of: Returns the values of an array, if they are known.
     """
     shape = shape_of(ids)[:2]
     own = [place for each in (ids, *looked_up) for place in inputs.places_of(each)]
@@ -128,7 +125,7 @@ def documents_among(
         segments = packed and _DOCUMENTS.fullmatch(name)
         if not segments and not _POSITIONS.fullmatch(name):
             continue
-        values, told = value_of(given), None if mask is None else value_of(mask)
+        values, told = known_value(given), None if mask is None else known_value(mask)
         if values is not None and (are_segments if segments else start_again)(values, told):
             return place
     return None

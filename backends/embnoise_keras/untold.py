@@ -136,7 +136,7 @@ class Untold:
             return
         self._looks_at_documents -= 1
         for call in calls:
-            place = documents_among(call.inputs, ids, calls[-1].looked_up, mask, known_value)
+            place = documents_among(call.inputs, ids, calls[-1].looked_up, mask)
             if place is None:
                 continue
             self._warn(

@@ -177,15 +177,12 @@ def call_tokens(
     told: list[CallTokens] = []
     inside = [embedding]
     for caller, arguments in reversed(calls):
-        if not caller.has_decoder:
-            told.append(tokens_in(arguments, ""))
+        sides = [caller.sides[each] for each in inside if each in caller.sides]
+        if sides or not caller.has_decoder:
+            side = sides[0] if caller.has_decoder else ""
+            told.append(tokens_in(arguments, side))
             has_mask = tells_padding(told[-1])
-            if looks or not has_mask:
-                told += untold_in(arguments, has_mask=has_mask)
-        elif sides := [caller.sides[each] for each in inside if each in caller.sides]:
-            told.append(tokens_in(arguments, sides[0]))
-            has_mask = tells_padding(told[-1])
-            if sides[0] != DECODER and (looks or not has_mask):
+            if side != DECODER and (looks or not has_mask):
                 told += untold_in(arguments, has_mask=has_mask)
         else:
             # On an unknown side, only ids can tell which arguments are about the lookup.

@@ -84,6 +84,11 @@ class CallTokens(NamedTuple):
     unread: Tensor | None = None
     """Empty, if all that the call has is an object that cannot be read."""
 
+    @property
+    def likely_ids(self) -> Tensor | None:
+        """``input_ids``, or without them what is looked up most likely."""
+        return self.other_ids if self.ids is None else self.ids
+
 
 def tokens_in(call: ModelCall, prefix: str) -> CallTokens:
     """What a call tells about its tokens, or with the prefix ``DECODER`` about its decoder's."""
@@ -101,8 +106,8 @@ def tokens_in(call: ModelCall, prefix: str) -> CallTokens:
     others = [] if prefix else _like_ids(call)
     other_ids = _likeliest(others) if ids is None else None
     told = CallTokens(ids, other_ids, mask, positions, cumulative, documents)
-    if (known := other_ids if ids is None else ids) is not None:
-        told = told._replace(beside=_beside(known, others))
+    if told.likely_ids is not None:
+        told = told._replace(beside=_beside(told.likely_ids, others))
     if _has_cache(call):
         told = told._replace(cached=torch.empty(0))
     return told

@@ -42,7 +42,7 @@ def check_rows(ids: Tensor, calls: Sequence[CallTokens], padding: int | None) ->
     for call in calls:
         told = any(map(_tells_documents, inside))  # of rows that the model has joined
         inside.append(call)
-        rows = call.other_ids if call.ids is None else call.ids
+        rows = call.likely_ids
         if rows is None or rows.ndim != 2 or 1 in rows.shape[1:] or ids.shape == rows.shape:
             continue
         rows = rows.to(ids)
@@ -85,7 +85,7 @@ def _are_given_inside(ids: Tensor, calls: Sequence[CallTokens]) -> bool:
     """Whether a call inside of another one was given these ids, one for each row of that."""
     inside = False
     for call in calls:
-        given = call.other_ids if call.ids is None else call.ids
+        given = call.likely_ids
         if given is None:
             continue
         if inside and given.ndim == 2 and len(given) == len(ids) < given.numel():
@@ -168,7 +168,7 @@ def _begins_inside(call: CallTokens, padding: int | None) -> bool:
     Positions that do not count up there may be random ones, or the same for all tokens. If the
     last one precedes the first, the end of the row was put in front.
     """
-    positions, ids = call.positions, call.other_ids if call.ids is None else call.ids
+    positions, ids = call.positions, call.likely_ids
     if positions is None or ids is None:
         return False
     if positions.ndim == 3 and len(positions) in (3, 4):
@@ -224,7 +224,7 @@ def parents_of(ids: Tensor, calls: Sequence[CallTokens]) -> list[Tensor]:
 
     It is shorter by a token perhaps, or has them twice.
     """
-    given = [call.other_ids if call.ids is None else call.ids for call in calls]
+    given = [call.likely_ids for call in calls]
     return [
         each
         for each in given
