@@ -103,7 +103,7 @@ def test_what_needs_two_passes(change, fused):
 
 
 def test_small_lookups_take_two_passes():
-    assert NumbaKernel.fused_from == kernel_for("cpu").fused_from == 2**23
+    assert NumbaKernel.fused_from == kernel_for("cpu").fused_from == 2**22
 
 
 @pytest.mark.parametrize("least", [1, float("inf")])

@@ -24,7 +24,9 @@ from embnoise.backend import MULTIPLIERS, ROUNDS, WEYL
 _MULTIPLIER0, _MULTIPLIER1 = np.uint64(MULTIPLIERS[0]), np.uint64(MULTIPLIERS[1])
 _WEYL0, _WEYL1 = np.uint32(WEYL[0]), np.uint32(WEYL[1])
 _LOW, _32 = np.uint64(0xFFFFFFFF), np.uint64(32)
-_0, _16 = np.uint32(0), np.uint32(16)
+_0, _16, _I32 = np.uint32(0), np.uint32(16), ir.IntType(32)
+_LANES = 8
+"""How many blocks are drawn at once: a vector of 512 bits, or two or four shorter ones."""
 
 
 # Numba inlines most of what follows. LLVM would inline it too late for the loops to be vectorized,
@@ -48,24 +50,22 @@ def _start(blocks, step, key0, key1):
 
 
 @njit(inline="always")
-def _draw(words, blocks, position, sample, key0, key1):
-    """The random words of one token, [4, blocks]."""
+def _draw(words, blocks, position, sample, key0, key1, target, at, source, ahead):
+    """The random words of one token, [4, blocks].
+
+    Meanwhile memory comes into the cache, a few lines at a time, or the loads of this loop would
+    wait: where the token's embedding will be written, from ``target[at]`` on, and what is looked
+    up next, from ``source[ahead]`` on, unless ``ahead`` is negative.
+    """
     word0, word1 = _half_round(_MULTIPLIER1, np.uint64(sample), np.uint64(position), key0)
     key0, key1 = np.uint32(key0 + _WEYL0), np.uint32(key1 + _WEYL1)
     word2, word3 = _half_round(_MULTIPLIER0, word0, np.uint64(0), key1)
-    for block in range(words.shape[1]):
-        first, second = blocks[0, block] ^ word1, blocks[1, block]
-        third, fourth = blocks[2, block] ^ word2, word3
-        low, high = key0, key1
-        for _ in range(ROUNDS - 2):
-            low, high = np.uint32(low + _WEYL0), np.uint32(high + _WEYL1)
-            product0 = _MULTIPLIER0 * (first & _LOW)
-            product1 = _MULTIPLIER1 * (third & _LOW)
-            first = (product1 >> _32) ^ second ^ np.uint64(low)
-            third = (product0 >> _32) ^ fourth ^ np.uint64(high)
-            second, fourth = product1, product0
-        words[0, block], words[1, block] = np.uint32(first), np.uint32(second)
-        words[2, block], words[3, block] = np.uint32(third), np.uint32(fourth)
+    for block in range(0, words.shape[1], _LANES):
+        for place in range(8 * block, 8 * (block + _LANES), 64 // target.itemsize):
+            _prefetch_to_write(target, np.uintp(at + place))
+            if ahead >= 0:
+                _prefetch_to_read(source, np.uintp(ahead + place))
+        _draw_lanes(words, blocks, np.uintp(block), word1, word2, word3, key0, key1)
 
 
 @njit(inline="always")
@@ -129,7 +129,7 @@ def _fused(typing_context, magnitude, unit, element):
 
 @intrinsic
 def _take(typing_context, counter, amount):
-    """Add to an int64 [1] atomically; returns what it was before."""
+    """Add to the first of some integers atomically; returns what it was before."""
 
     def generate(context, builder, signature, arguments):
         array = context.make_array(signature.args[0])(context, builder, arguments[0])
@@ -143,8 +143,7 @@ def _load_pair(typing_context, elements, place):
     """Two adjacent 16-bit elements, the first one in the low half of a uint32."""
 
     def generate(context, builder, signature, arguments):
-        array = context.make_array(signature.args[0])(context, builder, arguments[0])
-        return builder.load(_pair_at(builder, array.data, arguments[1]), align=2)
+        return builder.load(_address(context, builder, signature, arguments, _I32), align=2)
 
     return types.uint32(elements, types.uintp), generate
 
@@ -152,32 +151,86 @@ def _load_pair(typing_context, elements, place):
 @intrinsic
 def _store_pair(typing_context, elements, place, pair):
     def generate(context, builder, signature, arguments):
-        array = context.make_array(signature.args[0])(context, builder, arguments[0])
-        builder.store(arguments[2], _pair_at(builder, array.data, arguments[1]), align=2)
+        pair = _address(context, builder, signature, arguments, _I32)
+        builder.store(arguments[2], pair, align=2)
         return context.get_dummy_value()
 
     return types.void(elements, types.uintp, types.uint32), generate
 
 
+def _prefetching(to_write):
+    """A function that brings an element on its way into the cache."""
+
+    @intrinsic
+    def prefetch(typing_context, elements, place):
+        def generate(context, builder, signature, arguments):
+            address = _address(context, builder, signature, arguments, ir.IntType(8))
+            of = ir.FunctionType(ir.VoidType(), [address.type, _I32, _I32, _I32])
+            fetch = builder.module.declare_intrinsic("llvm.prefetch.p0", (), of)
+            builder.call(fetch, [address, _I32(to_write), _I32(3), _I32(1)])  # soon, data
+            return context.get_dummy_value()
+
+        return types.void(elements, types.uintp), generate
+
+    return prefetch
+
+
+_prefetch_to_read, _prefetch_to_write = _prefetching(to_write=0), _prefetching(to_write=1)
+
+
 @intrinsic
-def _prefetch(typing_context, elements, place):
-    """Bring an element on its way into the cache."""
+def _draw_lanes(typing_context, words, blocks, block, word1, word2, word3, key0, key1):
+    """Rounds 3 to 10 of Philox for as many blocks as there are lanes in a vector."""
+    wide, narrow = (ir.VectorType(ir.IntType(bits), _LANES) for bits in (64, 32))
 
     def generate(context, builder, signature, arguments):
-        array = context.make_array(signature.args[0])(context, builder, arguments[0])
-        address = builder.gep(array.data, [arguments[1]])
-        address = builder.bitcast(address, ir.IntType(8).as_pointer())
-        number = ir.IntType(32)
-        of = ir.FunctionType(ir.VoidType(), [address.type, number, number, number])
-        prefetch = builder.module.declare_intrinsic("llvm.prefetch.p0", (), of)
-        builder.call(prefetch, [address, number(0), number(3), number(1)])  # data, to read soon
+        def place(argument, row, vector):
+            kind = signature.args[argument]
+            array = context.make_array(kind)(context, builder, arguments[argument])
+            columns = builder.extract_value(array.shape, 1)
+            element = builder.add(builder.mul(columns, columns.type(row)), arguments[2])
+            return builder.bitcast(builder.gep(array.data, [element]), vector.as_pointer())
+
+        def start(row):
+            return builder.load(place(1, row, wide), align=8)
+
+        def constant(number):
+            return ir.Constant(wide, [number] * _LANES)
+
+        def in_all_lanes(word):
+            vector = ir.Constant(wide, ir.Undefined)
+            for lane in range(_LANES):
+                vector = builder.insert_element(vector, word, _I32(lane))
+            return vector
+
+        def half_round(multiplier, word, other, key):
+            low = builder.and_(word, constant(2**32 - 1))
+            product = builder.mul(constant(multiplier), low)
+            high = builder.lshr(product, constant(32))
+            return builder.xor(builder.xor(high, other), in_all_lanes(key)), product
+
+        word1, word2, word3, *keys = arguments[3:]
+        first, second = builder.xor(start(0), in_all_lanes(word1)), start(1)
+        third, fourth = builder.xor(start(2), in_all_lanes(word2)), in_all_lanes(word3)
+        for _ in range(ROUNDS - 2):
+            keys = [builder.add(key, key.type(weyl)) for key, weyl in zip(keys, WEYL, strict=True)]
+            key0, key1 = (builder.zext(key, wide.element) for key in keys)
+            (first, second), (third, fourth) = (
+                half_round(MULTIPLIERS[1], third, second, key0),
+                half_round(MULTIPLIERS[0], first, fourth, key1),
+            )
+        for row, word in enumerate((first, second, third, fourth)):
+            builder.store(builder.trunc(word, narrow), place(0, row, narrow), align=4)
         return context.get_dummy_value()
 
-    return types.void(elements, types.uintp), generate
+    given = *[types.uint64] * 3, *[types.uint32] * 2
+    return types.void(words, blocks, types.uintp, *given), generate
 
 
-def _pair_at(builder, data, place):
-    return builder.bitcast(builder.gep(data, [place]), ir.IntType(32).as_pointer())
+def _address(context, builder, signature, arguments, kind):
+    """Of an element of an array: the first two arguments."""
+    array = context.make_array(signature.args[0])(context, builder, arguments[0])
+    return builder.bitcast(builder.gep(array.data, [arguments[1]]), kind.as_pointer())
 
 
 @intrinsic
@@ -316,7 +369,8 @@ def perturb(x, table, ids, magnitude, sample, position, step, key0, key1, units,
         key1: an int in [0, 2**32).
         units: ``None`` for uniform noise, ``True`` for Rademacher noise; for any other, the unit
             values, float32 [65536], read-only.
-        taken: int64 [1]: how many tokens some thread has taken on; 0 at first.
+        taken: int64 [2], 0 at first: how many tokens some thread has taken on, and if an id was
+            not in the table, after which the result is incomplete.
         chunk: how many tokens a thread takes on at a time.
     """
     _prefer_wide_vectors()
@@ -329,22 +383,26 @@ def perturb(x, table, ids, magnitude, sample, position, step, key0, key1, units,
     key0, key1 = np.uint32(key0), np.uint32(key1)
     width = (dim + 7) // 8
     rows = (dim + 2 * width - 1) // (2 * width)
-    blocks = np.empty((3, width), np.uint64)
-    words = np.empty((4, width), np.uint32)
+    drawn = (width + _LANES - 1) // _LANES * _LANES
+    blocks, words = np.empty((3, drawn), np.uint64), np.empty((4, drawn), np.uint32)
     _start(blocks, np.uint32(step), key0, key1)
     start = _take(taken, chunk)
     while start < tokens:
         for token in range(start, min(start + chunk, tokens)):
             at = origin = token * dim
+            ahead = -1
             if ids is not None:
+                if not 0 <= ids[token] < len(table):
+                    taken[1] = 1
+                    return
                 origin = ids[token] * dim
-                # The next row may be anywhere in memory; it comes while the words are drawn.
                 ahead = ids[min(token + 1, tokens - 1)] * dim
-                for place in range(ahead, ahead + dim, 64 // x.itemsize):
-                    _prefetch(source, np.uintp(place))
             scale = magnitude[token]
             if scale != 0:
-                _draw(words, blocks, position[token], sample[token], key0, key1)
+                _draw(
+                    words, blocks, position[token], sample[token], key0, key1,
+                    target, at, source, ahead,
+                )  # fmt: skip
                 for row in range(rows):
                     # Two planes of channels; the last ones may be short, the second one empty.
                     low, high = 2 * row * width, (2 * row + 1) * width

@@ -37,7 +37,7 @@ def load() -> Kernel | None:
 class NumbaKernel:
     """Noise by ``perturb`` of ``_numba_code``."""
 
-    fused_from = 2**23
+    fused_from = 2**22
     """Smaller results are still in the cache when the noise comes to them."""
 
     def __init__(self, perturb: Callable[..., None]) -> None:
@@ -51,13 +51,13 @@ class NumbaKernel:
         self, x: Tensor, table: Tensor, ids: Tensor, noise: Noise, prepared: Prepared
     ) -> None:
         """Write rows of an embedding table [V, d] with their noise to ``x``, [n, d]."""
-        least, most = torch.aminmax(ids)
-        if least < 0 or most >= len(table) or not table.is_contiguous():
-            x.copy_(torch.embedding(table, ids))  # raises, unless the table is not contiguous
+        if not table.is_contiguous():
+            x.copy_(torch.embedding(table, ids))
             self(x, noise, prepared)
             return
         rows = ids.numpy().astype(np.int64, copy=False)
-        self._run(x, noise, prepared, _memory(x), _memory(table), rows)
+        if not self._run(x, noise, prepared, _memory(x), _memory(table), rows):
+            torch.embedding(table, ids)  # raises
 
     def _run(
         self,
@@ -67,17 +67,19 @@ class NumbaKernel:
         memory: NDArray[Any],
         table: NDArray[Any],
         ids: NDArray[np.int64] | None,
-    ) -> None:
+    ) -> bool:
+        """Whether all ids are in the table."""
         plan = host_plan(x, noise, prepared)
         settings = prepared.step % 2**32, *_settings(noise)
         chunk = max(1, _CHUNK // x.shape[1])
         threads = 1 if x.numel() < _SERIAL else torch.get_num_threads()
-        taken = np.zeros(1, np.int64)
+        taken = np.zeros(2, np.int64)
 
         def work() -> None:
             self._perturb(memory, table, ids, *plan, *settings, taken, chunk)
 
         run_parallel(work, threads)
+        return not taken[1]
 
 
 @lru_cache(maxsize=64)
