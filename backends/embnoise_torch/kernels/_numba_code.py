@@ -223,8 +223,8 @@ def _draw_lanes(typing_context, words, blocks, block, word1, word2, word3, key0,
             builder.store(builder.trunc(word, narrow), place(0, row, narrow), align=4)
         return context.get_dummy_value()
 
-    given = *[types.uint64] * 3, *[types.uint32] * 2
-    return types.void(words, blocks, types.uintp, *given), generate
+    given = words, blocks, types.uintp, *[types.uint64] * 3, *[types.uint32] * 2
+    return types.void(*given), generate
 
 
 def _address(context, builder, signature, arguments, kind):
