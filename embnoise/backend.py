@@ -11,6 +11,7 @@ of a layer's calls (``Counter``), and the state that layers and handles share (`
 
 from __future__ import annotations
 
+from embnoise._argument_names import is_positions, likeliest_ids
 from embnoise._arrays import NUMPY, Array, ArrayNamespace, FusedArrayNamespace
 from embnoise._counter import Counter
 from embnoise._distributions import (
@@ -115,8 +116,10 @@ __all__ = [
     "format_value",
     "inspect_seen",
     "is_match",
+    "is_positions",
     "is_scheduled",
     "lattice",
+    "likeliest_ids",
     "magnitudes_by_length",
     "match_layers",
     "multiplier_between",

@@ -7,6 +7,7 @@ from typing import Any
 
 from keras import ops
 
+from embnoise.backend import likeliest_ids
 from embnoise_keras.inputs import Inputs, Place, label, shape_of
 
 __all__ = [
@@ -25,11 +26,8 @@ __all__ = [
 MASKS = ("padding_mask", "attention_mask", "input_mask", "mask")
 _IDS = ("token_ids", "input_ids", "tokens", "ids", "inputs")
 SIDES = ("encoder", "decoder")
-# Integers with these in their names are something of each token, no ids of tokens, or hardly those
-# that a mask belongs to; and those that it does.
+# Integers with these in their names are something of each token, no ids of tokens.
 _OF_EACH = ("position", "type", "segment")
-_NOT_LIKELY = (*_OF_EACH, "mask", "label", "cache", "length", "target", "seq", "doc")
-_LIKELIER = ("token", "input", "text", "word")
 
 
 def stem(name: str, endings: tuple[str, ...] = _IDS) -> str | None:
@@ -84,19 +82,16 @@ def likelier_ids(inputs: Inputs, mask: Any, places: Collection[Place]) -> Place 
     if all(_has_any(name, _OF_EACH) for name in own):
         return None
     around = {place[:-1] for place in places}
-    likely = [
+    alike = [
         place
         for place, value in inputs.leaves.items()
         if place[:-1] in around
         and isinstance(place[-1], str)
-        and not _has_any(place[-1], _NOT_LIKELY)
         and "int" in str(getattr(value, "dtype", ""))
         and shape_of(value) == shape_of(mask)
     ]
-    plain = [place for place in likely if "_" not in place[-1]]
-    likely = plain or [place for place in likely if place[-1].endswith(("ids", "tokens"))]
-    named = [place for place in likely if _has_any(place[-1], _LIKELIER)]
-    return next((place for place in (named or likely)[:1] if place not in places), None)
+    likeliest = likeliest_ids([place[-1] for place in alike])
+    return None if likeliest is None or alike[likeliest] in places else alike[likeliest]
 
 
 def _has_any(name: str, parts: Iterable[str]) -> bool:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Iterable
 from typing import Any
 
+from embnoise.backend import is_positions
 from embnoise_keras._compat import known_value
 from embnoise_keras.inputs import Inputs, Place, label, shape_of
 from embnoise_keras.known_values import are_segments, start_again
@@ -16,9 +17,6 @@ __all__ = ["documents_among", "mask_of_scores", "unknown_mask"]
 # Names that tell how long rows are, but not by which tokens are real.
 _LENGTHS = re.compile(r"((seq|sequence|input|text|tokens?|ids|row|valid)_?)?(lengths?|lens?)")
 _DOCUMENTS = re.compile(r"(segment|document|doc)(s|_?(ids?|idx|index|numbers?))")
-_POSITIONS = re.compile(
-    r"((input|token|abs|absolute|seq)_?)?(pos|positions?)(_?(ids?|idx|index|indices))?"
-)
 
 
 def mask_of_scores(inputs: Inputs) -> str | None:
@@ -123,7 +121,7 @@ def documents_among(
         if packed and _DOCUMENTS.fullmatch(name) and not name.startswith("segment"):
             return place
         segments = packed and _DOCUMENTS.fullmatch(name)
-        if not segments and not _POSITIONS.fullmatch(name):
+        if not segments and not is_positions(name):
             continue
         values, told = known_value(given), None if mask is None else known_value(mask)
         if values is not None and (are_segments if segments else start_again)(values, told):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from embnoise.backend import format_value
+from embnoise.backend import format_value, likeliest_ids
 from embnoise_torch.model.batches import (
     CUMULATIVE,
     NAMES,
@@ -40,12 +40,6 @@ __all__ = [
 
 _NOT_TOKENS = ("mask", "position", "type", "segment", "label", "cache", "length")
 """An integer argument with one of these in its name has no ids of tokens."""
-
-_NOT_IDS = (*_NOT_TOKENS, "target", "seq", "doc")
-"""One with one of these in its name is not what is looked up, in a call without ``input_ids``."""
-
-_OF_TOKENS = ("token", "input", "text", "word")
-"""One with one of these in its name is, rather than others."""
 
 
 class CallTokens(NamedTuple):
@@ -182,11 +176,8 @@ def _is_no_token(name: str) -> bool:
 
 def _likeliest(others: list[tuple[str, Tensor]]) -> Tensor | None:
     """What is most likely looked up in a call without ``input_ids``, the first of several."""
-    likely = [each for each in others if not any(part in each[0] for part in _NOT_IDS)]
-    plain = [each for each in likely if "_" not in each[0]]
-    likely = plain or [each for each in likely if each[0].endswith(("ids", "tokens"))]
-    named = [each for each in likely if any(part in each[0] for part in _OF_TOKENS)]
-    return (named or likely)[0][1] if likely else None
+    likeliest = likeliest_ids([name for name, _ in others])
+    return None if likeliest is None else others[likeliest][1]
 
 
 def may_have_ids(call: ModelCall) -> bool:

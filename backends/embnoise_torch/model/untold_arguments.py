@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from embnoise.backend import is_positions
 from embnoise_torch import _compat
 from embnoise_torch.model.batches import TELLING, ModelCall, as_tensor, entries_of, is_unread
 from embnoise_torch.model.model_call import CallTokens
@@ -38,9 +39,6 @@ _DOCUMENTS = re.compile(
     r"|batch(_(idx|index|vector))?"  # the graphs of nodes
 )
 _SEGMENTS = re.compile(r"seg|seq|sequence")
-_POSITIONS = re.compile(
-    r"((input|token|abs|absolute|seq)_?)?(pos|positions?)(_?(ids?|idx|index|indices))?"
-)
 _NEITHER = re.compile(
     r"loss|label|prompt|completion|assistant|response|action|answer|reward|image|pixel|video|audio|"
     r"speech|mel|feature|frame|head|causal|special|type|span|mlm|position|past|cache|"
@@ -72,7 +70,7 @@ def _field_in_dynamo(name: str) -> Field:
 @lru_cache(maxsize=1024)
 def _field_of(name: str) -> Field:
     """The field of ``CallTokens`` for an argument; "" for what tells neither."""
-    if _POSITIONS.fullmatch(name):
+    if is_positions(name):
         return "unknown_positions"
     if _NEITHER.search(name):
         return ""
