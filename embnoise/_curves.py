@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from embnoise._distributions import LATTICE_SIZE
 from embnoise._noise import Noise
+from embnoise._schedules.base import Chain
 from embnoise._validation import check_integer
 
 __all__ = ["LENGTHS", "Curves", "curves"]
@@ -18,7 +19,7 @@ LENGTHS = tuple(2**power for power in range(3, 18))
 """8 to 131,072 tokens."""
 
 _STEPS = 256
-"""The most steps at which alpha is evaluated."""
+"""The most steps at which alpha is evaluated, beside the ends of schedules."""
 _QUANTILES = 1024
 
 Floats = NDArray[np.float64]
@@ -69,8 +70,7 @@ def curves(noise: Noise, *, total_steps: int, dim: int) -> Curves:
     total_steps = check_integer("total_steps", total_steps, minimum=1)
     dim = check_integer("dim", dim, minimum=1)
     bound = noise.bind(total_steps)
-    count = min(total_steps, _STEPS)
-    steps = np.unique(np.linspace(0, total_steps - 1, count).round().astype(np.int64))
+    steps = _steps(bound.alpha, total_steps)
     alphas = np.array([bound.alpha_at(int(step)) for step in steps], dtype=np.float64)
     factor = noise._rms_factor
     unit: Any = noise._distribution
@@ -89,3 +89,12 @@ def curves(noise: Noise, *, total_steps: int, dim: int) -> Curves:
         factor * unit.bound,
         "RMS of the embeddings" if noise._scale.uses_rms else "",
     )
+
+
+def _steps(alpha: Any, total_steps: int) -> NDArray[np.int64]:
+    """Steps of a run at equal distances, and where one schedule of a chain follows another."""
+    spread = np.linspace(0, total_steps - 1, min(total_steps, _STEPS)).round()
+    lengths = [part.length or 0 for part in alpha.parts[:-1]] if isinstance(alpha, Chain) else []
+    starts = np.cumsum([0, *lengths])
+    ends = [each for each in (*(starts - 1), *starts) if 0 <= each < total_steps]
+    return np.unique(np.concatenate([spread, ends]).astype(np.int64))

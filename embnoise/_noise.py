@@ -36,7 +36,7 @@ Alpha: TypeAlias = float | Schedule | Callable[[Any], Any]
 
 
 @dataclass(frozen=True)
-class Noise:  # noqa: PLW1641, dataclass makes the hash
+class Noise:
     """What noise to add: frozen, hashable, and written to JSON by ``to_dict``.
 
     Args:
@@ -104,16 +104,30 @@ class Noise:  # noqa: PLW1641, dataclass makes the hash
         object.__setattr__(self, "seed", check_seed("seed", self.seed))
         if not isinstance(self.stream, str):
             raise TypeError(f"stream must be a string, got {format_value(self.stream)}")
+        try:
+            self.stream.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"stream must be text in Unicode, got {self.stream!r}") from None
 
     def __eq__(self, other: object) -> bool:
-        """Whether settings are equal, and names mean the same: a rule may be registered again."""
+        """Whether settings are equal, and names mean the same: a rule may be registered again.
+
+        A ``jax.random.key`` is equal to no number.
+        """
         if type(other) is not type(self):
             return NotImplemented
-        return self._compared == other._compared
+        return self._compared == other._compared and _are_equal(self.seed, other.seed)
+
+    def __hash__(self) -> int:
+        # By all fields, one by one: kernels keep what they know of a noise by it.
+        seed = self.seed if type(self.seed) is int else None  # a key of JAX has no hash
+        rules = self.alpha, self.distribution, self.scale, self.length
+        return hash((*rules, self.match, self.antithetic, seed, self.stream))
 
     @property
     def _compared(self) -> tuple[Any, ...]:
-        settings = (getattr(self, field.name) for field in fields(self))
+        """All settings but the seed, which may be an array."""
+        settings = (getattr(self, field.name) for field in fields(self) if field.name != "seed")
         return (*settings, self._distribution, self._scale)
 
     def alpha_at(self, step: Any, xp: ArrayNamespace = NUMPY) -> Any:
@@ -259,6 +273,16 @@ class Noise:  # noqa: PLW1641, dataclass makes the hash
             return 0, 0
         digest = hashlib.sha256(self.stream.encode()).digest()
         return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:8], "little")
+
+
+def _are_equal(seed: Any, other: Any) -> bool:
+    """Whether seeds are equal: numbers, ``None``, or keys of JAX."""
+    if is_array(seed) != is_array(other):
+        return False
+    try:
+        return seed is other or bool(seed == other)
+    except TypeError:  # keys of two generators, or of a value that is not known yet
+        return False
 
 
 def check_noise(noise: object) -> Noise:

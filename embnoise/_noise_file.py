@@ -18,7 +18,7 @@ def read_noise(path: str | Path) -> Noise:
         ValueError: It is not JSON, or does not describe a noise.
     """
     try:
-        return Noise.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        return Noise.from_dict(json.loads(Path(path).read_text(encoding="utf-8-sig")))
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no file {str(path)!r}") from None
     except IsADirectoryError:

@@ -18,6 +18,8 @@ _SYNONYMS = {"normal": "gaussian"}
 """Names that look like another one than the one that means the same."""
 
 _FLOAT32_MAX = 3.4028234663852886e38
+_ZERO_IN_FLOAT32 = 2.0**-150
+"""The largest number that rounds to 0."""
 
 
 def format_value(value: Any, limit: int = 120) -> str:
@@ -74,7 +76,7 @@ def check_amplitude(
         number = float(value)
     except OverflowError:  # an int above all floats
         number = math.inf
-    if not 0 <= number <= _FLOAT32_MAX or (positive and number == 0):
+    if not 0 <= number <= _FLOAT32_MAX or (positive and number <= _ZERO_IN_FLOAT32):
         range_ = "above 0" if positive else "at least 0"
         raise ValueError(
             f"{name} must be finite in float32 and {range_}, got {format_value(value)}"

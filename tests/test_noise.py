@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 
 import embnoise
-from embnoise import Distribution, Noise, add_noise, linear, neftune, symnoise
+from embnoise import Distribution, Noise, add_noise, exponential, linear, neftune, symnoise
 from embnoise.backend import philox_key
 from tests.frameworks import needs
 from tests.strategies import noises, schedules
@@ -105,6 +105,17 @@ def test_what_json_cannot_hold_is_not_saved():
 def test_json_that_is_not_ours_is_refused(data, message):
     with pytest.raises(ValueError, match=message):
         Noise.from_dict(data)
+
+
+def test_a_stream_is_text():
+    with pytest.raises(ValueError, match=r"stream must be text in Unicode, got '\\ud800'"):
+        neftune(stream="\ud800")
+
+
+def test_what_is_0_in_float32_is_not_above_0():
+    with pytest.raises(ValueError, match="start must be finite in float32 and above 0, got 1e-300"):
+        exponential(1e-300, 1.0, 10)
+    assert exponential(1e-44, 1.0, 10)(0) > 0
 
 
 def test_a_schedule_and_its_noise_are_hashable():

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from embnoise import Noise, add_noise, linear, neftune, symnoise
+from embnoise import Noise, add_noise, constant, linear, neftune, symnoise
 from embnoise._cli import main
 from embnoise._curves import curves
 
@@ -23,6 +23,16 @@ def files(tmp_path):
         paths.append(tmp_path / f"{name}.json")
         paths[-1].write_text(json.dumps(noise.to_dict()))
     return [str(path) for path in paths]
+
+
+def test_a_short_peak_is_seen():
+    peak = linear(0.0, 20.0, 50).then(linear(20.0, 1.0, 50)).then(constant(1.0))
+    found = curves(neftune(peak), total_steps=100_000, dim=64)
+    assert found.alphas.max() == 20
+    assert len(found.steps) < 300
+    assert found.rms[0] == pytest.approx(20 / (8 * 64) ** 0.5 / 3**0.5)
+    short = curves(neftune(peak), total_steps=20, dim=64)  # a run may end before the peak
+    assert short.alphas.max() == peak(19)
 
 
 @pytest.mark.parametrize(

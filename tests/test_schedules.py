@@ -2,12 +2,14 @@
 
 import json
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import embnoise
 from embnoise import constant, cosine, exponential, linear, neftune, polynomial, sigmoid
 from embnoise._schedules import schedule_from_dict
 from tests.frameworks import is_tested
@@ -62,6 +64,17 @@ def test_sigmoid_is_steepest_half_way():
     assert rises[0] < rises[2] < rises[4]
 
 
+@given(st.floats(0.01, 100), st.integers(1, 10**6), st.sampled_from([np.float32, np.float64]))
+def test_sigmoid_keeps_to_its_end_points(steepness, steps, dtype):
+    near = np.arange(min(steps, 50) + 1)
+    where = np.concatenate([near, steps - near]).astype(dtype)
+    for start, end in ((0, 1), (1, 0)):
+        alphas = sigmoid(start, end, steps, steepness).value(where, np)
+        assert ((alphas >= 0) & (alphas <= 1)).all()
+        assert (alphas[where == 0] == start).all()
+        assert (alphas[where == steps] == end).all()
+
+
 def test_a_chain_counts_each_schedule_from_its_own_start():
     chain = linear(0, 5, 10).then(constant(5, 20)).then(linear(5, 1, 10))
     assert [chain(step) for step in (0, 5, 9, 10, 29, 30, 35, 40, 100)] == [
@@ -103,8 +116,22 @@ def test_bind_fills_in_the_rest_of_the_run():
 
 
 def test_what_does_not_depend_on_its_length_needs_none():
+    warm = linear(0, 5, 10).then(constant(5))
     assert constant(5)(10**9) == 5
-    assert linear(0, 5, 10).then(constant(5))(10**9) == 5
+    assert warm(10**9) == 5
+    for total_steps in (3, 10, 100):  # a run may end while it warms up
+        assert warm.bind(total_steps) == warm
+
+
+def test_what_has_no_steps_comes_last_in_a_chain():
+    @dataclass(frozen=True)
+    class Endless(embnoise.Schedule):
+        def value(self, step, xp):
+            return 1 + step * 0
+
+    assert linear(0, 5, 10).then(Endless()).bind(3)(20) == 1
+    with pytest.raises(ValueError, match=r"only the last schedule .* got .*Endless\(\) before"):
+        Endless().then(constant(5, 10))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ class _Namespace:
 
     int32, uint64, float32, float64 = tf.int32, tf.uint64, tf.float32, tf.float64
     cos = staticmethod(tf.cos)
-    divide = staticmethod(tf.divide)
     exp = staticmethod(tf.exp)
     reshape = staticmethod(tf.reshape)
     roll = staticmethod(tf.roll)
@@ -39,8 +38,12 @@ class _Namespace:
     def cumsum(self, x: tf.Tensor, /, *, axis: int) -> tf.Tensor:
         return tf.cumsum(x, axis=axis)
 
+    # In float64, and then rounded: of what TensorFlow knows, it takes a / c for a * (1 / c), and
+    # XLA takes a / sqrt(x) for a * rsqrt(x), which in float32 round otherwise.
+    def divide(self, x: tf.Tensor, y: tf.Tensor, /) -> tf.Tensor:
+        return tf.cast(tf.cast(x, tf.float64) / tf.cast(y, tf.float64), x.dtype)
+
     def sqrt(self, x: tf.Tensor, /) -> tf.Tensor:
-        # In float64, because XLA takes a / sqrt(x) for a * rsqrt(x), which rounds otherwise.
         return tf.cast(tf.sqrt(tf.cast(x, tf.float64)), x.dtype)
 
     def sum(self, x: tf.Tensor, /, *, axis: int, keepdims: bool) -> tf.Tensor:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.machinery import PathFinder
@@ -23,6 +24,9 @@ from embnoise._cli import check, explain, inspect, plot, write
 from embnoise._cli.usage import UsageError
 
 __all__ = ["main"]
+
+_BROKEN_PIPE = 141
+"""What a shell sees of a program that the signal SIGPIPE ends."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,7 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options, unknown = parser.parse_known_args(arguments)
         if unknown:  # argparse shows the usage of `embnoise`, which has no options
             commands[options.command].error(f"unrecognized arguments: {' '.join(unknown)}")
-        return int(options.run(options))
+        code = int(options.run(options))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever read the output, such as `head`, wants no more of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
     except (UsageError, ValueError, TypeError, ImportError, OSError) as error:
         print(f"embnoise {command}: {error}", file=sys.stderr)
         return 2

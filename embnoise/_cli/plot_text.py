@@ -40,7 +40,11 @@ def _chart(curves: Curves) -> list[str]:
     """Alpha over the run, as columns of characters."""
     highest = float(curves.alphas.max())
     steps = np.linspace(0, curves.steps[-1], _WIDTH)
-    columns = np.interp(steps, curves.steps, curves.alphas) / (highest or 1.0)
+    columns = np.interp(steps, curves.steps, curves.alphas)
+    # A peak between two columns belongs to the nearer one.
+    nearest = np.abs(steps[:, None] - curves.steps).argmin(axis=0)
+    np.maximum.at(columns, nearest, curves.alphas)
+    columns /= highest or 1.0
     rows = []
     for row in reversed(range(_HEIGHT)):
         filled = np.clip((columns * _HEIGHT - row) * 8, 0, 8).round().astype(int)

@@ -28,7 +28,8 @@ def read_rows(
             id that is not in the table.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not `splitlines`: a text may have other separators than newlines in it.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--data must be a text file that can be read: {error}") from None
     entries = [

@@ -165,6 +165,12 @@ class Chain(Schedule):
                 "only one schedule of a chain may last for the rest of the run (steps=None), "
                 f"got {len(open_ended)}: {open_ended}"
             )
+        for part in self.parts[:-1]:
+            if part.length is None and "steps" not in part._values():
+                raise ValueError(
+                    f"only the last schedule of a chain may have no steps, got {part} before "
+                    f"{self.parts[-1]}"
+                )
 
     @property
     def length(self) -> int | None:
@@ -178,7 +184,7 @@ class Chain(Schedule):
 
     def bind(self, total_steps: int) -> Schedule:
         total_steps = check_integer("total_steps", total_steps, minimum=1)
-        if self.length is not None:
+        if self.length is not None or self.bound:
             return self
         rest = total_steps - sum(part.length or 0 for part in self.parts)
         if rest < 1:

@@ -57,8 +57,9 @@ class _Ramp(_Curve):
     def value(self, step: Array, xp: ArrayNamespace) -> Array:
         assert self.steps is not None
         t = step / float(self.steps)
-        # The last step does not follow the curve: rounding could miss the end point.
+        # The ends do not follow the curve, which rounding could let miss them.
         curve = self._curve(xp.where(t < 1, t, t * 0), xp)
+        curve = xp.where(t > 0, curve, t * 0 + self.start)
         return xp.where(t < 1, curve, t * 0 + self.end)
 
     def _curve(self, t: Array, xp: ArrayNamespace) -> Array:
@@ -127,7 +128,10 @@ class Sigmoid(_Ramp):
 
     def _weight(self, t: Array, xp: ArrayNamespace) -> Array:
         edge = math.tanh(self.steepness / 4)
-        return 0.5 + 0.5 * xp.tanh(self.steepness * (t - 0.5) / 2) / edge
+        weight = 0.5 + 0.5 * xp.tanh(self.steepness * (t - 0.5) / 2) / edge
+        # Rounding could put it outside of [0, 1], and alpha below 0.
+        weight = xp.where(weight > 0, weight, t * 0)
+        return xp.where(weight < 1, weight, t * 0 + 1)
 
 
 for _kind in (Constant, Linear, Cosine, Exponential, Polynomial, Sigmoid):

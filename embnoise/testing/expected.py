@@ -60,7 +60,7 @@ def misspelled_cases(path: Path, names: Collection[str]) -> list[str]:
 
 def _lines(path: Path) -> Iterator[tuple[str, str | None, str, str]]:
     """The lines with a code: where each stands, its case if it names one, its code and reason."""
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
         text = line.strip()
         if not text or text.startswith("#"):
             continue

@@ -152,6 +152,20 @@ def test_a_key_belongs_to_jax_alone():
         Noise(5.0, seed=jax.random.split(jax.random.key(0)))
 
 
+def test_noises_with_keys_are_compared_and_hashed():
+    key = jax.random.key(3)
+    same = neftune(seed=key), neftune(seed=jax.random.key(3))
+    others = (
+        neftune(seed=jax.random.key(4)), neftune(seed=3), neftune(), neftune(6.0, seed=key),
+        neftune(seed=jax.random.key(3, impl="rbg")),
+    )  # fmt: skip
+    assert same[0] == same[1]
+    assert hash(same[0]) == hash(same[1])
+    assert all(same[0] != other and other != same[0] for other in others)
+    assert jax.jit(lambda key: neftune(seed=key) == neftune(seed=key))(key)
+    assert not jax.jit(lambda key: neftune(seed=key) == neftune(seed=jax.random.key(3)))(key)
+
+
 def test_a_raw_key_is_refused_with_what_to_pass():
     raw = jax.random.PRNGKey(3)
     message = r"seed must be an integer or a jax\.random\.key, .* jax\.random\.wrap_key_data"

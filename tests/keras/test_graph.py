@@ -13,6 +13,8 @@ if keras.backend.backend() != "tensorflow":
 
 import tensorflow as tf
 
+from embnoise_keras.namespace import NAMESPACE
+
 X = np.random.default_rng(0).standard_normal((3, 5, 20)).astype(np.float32)
 MASK = np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1], [0, 1, 1, 1, 0]])
 ABOUT = {
@@ -135,6 +137,19 @@ def test_the_magnitude_has_the_same_bits_in_a_graph(xla):
 
     seen = noisy(tf.constant(zeros), tf.constant(mask))
     assert (np.asarray(seen) == embnoise.add_noise(zeros, noise, step=0, mask=mask)).all()
+
+
+@pytest.mark.parametrize("xla", [False, True])
+def test_divisions_are_rounded_to_nearest(xla):
+    """The optimizer takes a / c for a * (1 / c) where it knows c."""
+    alphas = np.random.default_rng(0).uniform(1, 10, 1000).astype(np.float32)
+    constants = np.arange(3, 103, dtype=np.float32)
+
+    @tf.function(jit_compile=xla, autograph=False)
+    def divided(alphas):
+        return tf.stack([NAMESPACE.divide(alphas, tf.constant(each)) for each in constants])
+
+    assert (divided(tf.constant(alphas)).numpy() == alphas / constants[:, None]).all()
 
 
 def test_per_token_ids_in_a_packed_row():

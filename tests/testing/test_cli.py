@@ -58,6 +58,19 @@ def _here(tmp_path, monkeypatch):
 
 
 TARGET = "made_for_cli.layers:make_layer"
+
+
+def test_output_that_nobody_reads_is_no_error():
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as closed:
+        ran = subprocess.run(
+            [sys.executable, "-m", "embnoise", "checks"], stdout=closed, stderr=subprocess.PIPE,
+            text=True, check=False,
+        )  # fmt: skip
+    assert (ran.returncode, ran.stderr) == (141, "")
+
+
 CHECK = ("check", TARGET, "--driver", "numpy", "--profile", "quick")
 
 

@@ -130,6 +130,20 @@ def test_rows_of_the_data_are_what_the_model_is_called_with(loaded, tmp_path, ca
     assert found["measured"]["predicted"] == pytest.approx(right, rel=2e-3)
 
 
+def test_lines_end_at_newlines_alone(loaded, tmp_path, capsys):
+    """Not at what `str.splitlines` takes for the end of a line, nor does a mark begin one."""
+
+    class Counted(Model):
+        def tokenize(self, texts):
+            return [[1] * len(text) for text in texts]
+
+    lines = ['{"text": "a\u2028b"}\r\n', '{"text": "c\u0085"}\n', '{"input_ids": [1]}']
+    (tmp_path / "data.jsonl").write_bytes("".join(lines).encode("utf-8-sig"))
+    loaded(Counted())
+    found = found_in(capsys, "here", "--data", str(tmp_path / "data.jsonl"))
+    assert [each["tokens"] for each in found["lengths"]] == [1, 2, 3]
+
+
 def test_a_schedule_as_long_as_the_run(file, tmp_path, capsys):
     noise = tmp_path / "noise.json"
     noise.write_text(json.dumps(neftune(alpha=linear(5.0, 0.0)).to_dict()))
