@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -222,8 +223,13 @@ class JaxDriver(DriverBase):
         """``call`` under ``jax.jit``, ``nnx.jit`` or ``eqx.filter_jit``.
 
         It is compiled once for each mode. Arrays, the step and the key are traced.
+
+        Raises:
+            RuntimeError: It is compiled for the third time for a batch of the same form, when it
+                is called.
         """
         compiled: dict[tuple[int, Any], Any] = {}
+        traces: Counter[Any] = Counter()
 
         def run(layer: NativeLayer, inputs: NativeArray, **keywords: Any) -> Any:
             training = keywords.pop("training", None)
@@ -232,21 +238,30 @@ class JaxDriver(DriverBase):
             def traced(
                 layer: NativeLayer, variables: Any, inputs: NativeArray, keywords: Any, key: Array
             ) -> Any:
+                form = jax.tree_util.tree_map(jax.typeof, (inputs, keywords))
+                this = number, training, str(form)
+                traces[this] += 1
+                if traces[this] > 2:
+                    raise RuntimeError(
+                        "every call is compiled anew, since an attribute of the layer that is no "
+                        "array, such as a counter, is another one: keep it in an nnx.Variable"
+                    )
                 with self._holding(key, layer, variables):
                     output = call(layer, inputs, **mode, **keywords)
                     return output, self._variables.get(id(layer))
 
-            if (id(layer), training) not in compiled:
-                compiled[id(layer), training] = _jit(traced, layer)
+            number = id(layer)
+            if (number, training) not in compiled:
+                compiled[number, training] = _jit(traced, layer)
             traceable = {name: jnp.asarray(value) for name, value in keywords.items()}
             if training is not None and _is_a(layer, "flax.nnx"):
                 # Outside, as users do: a mode set inside nnx.jit would compile again.
                 layer.train() if training else layer.eval()
-            output, variables = compiled[id(layer), training](
-                self._variables.get(id(layer)), inputs, traceable, self.key
+            output, variables = compiled[number, training](
+                self._variables.get(number), inputs, traceable, self.key
             )
             if variables is not None:
-                self._variables[id(layer)] = variables
+                self._variables[number] = variables
             return output
 
         return run

@@ -54,6 +54,18 @@ class CountsInPython:
         return self.layer(x, training=training, mask=mask, step=self.calls)
 
 
+class CountsInAModule(nnx.Module):
+    """The same in an NNX module, of which the compiler reads each count anew."""
+
+    def __init__(self, alpha, seed):
+        self.layer, self.calls, self.deterministic = Folded(alpha, seed), 0, False
+        self.layer.share = lambda step: 1
+
+    def __call__(self, x, *, mask):
+        self.calls += not self.deterministic
+        return self.layer(x, training=not self.deterministic, mask=mask, step=self.calls)
+
+
 class SplitsInPython:
     """It keeps its key on itself, where a traced one must not stay."""
 
@@ -304,6 +316,8 @@ FAULTY = [
     bad(FromNumPy, "EN22", "while tracing", "drawn by NumPy: frozen while compiling"),
     bad(CountsInPython, "EN22", "treats as a constant",
         "steps counted in Python: frozen while compiling"),
+    bad(CountsInAModule, "EN22", "compiled anew",
+        "steps counted in an attribute of an NNX module: compiled in every call"),
     bad(SplitsInPython, "EN22", "treats as a constant", "a key kept on self: frozen by jit"),
     bad(TracedMode, "EN01", "TracerBoolConversionError", "training traced, not static"),
     bad(SameKey, "EN06", "seeded again in every call", "the same key at every step"),
