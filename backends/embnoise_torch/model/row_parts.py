@@ -38,18 +38,20 @@ def check_rows(ids: Tensor, calls: Sequence[CallTokens], padding: int | None) ->
             RuntimeWarning,
             stacklevel=2,
         )
-    inside: list[CallTokens] = []
-    for call in calls:
-        told = any(map(_tells_documents, inside))  # of rows that the model has joined
-        inside.append(call)
+    for place, call in enumerate(calls):
         rows = call.likely_ids
         if rows is None or rows.ndim != 2 or 1 in rows.shape[1:] or ids.shape == rows.shape:
             continue
         rows = rows.to(ids)
         # Other ids than input_ids may be equal by chance.
         column = _is_column(ids, rows) and (call.ids is not None or len(rows) > 1)
-        if column or not (told or is_among(ids, call.beside) or not _mixes(ids, rows)):
-            raise _untold_length(ids, rows, column=column)
+        if column:
+            raise _untold_length(ids, rows, column=True)
+        if is_among(ids, call.beside):
+            continue
+        # A call further inside may tell the documents of rows that the model has joined.
+        if _mixes(ids, rows) and not any(map(_tells_documents, calls[:place])):
+            raise _untold_length(ids, rows, column=False)
         if _are_part(ids, rows, _real_in(call, rows, padding)):
             _warn_of_part()
     if ids.ndim in (1, 2) and ids.numel() == len(ids) > 1:  # one token of each row, perhaps
@@ -61,7 +63,10 @@ def check_rows(ids: Tensor, calls: Sequence[CallTokens], padding: int | None) ->
 
 
 def _tells_documents(call: CallTokens) -> bool:
-    return not (call.cumulative is call.documents is call.positions is None)
+    if not (call.cumulative is call.documents is call.positions is None):
+        return True
+    mask = call.mask  # which may number them
+    return mask is not None and mask.ndim == 2 and bool((mask > 1).any())
 
 
 def _is_column(ids: Tensor, rows: Tensor) -> bool:
@@ -69,16 +74,18 @@ def _is_column(ids: Tensor, rows: Tensor) -> bool:
 
 
 def _mixes(ids: Tensor, rows: Tensor) -> bool:
-    """Whether ids without an axis for rows are the tokens of several: all, or all real ones.
+    """Whether ids of one row are the tokens of several: all, or all real ones.
 
-    0, 1, 2, ... are a whole table, whatever the rows are.
+    0, 1, 2, ... are a whole table, unless the rows are these numbers themselves.
     """
-    if ids.ndim != 1 or len(rows) == 1 or len(ids) <= rows.shape[1]:
+    if ids.ndim not in (1, 2) or len(rows) == 1 or ids.numel() <= rows.shape[1]:
         return False
-    if ids.numel() == rows.numel():
-        return True
-    counted = torch.equal(ids, torch.arange(len(ids), device=ids.device, dtype=ids.dtype))
-    return not counted and are_in(ids, rows)
+    joined = ids.flatten()
+    if len(joined) > ids.shape[-1]:
+        return False
+    if torch.equal(joined, torch.arange(len(joined), device=ids.device, dtype=ids.dtype)):
+        return are_equal(joined, rows.flatten())
+    return ids.numel() == rows.numel() or are_in(joined, rows)
 
 
 def _are_given_inside(ids: Tensor, calls: Sequence[CallTokens]) -> bool:
@@ -125,8 +132,11 @@ def _are_part(ids: Tensor, rows: Tensor, real: Tensor) -> bool:
 
     One token less than the rows have is what a model may shift by.
     """
-    length = ids.shape[-1]
-    if ids.ndim != 2 or len(ids) != len(rows) or not 0 < length < rows.shape[1] - 1:
+    if ids.ndim not in (1, 2):
+        return False
+    ids = ids.reshape((1, *ids.shape)[-2:])
+    length = ids.shape[1]
+    if len(ids) != len(rows) or not 0 < length < rows.shape[1] - 1:
         return False
     fitting = rows[:, : rows.shape[1] - length + 1] == ids[:, :1]
     begins = fitting.all(dim=0).nonzero().flatten().tolist()
