@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 __all__ = [
+    "backward_pass",
     "calling",
     "compiled_inner",
     "constant_in_dynamo",
@@ -46,7 +47,8 @@ __all__ = [
 ]
 
 
-_graph_task: Callable[[], int] = torch._C._current_graph_task_id
+backward_pass: Callable[[], int] = torch._C._current_graph_task_id
+"""The number of the backward pass that autograd is running in this thread; -1 outside of one."""
 
 
 def in_backward() -> bool:
@@ -54,7 +56,7 @@ def in_backward() -> bool:
 
     Gradient checkpointing recomputes a forward pass inside it, and no public function tells.
     """
-    return _graph_task() != -1
+    return backward_pass() != -1
 
 
 def compiled_inner(module: Any) -> nn.Module | None:

@@ -62,17 +62,24 @@ class RecomputeCache:
                 self.latest = inputs, draw
             return draw
         matching = [entry for entry in reversed(self._entries) if entry.matches(inputs)]
-        # This very tensor comes before equal ones, which are perhaps those of other passes. Of the
-        # rest the latest comes first: backward runs in the opposite order.
+        # This very tensor comes before equal ones, which are perhaps those of other passes. One
+        # backward pass recomputes each of them once, another one may do so again (a penalty on
+        # gradients). Of the rest the latest comes first: backward runs in the opposite order.
+        backward = _compat.backward_pass()
         first = min(
             matching,
-            key=lambda entry: (entry.inputs is not inputs, entry.recomputed),
+            key=lambda entry: (
+                entry.inputs is not inputs,
+                entry.backward == backward,
+                entry.recomputed,
+            ),
             default=None,
         )
         if first is None:
             self._warn_of_unknown_pass()
             return None
         first.recomputed += 1
+        first.backward = backward
         return first.draw
 
     def clear(self) -> None:
@@ -98,6 +105,8 @@ class _Entry:
         self.inputs = inputs
         self.draw = draw
         self.recomputed = 0
+        self.backward = -1
+        """The number of the backward pass that has recomputed it last."""
 
     def matches(self, inputs: Tensor) -> bool:
         return self.inputs is inputs or torch.equal(self.inputs, inputs)

@@ -32,6 +32,21 @@ def test_in_backward():
     assert seen == [False, True], CHANGED + "in_backward"
 
 
+def test_backward_pass():
+    seen = []
+
+    def body(x):
+        seen.append(_compat.backward_pass())
+        return x.sin()
+
+    x = torch.ones(2, requires_grad=True)
+    for _ in range(2):
+        checkpoint(body, x, use_reentrant=False).sum().backward()
+    outside, first, again, second = seen
+    assert outside == again == -1, CHANGED + "backward_pass"
+    assert -1 < first != second > -1, CHANGED + "backward_pass"
+
+
 def test_calling():
     class Outer:
         def run(self):
