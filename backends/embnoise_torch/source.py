@@ -329,7 +329,11 @@ class AttachedSource(_CountingSource):
                 self._looks_at_positions -= 1
                 if warns_of_starts(calls, self._special.padding):
                     self._looks_at_positions = 0
-        has_mask = are_full or any(map(tells_padding, calls))
+        # On an unknown side of an encoder-decoder, the mask of a call is perhaps the other's.
+        has_mask = are_full or any(
+            tells_padding(call) and (call.rival_ids is None or described.tokens.mask is not None)
+            for call in calls
+        )
         if has_mask:
             self.untold.check_mask(ids, described.tokens.mask)
         elif ids is not None:

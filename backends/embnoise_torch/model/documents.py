@@ -120,6 +120,7 @@ def _from_positions(
     warns: bool,
 ) -> Tensor | None:
     """Documents from positions that start again."""
+    placed = None
     if positions.ndim == 3 and len(positions) == 4:
         positions = positions[0]  # text positions, in front of time, height and width
     if positions.ndim == 3 and len(positions) == 3:
@@ -127,7 +128,9 @@ def _from_positions(
         # of a document is at 0 in every way.
         starts = (_fitted("position_ids", positions, (3, *shape))[..., 1:] == 0).all(dim=0)
     elif positions.ndim <= 2:
-        starts, unordered = _starts(_fitted("position_ids", positions, shape), mask, padding)
+        positions = _fitted("position_ids", positions, shape)
+        placed = _are_placed(positions) if mask is None else None
+        starts, unordered = _starts(positions, mask if placed is None else placed, padding)
         if warns and bool(unordered.any()):
             _warn_of_order()
     elif mask is not None:
@@ -137,7 +140,13 @@ def _from_positions(
             "position_ids must be of shape [B, L], [3, B, L] or [4, B, L] to tell documents, got "
             f"{_shape_of(positions)}; pass an attention_mask, or attach(..., tokens=...)"
         )
-    return pad(starts.cumsum(1) + 1, (1, 0), value=1)
+    documents = pad(starts.cumsum(1) + 1, (1, 0), value=1)
+    return documents if placed is None else torch.where(placed, documents, 0)
+
+
+def _are_placed(positions: Tensor) -> Tensor:
+    """Where tokens are at positions, boolean [B, L]: padding may be at -1, below the first one."""
+    return (positions != -1) | (positions.amin(dim=1, keepdim=True) < -1)
 
 
 def _starts(

@@ -103,7 +103,8 @@ def untold_in(call: ModelCall, *, has_mask: bool = False) -> list[CallTokens]:
         given = as_tensor(value)
         if given is None or given.ndim == 0 or given.is_meta or given.is_complex():
             continue
-        field: Field = "unknown" if _masks_ids(name, call) else _field_in_dynamo(name)
+        known = _masks_ids(name, call) or (name == "offsets" and given.ndim == 1)  # of bags
+        field: Field = "unknown" if known else _field_in_dynamo(name)
         if has_mask and field not in DOCUMENTS:
             continue
         if field and (field == "unknown" or not given.is_floating_point()):
@@ -112,15 +113,18 @@ def untold_in(call: ModelCall, *, has_mask: bool = False) -> list[CallTokens]:
 
 
 def _lengths_of(rows: Any) -> list[int]:
-    """The lengths of rows of integers in a list, if they differ: a model pads or joins them."""
+    """The lengths of rows of integers in a list, which a model pads or joins."""
     if not isinstance(rows, list | tuple) or len(rows) < 2:
         return []
-    if not all(isinstance(row, Tensor) and row.ndim == 1 for row in rows):
-        return []
-    if any(row.is_floating_point() or row.dtype is torch.bool for row in rows):
-        return []
-    lengths = [len(row) for row in rows]
-    return lengths if len(set(lengths)) > 1 else []
+    lengths = []
+    for row in rows:
+        given = as_tensor(row)
+        if given is None or given.ndim != 1 or given.is_floating_point():
+            return []
+        if given.dtype is torch.bool:
+            return []
+        lengths.append(len(given))
+    return lengths
 
 
 def _masks_ids(name: str, call: ModelCall) -> bool:
@@ -138,7 +142,7 @@ def tells_padding_by_name(given: Tensor, ids: Tensor) -> bool:
     if given.ndim != 1:
         # Of rows without padding, all values are the same, whatever they are.
         return tuple(given.shape) in (shape, shape[::-1]) and _varies(given)
-    if len(given) == rows:
+    if len(given) == rows > 1:
         return bool((given < length).any())
     if rows > 1 or len(given) == 0:
         return False
