@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Container, Mapping
 from contextlib import AbstractContextManager, ExitStack
@@ -84,8 +85,7 @@ class Handle(TraceableState, backend.Handle):
         self._overrides: list[ForwardOverride] = []
         callers = find_callers(outermost, layers.values(), model if functions else None)
         check_labels(functions.choice, callers, layers)
-        # A container without a forward is never called.
-        calls = any(type(caller.module).forward is not nn.Module.forward for caller in callers)
+        calls = any(_is_called(caller.module) for caller in callers)
         with ExitStack() as undo:
             noises = backend.noise_by_layer(noise, layers)
             for number, (name, module) in enumerate(layers.items()):
@@ -215,3 +215,16 @@ class Handle(TraceableState, backend.Handle):
             RuntimeWarning,
             stacklevel=4,
         )
+
+
+_CONTAINERS = (nn.Module, nn.ModuleDict, nn.ModuleList)
+
+
+def _is_called(module: nn.Module) -> bool:
+    """Whether a module has a forward or a method in its place, and is no container of others."""
+    return any(
+        inspect.isfunction(value) and not name.startswith("__")
+        for kind in type(module).__mro__
+        if kind not in _CONTAINERS
+        for name, value in vars(kind).items()
+    )

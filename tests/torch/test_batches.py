@@ -104,7 +104,12 @@ def test_a_batch_that_cannot_be_read_is_warned_of_once():
     assert messages(model, given, alpha=0.0) == []
     about = {"tokens": lambda batch: {"mask": batch.mask}}
     assert messages(model, given, about=about) == []
-    assert messages(taking("batch, stage=''"), given, "fit") == []  # it may be anything
+    two = taking("batch, other=None")
+    for setting in ("fit", True, 3, 0.5):
+        (message,) = messages(two, given, setting)
+        assert UNREAD in message
+    for other in (IDS, given, [1, 2]):  # it may be anything
+        assert messages(two, given, other) == []
 
 
 def test_a_call_inside_that_tells_its_mask_is_enough():

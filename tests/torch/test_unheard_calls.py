@@ -33,6 +33,39 @@ def test_a_method_in_place_of_the_forward_is_warned_of():
     assert messages(encoder, IDS) == []
 
 
+class Methods(nn.Module):
+    """Has methods and no forward."""
+
+    def __init__(self):
+        super().__init__()
+        self.e = nn.Embedding(50, 8)
+
+    encode = Encoder.encode
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_methods_without_a_forward_are_warned_of(inside):
+    methods = Methods()
+    around = nn.ModuleDict({"methods": methods}) if inside else methods
+    with attach(around, neftune(5.0)), pytest.warns(RuntimeWarning, match="outside of a call"):
+        methods.encode(IDS, MASK)
+
+
+class Parts(nn.ModuleDict):
+    """Has neither."""
+
+    def __init__(self, parts):
+        super().__init__(parts)
+
+
+@pytest.mark.parametrize("kind", [nn.ModuleDict, Parts])
+def test_parts_that_are_called_by_hand(kind):
+    parts = kind({"e": nn.Embedding(50, 8), "others": nn.ModuleList()})
+    with attach(parts, neftune(5.0)) as handle:
+        parts["e"](IDS)
+        assert handle.lookups == 1
+
+
 @pytest.mark.parametrize("where", ["completion", lambda ids: ids > 3, lambda labels: labels > 3])
 def test_where_that_takes_no_mask_tells_no_length(where):
     masked = model("ids, mask, labels", "ids")

@@ -50,6 +50,7 @@ TELLING = frozenset(name for names in (*NAMES.values(), CUMULATIVE) for name in 
 _DATACLASS = "__dataclass_fields__"
 _PLAIN = (Tensor, bool, str)
 _NO_BATCHES = (Tensor, nn.Module, str, bytes, int, float, complex, list, np.ndarray, type)
+_SETTINGS = (bool, int, float, str)
 _UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 _DEPTH = 2
 """How deep a batch may lie in others."""
@@ -76,12 +77,16 @@ def fields_of(batch: Any) -> ModelCall:
 
 
 def is_unread(call: ModelCall) -> bool:
-    """Whether the only argument of a call is an object that may be a batch and cannot be read."""
-    if len(call) != 1:
+    """Whether the only argument of a call is an object that may be a batch and cannot be read.
+
+    Settings, such as flags and numbers, are not counted.
+    """
+    values = [
+        value for value in call.values() if not (value is None or isinstance(value, _SETTINGS))
+    ]
+    if len(values) != 1 or isinstance(values[0], (*_NO_BATCHES, Mapping, tuple)):
         return False
-    (value,) = call.values()
-    plain = value is None or isinstance(value, (*_NO_BATCHES, Mapping, tuple))
-    return not (plain or fields_of(value))
+    return not fields_of(values[0])
 
 
 def telling_batch(call: ModelCall) -> ModelCall:
