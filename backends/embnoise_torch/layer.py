@@ -175,7 +175,7 @@ class EmbeddingNoise(TraceableState, nn.Module):
 
     def get_extra_state(self) -> Tensor:
         """The counter, for the ``state_dict``: int64 [4], on the CPU."""
-        return torch.tensor(self._source.counter, dtype=torch.int64)
+        return torch.tensor(self._source.counter, dtype=torch.int64, device="cpu")
 
     def set_extra_state(self, state: Tensor) -> None:
         """Continue from the counter of a ``state_dict``."""
@@ -204,7 +204,7 @@ def _check_counter(module: nn.Module, state_dict: dict[str, Any], prefix: str, *
             step, and bfloat16 has no 1001.
     """
     key = prefix + _EXTRA_STATE
-    counter = state_dict.setdefault(key, torch.tensor(Counter(), dtype=torch.int64))
+    counter = state_dict.setdefault(key, torch.tensor(Counter(), dtype=torch.int64, device="cpu"))
     integers = isinstance(counter, Tensor) and not counter.is_floating_point()
     if not integers or counter.shape != (len(Counter()),):
         raise TypeError(

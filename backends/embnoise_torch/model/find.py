@@ -91,6 +91,7 @@ def find_layers(
     else:
         named = (_named(model, each) for each in listed_layers(layer))
         wanted = list(dict.fromkeys(module for modules in named for module in modules))
+    wanted = [_compat.compiled_inner(each) or each for each in wanted]
     for chosen in wanted:
         if chosen not in names:
             raise ValueError(f"layer must be a module of the model, got {format_value(chosen)}")
