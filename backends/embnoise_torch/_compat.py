@@ -43,6 +43,7 @@ __all__ = [
     "pipeline_stage",
     "stepping",
     "trl_runs",
+    "uncompiled_name",
     "untraced",
 ]
 
@@ -66,6 +67,11 @@ def compiled_inner(module: Any) -> nn.Module | None:
     """
     inner = getattr(module, "_orig_mod", None)
     return inner if isinstance(inner, nn.Module) else None
+
+
+def uncompiled_name(name: str) -> str:
+    """The name that a module has in its model where nothing is compiled by itself."""
+    return name.replace("._orig_mod", "")
 
 
 def fabric_inner(module: Any) -> nn.Module | None:

@@ -22,12 +22,16 @@ def test_a_compiled_embedding(kind, layer):
     torch.compiler.reset()
     model, ids = kind(), batch()
     embed = model.embed
-    model.embed = torch.compile(embed, backend="eager")
+    model.embed = torch.compile(embed, backend="aot_eager")
     clean = embed.weight[ids]
     layer = {"itself": embed, "wrapper": model.embed}.get(layer, layer)
+    mask = torch.ones_like(ids)
+    mask[0, 3:] = 0
     with attach(model, NOISE, layer=layer) as handle:
         assert torch.equal(model(ids), add_noise(clean, NOISE, step=0))
-        assert handle.lookups == 1
+        handle.step = 1
+        assert torch.equal(model(ids, mask), add_noise(clean, NOISE, step=1, mask=mask))
+        assert list(handle.state_dict()) == ["embed"]
     assert torch.equal(model(ids), clean)
 
 
@@ -37,7 +41,7 @@ def test_compiled_blocks():
     class Blocks(nn.Module):
         def __init__(self):
             super().__init__()
-            blocks = (torch.compile(nn.Linear(8, 8), backend="eager") for _ in range(2))
+            blocks = (torch.compile(nn.Linear(8, 8), backend="aot_eager") for _ in range(2))
             self.blocks = nn.ModuleList(blocks)
 
         def forward(self, x):
@@ -49,3 +53,4 @@ def test_compiled_blocks():
     with attach(model, NOISE, layer="blocks.?", at="input") as handle:
         model(torch.ones(2, 3, 8, requires_grad=True))
         assert handle.lookups == 2
+        assert list(handle.state_dict()) == ["blocks.0", "blocks.1"]

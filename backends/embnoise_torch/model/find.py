@@ -82,7 +82,7 @@ def find_layers(
         ValueError: No embedding, several to choose from, ``layer`` is not in the model or matches
             nothing there, or a module that is never called.
     """
-    names = {module: name for name, module in model.named_modules()}
+    names = {module: _compat.uncompiled_name(name) for name, module in model.named_modules()}
     if layer is None:
         wanted = [_input_embedding(model)]
         decoder = _decoder_embedding(model)
@@ -138,6 +138,7 @@ def _sharing(
         if module not in wanted
         and module is not head
         and not isinstance(module, nn.Linear)
+        and _compat.compiled_inner(module) is None
         and id(_table(module)) in tables
     ]
 
