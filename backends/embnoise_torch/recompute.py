@@ -101,12 +101,14 @@ class RecomputeCache:
 
 
 class _Entry:
+    recomputed = 0
+    """How often it was recomputed."""
+    backward = -1
+    """The number of the backward pass that has done so last."""
+
     def __init__(self, inputs: Tensor, draw: Draw | None) -> None:
         self.inputs = inputs
         self.draw = draw
-        self.recomputed = 0
-        self.backward = -1
-        """The number of the backward pass that has recomputed it last."""
 
     def matches(self, inputs: Tensor) -> bool:
         return self.inputs is inputs or torch.equal(self.inputs, inputs)

@@ -20,7 +20,7 @@ from embnoise.backend import (
 )
 from embnoise_torch import _compat
 from embnoise_torch.model.lookup_tokens import resolve_tokens
-from embnoise_torch.model.model_call import CallTokens, calls_in, tells_padding
+from embnoise_torch.model.model_call import CallTokens, calls_in, have_mask
 from embnoise_torch.model.row_parts import check_rows, warns_of_starts
 from embnoise_torch.model.special_ids import SpecialIds
 from embnoise_torch.ranks.sample_ids import SampleIds
@@ -329,11 +329,7 @@ class AttachedSource(_CountingSource):
                 self._looks_at_positions -= 1
                 if warns_of_starts(calls, self._special.padding):
                     self._looks_at_positions = 0
-        # On an unknown side of an encoder-decoder, the mask of a call is perhaps the other's.
-        has_mask = are_full or any(
-            tells_padding(call) and (call.rival_ids is None or described.tokens.mask is not None)
-            for call in calls
-        )
+        has_mask = are_full or have_mask(calls, described.tokens.mask)
         if has_mask:
             self.untold.check_mask(ids, described.tokens.mask)
         elif ids is not None:

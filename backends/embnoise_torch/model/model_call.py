@@ -31,6 +31,7 @@ __all__ = [
     "CallTokens",
     "calls_in",
     "flat_calls",
+    "have_mask",
     "is_among",
     "may_have_ids",
     "tells_padding",
@@ -133,6 +134,20 @@ def _holds_tokens(cache: Any) -> bool:
 def tells_padding(call: CallTokens) -> bool:
     """Whether a call tells which tokens are padding; its position ids do not."""
     return not (call.mask is call.cumulative is call.documents is None)
+
+
+def have_mask(calls: Iterable[CallTokens], mask: Tensor | None) -> bool:
+    """Whether a call tells which tokens of a lookup are padding.
+
+    On an unknown side of an encoder-decoder, what a call tells is perhaps about the other one.
+
+    Args:
+        calls: The calls.
+        mask: What was taken for the mask of the lookup.
+    """
+    return any(
+        tells_padding(call) and (mask is not None or call.rival_ids is None) for call in calls
+    )
 
 
 def flat_calls(calls: Iterable[CallTokens]) -> list[Tensor | None]:
