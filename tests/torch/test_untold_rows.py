@@ -75,6 +75,22 @@ def test_positions_of_padding_below_the_first_one(positions, padding, compiled):
     assert torch.equal(noisy, expected)
 
 
+@pytest.mark.parametrize(
+    ("positions", "told"),
+    [
+        ([0, 1, 2, 3, -1, -1], True),
+        ([-1, -1, 0, 1, 2, 3], True),
+        ([0, 1, 2, 3, 4, 5], False),
+        ([-1, 0, 1, 2, 3, 4], True),
+        ([-2, -1, 0, 1, 2, 3], False),
+        ([3, -1, 5, 0, 1, -1], False),
+    ],
+)
+def test_such_positions_under_another_name(positions, told):
+    found = messages(model("tokens, input_pos", "tokens"), IDS, torch.tensor([positions] * 3))
+    assert [WARNED in message for message in found] == [True] * told
+
+
 class Sides(nn.Module):
     """An encoder-decoder with one table, which is on neither side."""
 

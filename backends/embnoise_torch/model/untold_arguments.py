@@ -173,16 +173,21 @@ def tells_segments(given: Tensor, ids: Tensor) -> bool:
 
 
 def tells_positions(given: Tensor, ids: Tensor) -> bool:
-    """Whether positions by their name fit ids, count up, and start again in the middle of a row."""
+    """Whether positions by their name fit ids, count up, and start again in the middle of a row.
+
+    Or are -1 beside a row's tokens, which is padding.
+    """
     rows, length = (1, *ids.shape)[-2:]
     if given.ndim > 2 or (1, *given.shape)[-2:] not in ((rows, length), (1, length)) or length < 2:
         return False
     given = given.reshape(-1, length).long()
-    lowest = given.amin(dim=1, keepdim=True)
+    padding = (given == -1) & (given.amin(dim=1, keepdim=True) == -1)
+    lowest = given.masked_fill(padding, given.max()).amin(dim=1, keepdim=True)
+    given = torch.where(padding, lowest, given)
     before, after = given[:, :-1], given[:, 1:]
     starts = after == lowest
     counts = bool((given[:, :1] == lowest).all()) and bool((starts | (after == before + 1)).all())
-    return counts and bool((starts & (before > lowest)).any())
+    return counts and bool((starts & (before > lowest)).any() | padding.any())
 
 
 def tells_unnamed(given: Tensor, ids: Tensor) -> bool:
