@@ -11,6 +11,8 @@ from functools import partial
 from itertools import product
 from typing import Any
 
+from keras import ops
+
 from embnoise import backend
 from embnoise.backend import Counter, Noise, TokenArrays, TokenFunctions
 from embnoise_keras._compat import (
@@ -70,6 +72,7 @@ class Handle(backend.Handle):
                 undo.enter_context(around_lookups(layer, partial(self._noised, lookups), at))
             for layer in self._around:
                 undo.callback(CallRecorder.acquire(layer).release)
+            self._updates = _updates_of(model)
             forget_train_function(model)
             undo.callback(forget_train_function, model)
             undo.callback(sync_state, model)
@@ -83,7 +86,9 @@ class Handle(backend.Handle):
     def __exit__(self, *error: Any) -> None:
         unused = not (self._removed or self._attached.has_trained or self._attached.has_warned)
         super().__exit__(*error)
-        if unused and error[0] is None:
+        # Without an update by its optimizer, a model was perhaps meant to predict, or to be saved.
+        rests = self._updates is not None and _updates_of(self._model) == self._updates
+        if unused and not rests and error[0] is None:
             warnings.warn(
                 f"embnoise: {self._name!r} was not called in training inside the block of "
                 "attach(), so there was no noise. Attach to the model that fit() is called on. A "
@@ -223,6 +228,14 @@ class AttachedNoise(EmbeddingNoise):
             return noised
 
         return add(x, noisy)
+
+
+def _updates_of(model: Any) -> int | None:
+    """How many updates the optimizer of a model has made; ``None`` if it has no optimizer."""
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is None:
+        return None
+    return int(ops.convert_to_numpy(optimizer.iterations))
 
 
 def _unnumbered(name: str) -> str:

@@ -35,6 +35,22 @@ def test_a_block_that_does_not_train_is_warned_of():
         model.predict(IDS, verbose=0)
 
 
+def test_a_compiled_model_may_predict_and_be_saved_in_a_block(tmp_path):
+    model = sequential()
+    model.compile("sgd", "mse")
+    model.fit(IDS, np.zeros((len(IDS), 1)), verbose=0)
+    with attach(model, neftune()):
+        model.predict(IDS, verbose=0)
+        model.save(tmp_path / "model.keras")
+
+
+def test_an_update_without_a_training_call_is_warned_of():
+    model = sequential()
+    model.compile("sgd", "mse")
+    with pytest.warns(RuntimeWarning, match=UNUSED), attach(model, neftune()):
+        model.optimizer.iterations.assign(1)
+
+
 def test_other_blocks_are_not_warned_of():
     model = sequential()
     attach(model, neftune()).remove()
