@@ -37,6 +37,10 @@ class GraphCall(NamedTuple):
     """The names of the model's inputs that its arguments are computed from."""
     direct: bool
     """Whether its argument is an input of the model as it stands, or cast."""
+    given: Any
+    """Its first argument, a symbolic tensor; ``None`` if that is a structure."""
+    outputs: tuple[int, ...]
+    """The tensors that it computes, by their identity."""
 
 
 def _with_graph(model: Any) -> Any:
@@ -149,10 +153,21 @@ def graph_calls(model: Any, layer: Any) -> list[GraphCall]:
         return type(node.operation).__name__ == "Cast" and all(map(is_input, node.input_tensors))
 
     return [
-        GraphCall(sources(node.input_tensors), all(map(is_input, node.input_tensors)))
+        GraphCall(
+            sources(node.input_tensors),
+            direct=all(map(is_input, node.input_tensors)),
+            given=_first_tensor(node),
+            outputs=tuple(map(id, node.outputs)),
+        )
         for node in nodes
         if node.operation is layer and not node.is_input
     ]
+
+
+def _first_tensor(node: Any) -> Any:
+    arguments = node.arguments
+    first = next(iter([*arguments.args, *arguments.kwargs.values()]), None)
+    return first if any(first is tensor for tensor in node.input_tensors) else None
 
 
 def lost_mask(x: Any) -> str | None:

@@ -63,7 +63,10 @@ class Handle(backend.Handle):
         sync_state(model)
         # Later, in a compiled step, nothing could be computed.
         known = bool(functions.describes) or all(map(knows_padding, layers))
-        comparisons = {id(each): Comparisons(None if known else each) for each in self._around}
+        asked = [*layers, *self._around]
+        comparisons = {
+            id(each): Comparisons(None if known else each, asked) for each in self._around
+        }
         with ExitStack() as undo:
             undo.callback(attached.leave)
             attached.join(layers)

@@ -52,6 +52,10 @@ class Inputs:
         inner = {place[:-1] for place in self._nodes}
         self.leaves = {place: each for place, each in self._nodes.items() if place not in inner}
 
+    def of_graph(self, name: str) -> Any:
+        """The input of a functional model that has this name in its graph."""
+        return self.leaves[self.sources[name]]
+
     def places_of(self, value: Any) -> list[Place]:
         """Where a value is among the inputs."""
         return [place for place, each in self.leaves.items() if each is value]

@@ -277,16 +277,18 @@ class Lookups:
     def _mask_in_graph(
         self, ids: Any, calls: list[ModelCall], graph: list[GraphCall | None]
     ) -> Any:
-        """The mask of a functional model that compares its ids with the id of padding."""
+        """The mask of a functional model that compares the ids with the id of padding."""
+        given = ids
         for call, known in zip(calls, graph, strict=True):
-            if known is None or not (known.direct or (is_hidden(ids) and len(known.sources) == 1)):
-                continue
-            padding = self._comparisons[id(call.layer)].padding(known.sources)
-            if len(padding) == 1:
-                name, token = padding.pop()
-                tokens = call.inputs.leaves[call.inputs.sources[name]]
-                if _may_be(shape_of(tokens), shape_of(ids)[:2]):
-                    return ops.not_equal(tokens, token)
+            if known is not None:
+                of_inputs = known.direct or (is_hidden(ids) and len(known.sources) == 1)
+                padding = self._comparisons[id(call.layer)].padding(known, of_inputs=of_inputs)
+                if padding is not None:
+                    source = padding.source
+                    tokens = given if source is None else call.inputs.of_graph(source)
+                    if _may_be(shape_of(tokens), shape_of(ids)[:2]):
+                        return ops.not_equal(tokens, padding.token)
+            given = next(iter(call.inputs.arguments.values()), None)
         return None
 
     def _mask_of_keras(self, ids: Any) -> Any:

@@ -59,14 +59,15 @@ class Untold:
         """Warn of what may tell the padding of ids, but is not known to."""
         said = [mask_of_scores(call.inputs) for call in calls]
         named = {part for call in calls for place in call.inputs.leaves for part in place}
+        pairs = zip(calls, graph, strict=True)
+        known = [(self._comparisons[id(call.layer)], each) for call, each in pairs if each]
         if self._where_names <= {"ids", *named}:  # others may stand for any of them
             said += [
                 unknown_mask(call.inputs, ids, calls[-1].looked_up, self._where_names)
                 for call in calls
             ]
-        for call, known in zip(calls, graph, strict=True):
-            if known:
-                said.append(self._comparisons[id(call.layer)].unknown(known.sources))
+            said += [comparisons.of_others(each, self._where_names) for comparisons, each in known]
+        said += [comparisons.unknown(each) for comparisons, each in known]
         found = next(filter(None, said), None)
         if found:
             self._warn(

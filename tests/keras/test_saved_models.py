@@ -73,10 +73,11 @@ def test_a_mask_that_does_not_arrive_is_found(bert, monkeypatch):
     from embnoise_keras.comparisons import Comparisons  # noqa: PLC0415
 
     monkeypatch.setattr(lookups, "find_mask", lambda inputs, places: None)
-    monkeypatch.setattr(Comparisons, "padding", lambda self, names: set())
+    monkeypatch.setattr(Comparisons, "padding", lambda self, call, of_inputs: None)
     report = check_model(bert, raises=False)
     wrong = {each.code for each in report.results if each.wrong}
-    assert wrong == {"MD03", "MD04", "MD05", "MD07"}
+    assert wrong == {"MD02", "MD03", "MD04", "MD05", "MD07"}
+    assert "how padding_mask is computed from the input 'padding_mask' is not" in report.table()
     assert "5 real tokens in row 1, of width 8, get the noise of L = 8" in report.table()
 
 
