@@ -46,7 +46,10 @@ GROUPS = {
         41,
     ),
     "state": (
-        ["keras/test_state.py", "keras/test_compat.py", "keras/test_compat_graph.py"],
+        [
+            *("keras/test_state.py", "keras/test_compat.py", "keras/test_compat_graph.py"),
+            "keras/test_numpy_arrays.py",
+        ],
         ["wrong_st"],
         30,
     ),

@@ -42,6 +42,7 @@ def add_counted_noise(
 
     Raises:
         ValueError: ``count`` has another shape, as where it is scanned along with a layer.
+        TypeError: It is of another dtype, as where a model's whole state is cast or averaged.
     """
     if count.shape != (len(Counter._fields),):
         raise ValueError(
@@ -49,6 +50,11 @@ def add_counted_noise(
             "layers that nnx.scan or nnx.vmap runs as one stack cannot count their calls. Attach "
             "to a layer outside of the stack, such as the embedding, or call add_noise(x, noise, "
             "step=...) in the layers, with a seed= or a step of its own for each"
+        )
+    if not jnp.issubdtype(count.dtype, jnp.integer):
+        raise TypeError(
+            f"the noise's count must be of an integer dtype, got {count.dtype}: where states are "
+            "cast or averaged, leave it out, as nnx.state(model, nnx.Param) does in Flax NNX"
         )
     batch = embedding_shape(x)[0]
     counter = Counter(*count)

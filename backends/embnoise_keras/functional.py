@@ -6,8 +6,9 @@ from importlib import import_module
 from typing import Any
 
 import keras
+import numpy as np
 
-from embnoise.backend import Noise
+from embnoise.backend import Noise, format_value
 
 __all__ = ["add_noise", "refuse_ragged"]
 
@@ -94,6 +95,12 @@ def add_noise(
         step = step.value
     if isinstance(x, keras.Variable):  # such as a prompt that is learned
         x = x.value
+    if isinstance(x, np.ndarray | list | tuple):
+        raise TypeError(
+            f"x must be a tensor of Keras's backend, {keras.backend.backend()}, got "
+            f"{format_value(x)}; pass keras.ops.convert_to_tensor(x), or call embnoise.add_noise, "
+            "which takes NumPy's arrays"
+        )
     return _backend_add_noise()(
         x,
         noise,

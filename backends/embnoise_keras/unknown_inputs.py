@@ -58,9 +58,12 @@ def unknown_mask(
         if numbers or _may_tell(place, value, shape, known):
             return f"the name of {label(place)} of shape {shape_of(value)} is not known"
     nameless = [place for place in alike if place in others and not isinstance(place[-1], str)]
-    if nameless and len(alike) > 1:  # one is the ids, or what they were computed from
-        return f"{label(nameless[-1])} of shape {shape} has no name"
-    return None
+    if not nameless or len(alike) < 2:  # one is the ids, or what they were computed from
+        return None
+    if len(nameless) == 1:
+        return f"{label(nameless[0])} of shape {shape} has no name"
+    listed = " or ".join(map(label, nameless))
+    return f"whether {listed} of shape {shape} is a mask is not known"
 
 
 def _may_be_packed(inputs: Inputs, ids: Any) -> bool:

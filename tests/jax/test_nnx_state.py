@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -180,3 +181,18 @@ def test_other_numbers_of_scanned_layers_fail_in_jax():
     attach(model, neftune(), layer="blocks", at="input")
     with pytest.raises(ValueError, match="leading axis sizes"):
         model(X)
+
+
+@pytest.mark.parametrize("tokens", [None, lambda ids: {"sample_ids": ids[:, 0]}])
+def test_a_count_that_was_cast_with_the_parameters_is_refused(tokens):
+    model, _ = attached(tokens=tokens)
+    state = nnx.state(model)
+    nnx.update(model, jax.tree.map(lambda array: array.astype(jnp.bfloat16), state))
+    message = r"count must be of an integer dtype, got bfloat16: .* nnx\.state\(model, nnx\.Param\)"
+    with pytest.raises(TypeError, match=message):
+        model(IDS)
+    model, handle = attached(tokens=tokens)
+    state = nnx.state(model, nnx.Param)
+    nnx.update(model, jax.tree.map(lambda array: array.astype(jnp.bfloat16), state))
+    model(IDS)
+    assert handle.step == 1

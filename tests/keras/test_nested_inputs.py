@@ -175,7 +175,9 @@ def test_a_functional_model_of_two_towers(kind, named):
 @pytest.mark.parametrize(("dtype", "computes"), [(bool, False), (np.int32, True)])
 def test_a_mask_without_a_name_is_warned_of(dtype, computes):
     model, inputs = Lookups((0,), computes=computes), (IDS, MASK.astype(dtype))
-    with pytest.warns(RuntimeWarning, match=r"inputs/1 of shape \(\w+, 5\) has no name, so it"):
+    unclear = "is a mask is not known" if computes else "has no name"
+    message = rf"inputs/1 of shape \(\w+, 5\) {unclear}, so it"
+    with pytest.warns(RuntimeWarning, match=message):
         check_model(model, inputs, (IDS, {}))
     tokens = {"tokens": lambda inputs: {"mask": inputs[1]}}
     check_model(model, inputs, (IDS, {"mask": MASK}), **tokens)

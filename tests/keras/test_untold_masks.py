@@ -88,3 +88,17 @@ def test_a_function_of_the_ids_alone_takes_no_mask():
     for where in (lambda valid_tokens: valid_tokens, lambda **named: named["valid_tokens"]):
         with attach(model, NOISE, where=where):
             model(inputs, training=True)  # a warning would be an error
+
+
+class Unpacks(Model):
+    def call(self, inputs, training=None):
+        return self.embed(inputs[0])
+
+
+def test_all_inputs_without_a_name_are_listed():
+    model, inputs = Unpacks(), (IDS, MASK.astype("int32"), np.zeros_like(IDS))
+    message = (
+        r"whether inputs/1 or inputs/2 of shape \(4, 5\) is a mask is not known, so it does not"
+    )
+    with attach(model, NOISE), pytest.warns(RuntimeWarning, match=message):
+        model(inputs, training=True)
