@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -27,6 +28,9 @@ _CONDITIONAL = {"step", "inner_state"}
 # optax.apply_every counts to k, which is not in its state, and what it is chained with counts all.
 _ACCUMULATED = "grad_acc"
 
+# Of optax.partition, once multi_transform: the states of its parts by their labels.
+_PARTITIONED = "inner_states"
+
 
 def step_of(state: Any) -> Array:
     """How many steps an optimizer has taken.
@@ -44,7 +48,8 @@ def step_of(state: Any) -> Array:
 
     Raises:
         TypeError: ``state`` is an Optax optimizer, which has no state.
-        ValueError: There is no such count, or ``optax.apply_every`` accumulates the gradients.
+        ValueError: There is no such count, or ``optax.apply_every`` accumulates the gradients, or
+            an ``optax.partition`` accumulates those of some parameters only.
 
     Example:
         >>> import jax.numpy as jnp
@@ -76,13 +81,20 @@ def step_of(state: Any) -> Array:
 def _scalars(state: Any) -> dict[str, Array]:
     """The first integer [] of each name in an Optax state."""
     fields: dict[Any, dict[str, Any]] = defaultdict(dict)
+    parts: dict[Any, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         keys = [getattr(key, "name", getattr(key, "key", None)) for key in path]
         if keys and keys[-1] == "value":  # in the variables of NNX
             keys.pop()
+        is_count = _is_count(leaf)
+        for depth in range(len(keys) - 2):
+            if keys[depth] == _PARTITIONED and is_count:
+                parts[tuple(path[:depth])][str(keys[depth + 1])].add(str(keys[-1]))
         # One that holds arrays of the parameters' shapes is a tree.
         for depth, key in enumerate(keys):
             fields[tuple(path[:depth])].setdefault(str(key), leaf)
+    for counts in parts.values():
+        _refuse_partly_accumulated(counts)
     found: dict[str, Array] = {}
     for names in fields.values():
         if _ACCUMULATED in names:
@@ -95,6 +107,29 @@ def _scalars(state: Any) -> dict[str, Array]:
         if names.keys() >= _CONDITIONAL:
             names["count"] = names["step"]
         for name, leaf in names.items():
-            if jnp.shape(leaf) == () and jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.integer):
+            if _is_count(leaf):
                 found.setdefault(name, leaf)
     return found
+
+
+def _is_count(leaf: Any) -> bool:
+    return jnp.shape(leaf) == () and jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.integer)
+
+
+def _refuse_partly_accumulated(counts: Mapping[str, set[str]]) -> None:
+    """Raise if some parts of a partition count steps of several updates, and others each update.
+
+    Args:
+        counts: The names of the counts in each part.
+
+    Raises:
+        ValueError: They do.
+    """
+    accumulated = sorted(part for part, names in counts.items() if "gradient_step" in names)
+    others = sorted(counts.keys() - {*accumulated})
+    if accumulated and any(counts[part] & _COUNTS.keys() for part in others):
+        raise ValueError(
+            "state must be an Optax state whose parts count the same steps, got one of "
+            f"optax.partition that accumulates gradients for {accumulated}, but not for {others}. "
+            "Count the steps yourself"
+        )

@@ -122,3 +122,32 @@ def test_a_state_without_a_count_is_refused():
 def test_an_optimizer_is_not_its_state(optimizer):
     with pytest.raises(TypeError, match=r"state must be .* optimizer.init.*, got the optimizer"):
         step_of(optimizer)
+
+
+def partition(**parts):
+    """The first part has the weights "count", the second has "value"."""
+    return optax.partition(parts, dict(zip(WEIGHTS, parts, strict=True)))
+
+
+@pytest.mark.parametrize("wrap", [lambda state: state, serialization.to_state_dict])
+def test_accumulation_for_some_parameters_alone_is_refused(wrap):
+    parts = {"each": optax.adam(0.1), "second": accumulated(optax.adam(0.1))}
+    for optimizer in (partition(**parts), optax.chain(optax.clip(1.0), partition(**parts))):
+        with pytest.raises(ValueError, match=r"for \['second'\], but not for \['each'\]\. Count"):
+            step_of(wrap(optimizer.init(WEIGHTS)))
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "updates"),
+    [
+        (partition(a=accumulated(optax.adam(0.1)), b=accumulated(optax.sgd(0.1))), 2),
+        (partition(a=accumulated(optax.adam(0.1)), frozen=optax.set_to_zero()), 2),
+        (partition(a=optax.adam(0.1), b=optax.sgd(0.1, momentum=0.9)), 1),
+        (accumulated(partition(a=optax.adam(0.1), b=optax.adam(0.1))), 2),
+    ],
+)
+def test_the_steps_of_a_partition(optimizer, updates):
+    state = optimizer.init(WEIGHTS)
+    for call in range(3):
+        assert int(step_of(state)) == call // updates
+        _, state = optimizer.update(WEIGHTS, state, WEIGHTS)
