@@ -40,7 +40,9 @@ class State(keras.random.SeedGenerator):  # type: ignore[misc]
             shape=shape,
             dtype=dtype,
             trainable=False,
-            aggregation="only_first_replica",
+            # Each replica has its own, and they take the same steps. One for all could not be
+            # assigned to in a loop of TensorFlow, nor count the rows of each where these differ.
+            aggregation="none",
             name=name,
             **_replicated(shape),
         )

@@ -1,5 +1,7 @@
 """Two replicas of a ``MirroredStrategy``; run by ``test_replicas``, before TensorFlow has begun."""
 
+import tempfile
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -52,6 +54,46 @@ def test_replicas():
 
     for number, noise in enumerate(strategy.experimental_local_results(pair_noises())):
         assert (noise.numpy() == pairs.reshape(4, 2, 3, 8)[number::2].reshape(4, 3, 8)).all()
+    test_a_loop(strategy)
+
+
+def test_a_loop(strategy):
+    """Micro-batches in a loop of TensorFlow; of the last batch, a replica may have fewer rows."""
+    with strategy.scope():
+        layer = EmbeddingNoise(neftune(), calls_per_step=2)
+        model = keras.Sequential([layer])
+
+    def micro_batches(x):
+        noises = tf.TensorArray(tf.float32, 2)
+        for call in tf.range(2):
+            noises = noises.write(call, model(x, training=True))
+        return noises.stack()
+
+    @tf.function
+    def step(rows):
+        return strategy.run(micro_batches, (rows,))
+
+    def noises(*sizes):
+        rows = [tf.zeros((size, 3, 8)) for size in sizes]
+        given = strategy.experimental_distribute_values_from_function(
+            lambda context: rows[context.replica_id_in_sync_group]
+        )
+        found = strategy.experimental_local_results(step(given))
+        return np.concatenate([each.numpy().reshape(-1, 3, 8) for each in found])
+
+    for now, sizes in enumerate([(2, 2), (1, 3), (3, 1)]):
+        whole = embnoise.add_noise(np.zeros((12, 3, 8), np.float32), neftune(), step=now)
+        expected = [whole[number::2][: 2 * size] for number, size in enumerate(sizes)]
+        assert (noises(*sizes) == np.concatenate(expected)).all()
+    assert (layer.step, layer.lookups) == (3, 6)
+
+    saved = tf.train.Checkpoint(model=model).save(tempfile.mkdtemp() + "/checkpoint")
+    after = noises(2, 2)
+    layer.step = 3  # which all replicas see
+    assert (noises(2, 2) == after).all()
+    tf.train.Checkpoint(model=model).restore(saved)
+    assert layer.step == 3
+    assert (noises(2, 2) == after).all()
 
 
 if __name__ == "__main__":
