@@ -172,7 +172,7 @@ def attach(
     Args:
         model: Any PyTree with an ``eqx.nn.Embedding``.
         noise: What noise to add.
-        step: As for ``add_noise``.
+        step: As for ``add_noise``: in a compiled function, one of its arguments.
         layer: A module's path, such as ``"decoder.embed"``, a pattern of paths, a function from the
             model to the module, as in ``eqx.tree_at``, or a list of those. In a pattern, ``*``,
             ``?`` and ``[0-3]`` match as in a shell, but never a dot. Default: the model's only

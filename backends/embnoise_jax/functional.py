@@ -67,7 +67,7 @@ def add_noise(
             ``jax.random.key``.
         step: The training step: an int of at least 0, counted modulo 2**32, or an integer array of
             one element. Each step draws new noise; the same step, with the same sample ids,
-            repeats it.
+            repeats it. In a compiled function an int is fixed: pass the step as an argument of it.
         training: If false, ``x`` is returned as it is.
         mask: Boolean or integer [B, L], nonzero for a real token. Default: all tokens are real.
         segment_ids: Integers [B, L], 0 for padding, equal positive values for one document of a
