@@ -77,7 +77,7 @@ def computed_with(nodes: Sequence[GraphNode], tensors: Collection[int]) -> set[i
 
 
 def computed_from(
-    nodes: Sequence[GraphNode], tensor: int, known: Collection[int]
+    nodes: Sequence[GraphNode], tensor: int, known: set[int]
 ) -> tuple[list[GraphNode], set[int]]:
     """What computes a tensor, except for what computes the known ones; and all tensors that takes.
 
@@ -87,10 +87,10 @@ def computed_from(
     found: list[GraphNode] = []
     wanted = {tensor}
     for node in reversed(nodes):
-        if wanted.intersection(node.outputs) and not {*known}.intersection(node.outputs):
+        if wanted.intersection(node.outputs) and not known.intersection(node.outputs):
             wanted |= inputs_of(node)
-            found.insert(0, node)
-    return found, wanted
+            found.append(node)
+    return found[::-1], wanted
 
 
 def run(nodes: Sequence[GraphNode], given: Sequence[tuple[Any, NDArray[Any]]]) -> Arrays:

@@ -39,8 +39,8 @@ def masks_of_others(
     nodes: Sequence[GraphNode],
     call: GraphCall,
     inputs: Mapping[str, Any],
-    told: Collection[int],
-    computed: Collection[int],
+    told: set[int],
+    computed: set[int],
 ) -> list[MaskSource]:
     """The masks that may be those of a call, and are not computed from its ids alone.
 
@@ -59,25 +59,23 @@ def masks_of_others(
             continue
         path, tensors = computed_from(nodes, tensor, computed)
         sources = {name: each for name, each in inputs.items() if id(each) in tensors}
-        if _is_of_shapes(path, tensor, sources.values()):
-            continue
         names = tuple(
             name
             for name, each in sources.items()
             if name in call.sources or (_is_of_rows(each, call) and not _is_input(nodes, each))
         )
-        if names:
+        if names and not _is_of_shapes(path, tensor, sources.values()):
             found.append(MaskSource(argument, names))
     return found
 
 
-def _is_of(node: GraphNode, tensors: Collection[int]) -> bool:
+def _is_of(node: GraphNode, tensors: set[int]) -> bool:
     """Whether a node takes these tensors alone, apart from masks.
 
     One that attends from them to others, as a decoder does, may take the mask of those.
     """
     masked = [each for name, each in node.arguments.items() if not is_mask_of_layer(name)]
-    return any(masked) and all(each <= {*tensors} for each in masked)
+    return any(masked) and all(each <= tensors for each in masked)
 
 
 def _is_of_rows(source: Any, call: GraphCall) -> bool:
@@ -98,8 +96,6 @@ def _is_input(nodes: Sequence[GraphNode], source: Any) -> bool:
 
 def _is_of_shapes(path: Sequence[GraphNode], tensor: int, sources: Collection[Any]) -> bool:
     """Whether a tensor is known to be the same whatever its sources are, as a causal mask is."""
-    if not sources:
-        return True
     if any(not _is_number(each.dtype) for each in sources):
         return False
     several = [(source, examples(source)) for source in sources]
