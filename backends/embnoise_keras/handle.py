@@ -19,6 +19,7 @@ from embnoise_keras._compat import (
     add_state,
     all_layers,
     forget_train_function,
+    has_value,
     refuse_recomputed,
     remove_state,
     states,
@@ -89,9 +90,10 @@ class Handle(backend.Handle):
     def __exit__(self, *error: Any) -> None:
         unused = not (self._removed or self._attached.has_trained or self._attached.has_warned)
         super().__exit__(*error)
+        if not unused or error[0] is not None:
+            return
         # Without an update by its optimizer, a model was perhaps meant to predict, or to be saved.
-        rests = self._updates is not None and _updates_of(self._model) == self._updates
-        if unused and not rests and error[0] is None:
+        if self._updates is None or _updates_of(self._model) != self._updates:
             warnings.warn(
                 f"embnoise: {self._name!r} was not called in training inside the block of "
                 "attach(), so there was no noise. Attach to the model that fit() is called on. A "
@@ -234,11 +236,11 @@ class AttachedNoise(EmbeddingNoise):
 
 
 def _updates_of(model: Any) -> int | None:
-    """How many updates the optimizer of a model has made; ``None`` if it has no optimizer."""
-    optimizer = getattr(model, "optimizer", None)
-    if optimizer is None:
+    """How many updates the optimizer of a model has made; ``None`` where nothing tells."""
+    iterations = getattr(getattr(model, "optimizer", None), "iterations", None)
+    if iterations is None or not has_value(iterations):
         return None
-    return int(ops.convert_to_numpy(optimizer.iterations))
+    return int(ops.convert_to_numpy(iterations))
 
 
 def _unnumbered(name: str) -> str:
