@@ -11,6 +11,7 @@ from functools import partial
 from itertools import product
 from typing import Any
 
+import keras
 from keras import ops
 
 from embnoise import backend
@@ -237,10 +238,12 @@ class AttachedNoise(EmbeddingNoise):
 
 def _updates_of(model: Any) -> int | None:
     """How many updates the optimizer of a model has made; ``None`` where nothing tells."""
-    iterations = getattr(getattr(model, "optimizer", None), "iterations", None)
-    if iterations is None or not has_value(iterations):
+    optimizer = getattr(model, "optimizer", None)
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
         return None
-    return int(ops.convert_to_numpy(iterations))
+    if not all(map(has_value, optimizer.variables)):
+        return None
+    return int(ops.convert_to_numpy(optimizer.iterations))
 
 
 def _unnumbered(name: str) -> str:
