@@ -13,7 +13,7 @@ from embnoise.backend import format_value
 from embnoise_torch.kernels import registry
 from embnoise_torch.model.model_call import CallTokens
 
-__all__ = ["ADDITIVE", "segments_of"]
+__all__ = ["ADDITIVE", "are_placed", "segments_of"]
 
 ADDITIVE = (
     "if it is additive (0 and -inf), pass attach(..., "
@@ -129,7 +129,7 @@ def _from_positions(
         starts = (_fitted("position_ids", positions, (3, *shape))[..., 1:] == 0).all(dim=0)
     elif positions.ndim <= 2:
         positions = _fitted("position_ids", positions, shape)
-        placed = _are_placed(positions) if mask is None else None
+        placed = are_placed(positions) if mask is None else None
         starts, unordered = _starts(positions, mask if placed is None else placed, padding)
         if warns and bool(unordered.any()):
             _warn_of_order()
@@ -144,7 +144,7 @@ def _from_positions(
     return documents if placed is None else torch.where(placed, documents, 0)
 
 
-def _are_placed(positions: Tensor) -> Tensor:
+def are_placed(positions: Tensor) -> Tensor:
     """Where tokens are at positions, boolean [B, L]: padding may be at -1, below the first one."""
     return (positions != -1) | (positions.amin(dim=1, keepdim=True) < -1)
 

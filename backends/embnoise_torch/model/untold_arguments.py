@@ -18,6 +18,7 @@ from torch import Tensor
 from embnoise.backend import is_positions
 from embnoise_torch import _compat
 from embnoise_torch.model.batches import TELLING, ModelCall, as_tensor, entries_of, is_unread
+from embnoise_torch.model.documents import are_placed
 from embnoise_torch.model.model_call import CallTokens
 
 __all__ = [
@@ -181,7 +182,7 @@ def tells_positions(given: Tensor, ids: Tensor) -> bool:
     if given.ndim > 2 or (1, *given.shape)[-2:] not in ((rows, length), (1, length)) or length < 2:
         return False
     given = given.reshape(-1, length).long()
-    padding = (given == -1) & (given.amin(dim=1, keepdim=True) == -1)
+    padding = ~are_placed(given)
     lowest = given.masked_fill(padding, given.max()).amin(dim=1, keepdim=True)
     given = torch.where(padding, lowest, given)
     before, after = given[:, :-1], given[:, 1:]
