@@ -20,13 +20,12 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor, nn
-from transformers.integrations.neftune import neftune_post_forward_hook
 
 from embnoise import Noise
 from embnoise.backend import TokenArrays, prepare
 from embnoise_torch import add_noise, attach
 from embnoise_torch.kernels import add_, kernel_for
-from overhead import attached, hooked
+from overhead import attached, hook, hooked
 from timing import Runs, elapsed, interleaved
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -104,11 +103,11 @@ def lookups(device: torch.device, dtype: torch.dtype, shape: tuple[int, int, int
     table = nn.Embedding(VOCABULARY, dim, dtype=dtype, device=device)
     ids = torch.randint(0, VOCABULARY, (batch, length), device=device)
     source, target = torch.empty(2, batch, length, dim, dtype=dtype, device=device)
-    hook = hooked(table)
+    with_hook = hooked(table)
     runs: Runs = {
         "copy": lambda: target.copy_(source),
         "lookup": lambda: table(ids),
-        "transformers": lambda: hook(ids),
+        "transformers": lambda: with_hook(ids),
     }
     if device.type == "cuda":
         runs["lookup, compiled"] = partial(torch.compile(table), ids)
@@ -161,12 +160,9 @@ def training_steps(device: torch.device, quick: bool) -> Runs:
         optimizer.zero_grad()
 
     # Noise is attached once: the first lookups are looked at more closely than later ones.
-    with_noise, with_hook = twin(model), twin(model)
-    attach(with_noise, Noise(5.0, seed=0), optimizer="manual")
-    embedding = with_hook.get_input_embeddings()
-    embedding.neftune_noise_alpha = 5.0
-    embedding.register_forward_hook(neftune_post_forward_hook)
-    models = {"plain": model, "embnoise": with_noise, "transformers": with_hook}
+    noisy = twin(model)
+    attach(noisy, Noise(5.0, seed=0), optimizer="manual")
+    models = {"plain": model, "embnoise": noisy, "transformers": hook(twin(model))}
     return {name: partial(step, own) for name, own in models.items()}
 
 

@@ -34,7 +34,11 @@ DEFAULT = neftune(alpha=5.0)
 
 def hooked(model: Any) -> Any:
     """A copy of the model with the hook of transformers on its embedding."""
-    model = copy.deepcopy(model)
+    return hook(copy.deepcopy(model))
+
+
+def hook(model: Any) -> Any:
+    """The model itself, with that hook."""
     embedding = model if isinstance(model, nn.Embedding) else model.get_input_embeddings()
     embedding.neftune_noise_alpha = 5.0
     embedding.register_forward_hook(neftune_post_forward_hook)

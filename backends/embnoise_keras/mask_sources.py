@@ -105,10 +105,5 @@ def _is_of_shapes(path: Sequence[GraphNode], tensor: int, sources: Collection[An
 
 
 def _is_number(dtype: str) -> bool:
-    return (
-        any(
-            is_dtype(dtype)
-            for is_dtype in (keras.backend.is_int_dtype, keras.backend.is_float_dtype)
-        )
-        or dtype == "bool"
-    )
+    is_int, is_float = keras.backend.is_int_dtype(dtype), keras.backend.is_float_dtype(dtype)
+    return is_int or is_float or dtype == "bool"

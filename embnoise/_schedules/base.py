@@ -184,7 +184,7 @@ class Chain(Schedule):
 
     def bind(self, total_steps: int) -> Schedule:
         total_steps = check_integer("total_steps", total_steps, minimum=1)
-        if self.length is not None or self.bound:
+        if self.bound:
             return self
         rest = total_steps - sum(part.length or 0 for part in self.parts)
         if rest < 1:

@@ -99,12 +99,14 @@ class _Both:
     def agree(self, inputs: Inputs) -> None:
         """Expect both to do the same with a batch, at the next steps."""
         context = self.context
-        # What counts its calls outside of the compiler's sight is compiled anew in every call.
-        count = min(len(self.steps), 2 if self.compiled.takes("step") else 3)
         if self.compiled.takes("step"):
+            count = 2
             self.left = list(self.steps)
-        elif len(self.left) < count + DRAWS and len(self.left) < len(self.steps):
-            self._make()
+        else:
+            # A third call is refused if what counts the calls has the layer compiled anew in each.
+            count = min(len(self.steps), 3)
+            if len(self.left) < count + DRAWS and len(self.left) < len(self.steps):
+                self._make()
         layer, steps = self.compiled, [self._next_step() for _ in range(count)]
         with context.transcript.paused():
             clean = self.eager.eval(inputs)
